@@ -1,0 +1,175 @@
+"""The sets of allowed perturbations: balls of a norm, per sample.
+
+Each ball knows four things: how long a perturbation is, the nearest point inside (``project``), a uniform draw
+(``sample``) and the direction of unit length along which a linear loss grows most (``steepest``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_adv.recipe import Recipe
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Ball(Recipe, ABC):
+    """A norm ball. Perturbations are (N, ...); whatever follows the first axis is one vector."""
+
+    name: str
+    max_eps: float = float("inf")
+
+    @abstractmethod
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the norm (N,) of each perturbation (N, ...)."""
+
+    @abstractmethod
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """Return the nearest points, in Euclidean distance, of the ball of radius ``eps``: (N, ...)."""
+
+    @abstractmethod
+    def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Return draws, uniform in the ball, of ``like``'s shape (N, ...), dtype and device."""
+
+    @abstractmethod
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return directions (N, ...) of norm at most 1 that a step follows from ``x`` (N, ...) in [0, 1].
+
+        The result does not change when a sample's gradient is multiplied by a positive number.
+        """
+
+
+class Linf(Ball):
+    """max |delta_i| <= eps."""
+
+    name = "linf"
+    max_eps = 1.0
+
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the largest absolute entry, (N,)."""
+        return delta.flatten(1).abs().amax(1)
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """Clamp each entry."""
+        return delta.clamp(-eps, eps)
+
+    def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Draw each entry uniformly from [-eps, eps]."""
+        return (2 * _draw(torch.rand, like.shape, like, generator) - 1) * eps
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return the sign."""
+        return gradient.sign()
+
+
+class L2(Ball):
+    """The Euclidean ball."""
+
+    name = "l2"
+
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the Euclidean norm, (N,)."""
+        norm: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return norm
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """Shorten what is longer than ``eps``."""
+        return delta * (eps / self.norm(delta).clamp_min(max(eps, _TINY))).view(_column(delta))
+
+    def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """A Gaussian direction, at a distance of eps U^(1/d)."""
+        direction = _draw(torch.randn, like.shape, like, generator)
+        radius = _draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like[0].numel(), 1))
+        return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(_column(like))
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return the gradient at unit length; a zero gradient stays zero."""
+        # By the largest entry first: the squares of entries below 1e-23 would be zero.
+        scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(_column(gradient))
+        return scaled / self.norm(scaled).clamp_min(_TINY).view(_column(gradient))
+
+
+class L1(Ball):
+    """The cross-polytope: sum |delta_i| <= eps.
+
+    Its steepest direction has one entry, which makes attacks slow; Tramèr & Boneh (2019, section 5, SLIDE) move the
+    share of entries with the largest gradients at once.
+
+    Args:
+        density: The share of entries that a step moves, in (0, 1]; at least one entry moves.
+    """
+
+    name = "l1"
+
+    def __init__(self, density: float = 0.01) -> None:
+        if not 0 < density <= 1:
+            raise ValueError(f"density must lie in (0, 1], got {density}.")
+        self.density = density
+
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the sum of absolute entries, (N,)."""
+        return delta.flatten(1).abs().sum(1)
+
+    def project(self, delta: Tensor, eps: float) -> Tensor:
+        """Soft-threshold by the number that makes the norm ``eps`` (Duchi et al. 2008, figure 1)."""
+        magnitude = delta.flatten(1).abs()
+        descending = magnitude.sort(dim=1, descending=True).values
+        excess = descending.cumsum(1) - eps
+        count = torch.arange(1, magnitude.shape[1] + 1, device=delta.device)
+        # The condition holds for a leading run; at eps = 0 rounding may leave none, and the first entry decides.
+        support = (descending * count > excess).sum(1, keepdim=True).clamp_min(1)
+        threshold = (excess.gather(1, support - 1) / support).clamp_min(0)
+        return (delta.flatten(1).sign() * (magnitude - threshold).clamp_min(0)).view_as(delta)
+
+    def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+        """Take d of d + 1 exponential variables over their sum, uniform in the simplex; the signs are coins."""
+        shape = (len(like), like[0].numel() + 1)
+        exponential = -torch.log1p(-_draw(torch.rand, shape, like, generator))
+        share = exponential[:, :-1] / exponential.sum(1, keepdim=True).clamp_min(_TINY)
+        coins = _draw(torch.rand, share.shape, like, generator) < 0.5
+        return eps * torch.where(coins, -share, share).view_as(like)
+
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Return signs of the largest gradients, over their number; entries at the edge of [0, 1] stay."""
+        blocked = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
+        flat = gradient.masked_fill(blocked, 0).flatten(1)
+        count = max(1, round(self.density * flat.shape[1]))
+        largest = flat.abs().topk(count, dim=1).indices
+        direction = torch.zeros_like(flat).scatter(1, largest, flat.gather(1, largest).sign() / count)
+        return direction.view_as(gradient)
+
+
+Norm: TypeAlias = str | Ball
+"""``"linf"``, ``"l2"``, ``"l1"``, or a ball with settings of its own."""
+
+_BALLS: dict[str, type[Ball]] = {ball.name: ball for ball in (Linf, L2, L1)}
+
+
+def get_ball(norm: Norm) -> Ball:
+    """Return the ball of a norm.
+
+    Raises:
+        ValueError: There is no ball of that name.
+    """
+    if isinstance(norm, str):
+        if norm not in _BALLS:
+            raise ValueError(f"norm must be one of {', '.join(_BALLS)}, or a Ball, got {norm!r}.")
+        return _BALLS[norm]()
+    return Ball.from_config(norm)
+
+
+def _column(x: Tensor) -> tuple[int, ...]:
+    """The shape in which (N,) multiplies (N, ...)."""
+    return (-1,) + (1,) * (x.ndim - 1)
+
+
+def _draw(
+    distribution: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator
+) -> Tensor:
+    # Drawn where the generator lives: a CPU generator gives the same noise whatever the device of the images.
+    return distribution(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

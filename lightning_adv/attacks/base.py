@@ -1,0 +1,175 @@
+"""What an attack is, and the one context in which every attack runs."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal, Self, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_adv.recipe import Recipe
+
+BatchNormMode: TypeAlias = Literal["eval", "batch"]
+"""BatchNorm during an attack: ``eval`` normalises by the running statistics, ``batch`` by those of the batch."""
+
+
+class Attack(Recipe, ABC):
+    """The inner maximisation: ``x_adv = attack(model, x, y)``.
+
+    Every attack keeps six promises, whatever the network, the norm, the BatchNorm mode and the precision:
+
+    1. ``x_adv`` is detached, has the dtype and device of ``x``, lies in [0, 1] and within ``eps`` of ``x``.
+    2. The model is left as it was: train flags, ``requires_grad``, ``.grad`` and buffers, module by module.
+    3. Parameters take part in no gradient; losses are summed, so that samples do not see each other.
+    4. It works inside ``no_grad``, ``inference_mode``, autocast, DDP and a compiled model.
+    5. Randomness comes from ``generator``; the global random state is left alone.
+    6. BatchNorm mode and domain are a choice.
+    """
+
+    _unseeded_calls = 0
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        domain: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the adversarial examples.
+
+        Args:
+            model: Maps images (N, C, H, W) to logits (N, K).
+            x: Clean images (N, C, H, W) in [0, 1].
+            y: True labels (N,), integers in [0, K).
+            domain: The BatchNorm domain to attack through; None leaves the active one.
+            generator: The source of randomness. None takes a new one for each call, seeded by
+                ``torch.initial_seed()`` and the number of calls so far.
+
+        Returns:
+            Adversarial images (N, C, H, W), detached, in ``x``'s dtype and on its device.
+
+        Raises:
+            ValueError: ``x`` leaves [0, 1], ``y`` leaves [0, K), or their shapes do not agree.
+        """
+
+    def scaled(self, factor: float) -> Self:
+        """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step)."""
+        scaled = copy.copy(self)
+        for name in ("eps", "step_size"):
+            setattr(scaled, name, factor * getattr(self, name))
+        return scaled
+
+    def _generator(self, given: torch.Generator | None) -> torch.Generator:
+        if given is not None:
+            return given
+        # A counter and not a stored generator: attacks stay plain data that deepcopy and pickle take.
+        self._unseeded_calls += 1
+        generator = torch.Generator()
+        generator.manual_seed((torch.initial_seed() + 0x9E3779B97F4A7C15 * self._unseeded_calls) % 2**63)
+        return generator
+
+
+@contextmanager
+def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: str | None = None) -> Iterator[nn.Module]:
+    """Hold a model still while it is attacked, and give it back as it was.
+
+    Inside, every module is in eval mode (with ``batchnorm="batch"`` the BatchNorms use batch statistics and update
+    nothing), no parameter requires a gradient, and gradients to the input work even within ``no_grad`` or
+    ``inference_mode``. The tensors that enter must be cloned inside: an inference tensor cannot require a gradient.
+
+    Args:
+        model: Any network. DDP is unwrapped: a forward through the wrapper would start a gradient reduction.
+        batchnorm: The BatchNorm mode.
+        domain: The domain of the model's domain BatchNorms; None leaves the active one.
+
+    Yields:
+        The network to call.
+
+    Raises:
+        ValueError: ``domain`` is given and the model has no such domain.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    modules = list(model.modules())
+    # Flags are set one by one: train() and eval() would overwrite those of frozen parts on the way back.
+    training = [module for module in modules if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tracked: list[_BatchNorm] = []
+    norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
+    try:
+        for module in training:
+            module.training = False
+        for norm in norms:
+            norm.training = True
+            if norm.track_running_stats:
+                tracked.append(norm)
+                norm.track_running_stats = False  # with this flag off, a forward writes to no buffer
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with ExitStack() as stack:
+            if domain is not None:
+                _select_domain(stack, modules, domain)
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            yield model
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for norm in tracked:
+            norm.track_running_stats = True
+        for norm in norms:
+            norm.training = False
+        for module in training:
+            module.training = True
+
+
+def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> None:
+    # Found by its attribute, so that attacks need not know how domain BatchNorm is built.
+    switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
+    if not switches:
+        raise ValueError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
+    for switch in switches.values():
+        stack.enter_context(switch.select(domain))
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Check that ``x`` (N, ...) are images in [0, 1] and ``y`` (N,) integer labels.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if not x.is_floating_point() or x.ndim < 2:
+        raise ValueError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
+    if y.is_floating_point() or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
+            f"{tuple(y.shape)}."
+        )
+    if x.numel():
+        low, high = (bound.item() for bound in torch.aminmax(x.detach()))
+        if not (low >= 0 and high <= 1):  # written so that NaN fails too
+            raise ValueError(
+                f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
+                "(Backbone's mean and std), so that eps is a distance in pixels."
+            )
+
+
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Check that labels (N,) lie in [0, ``num_classes``).
+
+    Raises:
+        ValueError: They do not.
+    """
+    if y.numel():
+        low, high = (int(bound) for bound in torch.aminmax(y))
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")

@@ -1,0 +1,31 @@
+"""Input diversity: random resizing and padding before each gradient."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_and_pad(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """Resize to a random size, then pad with zeros at a random place (Xie et al. 2019, section 3.3.3).
+
+    The paper resizes 299 pixels to a size in [299, 330) and pads to 330: ``scale`` = 330 / 299. A scale below 1
+    resizes to a size in [scale * H, H) and pads to H, for networks that take one size only.
+
+    Args:
+        x: Images (N, C, H, W).
+        scale: The size after padding over the size before (above 1), or the smallest size over it (below 1).
+        generator: Draws one size and one place for the batch.
+
+    Returns:
+        Images (N, C, H', W'), with H' = H and W' = W if ``scale`` is below 1, else ``round(scale * H)`` and so on.
+    """
+    height, width = x.shape[-2:]
+    low, high = sorted((1.0, scale))
+    ratio = low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
+    size = (max(1, round(ratio * height)), max(1, round(ratio * width)))
+    room = (round(high * height) - size[0], round(high * width) - size[1])
+    resized = F.interpolate(x, size=size, mode="nearest")
+    top, left = (int(torch.randint(0, free + 1, (), generator=generator, device=generator.device)) for free in room)
+    return F.pad(resized, (left, room[1] - left, top, room[0] - top))

@@ -1,0 +1,229 @@
+"""The family of fast gradient sign methods, as settings of the one loop.
+
+How they relate: Xie et al. (2019), figure 3.2. Without momentum M-DI²-FGSM is DI²-FGSM, without diversity it is
+MI-FGSM, without both I-FGSM, and with one step FGSM.
+"""
+
+from __future__ import annotations
+
+from lightning_adv.attacks.balls import Norm
+from lightning_adv.attacks.base import BatchNormMode
+from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.labels import LabelChoice
+from lightning_adv.attacks.pgd import PGD
+
+
+class FGSM(PGD):
+    """One step of length ``eps`` from the clean image (Goodfellow et al. 2015, section 4).
+
+    Args:
+        eps: Radius and step. The paper has no default of its own (0.25 on MNIST, 0.1 on CIFAR-10); 8/255 is the
+            field's threat model for CIFAR-10.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "8/255",
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        super().__init__(eps=eps, steps=1, step_size=eps, norm=norm, start="zero", label=label, batchnorm=batchnorm)
+
+
+class IFGSM(PGD):
+    """I-FGSM, the basic iterative method: many small steps from the clean image (Kurakin et al. 2017).
+
+    Args:
+        eps: Radius, 16/255 in Kurakin et al. (section 2.2).
+        steps: Number of steps; None is their rule min(eps + 4, 1.25 eps), eps in grey levels.
+        step_size: One grey level there.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "16/255",
+        steps: int | None = None,
+        step_size: Distance = "1/255",
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            steps=_kurakin_steps(eps) if steps is None else steps,
+            step_size=step_size,
+            norm=norm,
+            start="zero",
+            label=label,
+            batchnorm=batchnorm,
+        )
+
+
+class MIFGSM(PGD):
+    """MI-FGSM: I-FGSM along an accumulated gradient (Dong et al. 2018, algorithm 1).
+
+    Args:
+        eps: Radius, 16/255 there.
+        steps: Number of steps, 10 there.
+        step_size: None is eps / steps, as there.
+        momentum: Decay factor mu, 1 there.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "16/255",
+        steps: int = 10,
+        step_size: Distance | None = None,
+        momentum: float = 1.0,
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        if step_size is None:
+            step_size = parse_distance(eps, "eps") / max(steps, 1)
+        super().__init__(
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            momentum=momentum,
+            norm=norm,
+            start="zero",
+            label=label,
+            batchnorm=batchnorm,
+        )
+
+
+class DIFGSM(PGD):
+    """DI²-FGSM: I-FGSM on randomly resized and padded inputs (Xie et al. 2019, equation 3.5).
+
+    Args:
+        eps: Radius, 15/255 there (section 3.4.1).
+        steps: None is the rule min(eps + 4, 1.25 eps), eps in grey levels, as there.
+        step_size: One grey level there.
+        diversity_probability: p, 0.5 there.
+        diversity_scale: See :class:`PGD`.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "15/255",
+        steps: int | None = None,
+        step_size: Distance = "1/255",
+        diversity_probability: float = 0.5,
+        diversity_scale: float = 330 / 299,
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            steps=_kurakin_steps(eps) if steps is None else steps,
+            step_size=step_size,
+            diversity_probability=diversity_probability,
+            diversity_scale=diversity_scale,
+            norm=norm,
+            start="zero",
+            label=label,
+            batchnorm=batchnorm,
+        )
+
+
+class MDIFGSM(PGD):
+    """M-DI²-FGSM: DI²-FGSM with momentum (Xie et al. 2019, equation 3.7).
+
+    Args:
+        eps: Radius, 15/255 there (section 3.4.1).
+        steps: None is the rule min(eps + 4, 1.25 eps), eps in grey levels, as there.
+        step_size: One grey level there.
+        momentum: Decay factor mu, 1 there.
+        diversity_probability: p, 0.5 there.
+        diversity_scale: See :class:`PGD`.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "15/255",
+        steps: int | None = None,
+        step_size: Distance = "1/255",
+        momentum: float = 1.0,
+        diversity_probability: float = 0.5,
+        diversity_scale: float = 330 / 299,
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            steps=_kurakin_steps(eps) if steps is None else steps,
+            step_size=step_size,
+            momentum=momentum,
+            diversity_probability=diversity_probability,
+            diversity_scale=diversity_scale,
+            norm=norm,
+            start="zero",
+            label=label,
+            batchnorm=batchnorm,
+        )
+
+
+class GD(PGD):
+    """PGD without its projection, which AdvProp ablates (Xie et al. 2020, section 7.6, table 7.7).
+
+    The result is not confined to the ball of radius ``eps``, which sets the random start only; it lies within
+    ``eps + steps * step_size``, and in [0, 1].
+
+    Args:
+        eps: Radius of the random start, 4/255 there.
+        steps: Number of steps, 5 there.
+        step_size: One grey level there.
+        norm: See :class:`PGD`.
+        label: See :class:`PGD`.
+        batchnorm: See :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "4/255",
+        steps: int = 5,
+        step_size: Distance = "1/255",
+        *,
+        norm: Norm = "linf",
+        label: LabelChoice = "true",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            norm=norm,
+            project=False,
+            label=label,
+            batchnorm=batchnorm,
+        )
+
+
+def _kurakin_steps(eps: Distance) -> int:
+    """Return min(eps + 4, 1.25 eps), eps in grey levels (Kurakin et al. 2017, section 2.2), rounded down."""
+    levels = round(255 * parse_distance(eps, "eps"), 6)  # 255 * (16 / 255) may be a hair below 16
+    return max(1, int(min(levels + 4, 1.25 * levels)))

@@ -1,0 +1,247 @@
+"""Projected gradient descent: the one loop behind every gradient attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.attacks.balls import Norm, get_ball
+from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
+from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.diversity import resize_and_pad
+from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
+from lightning_adv.attacks.losses import get_loss
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class PGD(Attack):
+    """Projected gradient descent (Madry et al. 2018, section 2.1, equation 1).
+
+    x(t+1) = project(x(t) + step_size * steepest(gradient of the loss at x(t))), clamped to [0, 1].
+
+    Args:
+        eps: Radius of the ball, in the unit of the images; a number or a fraction such as ``"8/255"``. The defaults
+            of the first three arguments are those that Madry et al. (section 5) train CIFAR-10 networks with.
+        steps: Number of gradient steps, at least 1.
+        step_size: Length of a step in the ball's norm.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        start: ``"uniform"`` in the ball, or ``"zero"``.
+        clean_start_probability: With this probability a whole batch starts at zero instead (Xie et al. 2019, section
+            6.3, use 0.2).
+        loss: ``"cross_entropy"``, ``"margin"`` or ``"kl"`` (to the clean prediction).
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"`` or ``"least_likely"``.
+        momentum: Decay factor mu of MI-FGSM (Dong et al. 2018, equation 6); 0 is no momentum.
+        diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
+        diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.
+        project: False leaves the ball out (GD in Xie et al. 2020, section 7.6); [0, 1] still holds.
+        restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then the
+            one with the largest loss.
+        batchnorm: ``"eval"`` or ``"batch"``.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0])
+        >>> x_adv = PGD(eps="8/255", steps=10, step_size="2/255")(model, x, y)
+        >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "8/255",
+        steps: int = 7,
+        step_size: Distance = "2/255",
+        *,
+        norm: Norm = "linf",
+        start: Literal["uniform", "zero"] = "uniform",
+        clean_start_probability: float = 0.0,
+        loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy",
+        label: LabelChoice = "true",
+        momentum: float = 0.0,
+        diversity_probability: float = 0.0,
+        diversity_scale: float = 330 / 299,
+        project: bool = True,
+        restarts: int = 1,
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        self.norm = get_ball(norm)
+        self.eps = parse_distance(eps, "eps", self.norm.max_eps)
+        self.steps = steps
+        self.step_size = parse_distance(step_size, "step_size")
+        self.start = start
+        self.clean_start_probability = clean_start_probability
+        self.loss = loss
+        self.label = label
+        self.momentum = momentum
+        self.diversity_probability = diversity_probability
+        self.diversity_scale = diversity_scale
+        self.project = project
+        self.restarts = restarts
+        self.batchnorm = batchnorm
+        self._check()
+
+    def _check(self) -> None:
+        choices = {
+            "start": ("uniform", "zero"),
+            "label": ("true", "predicted", *TARGETED),
+            "batchnorm": ("eval", "batch"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("clean_start_probability", "diversity_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        if not 0 < self.diversity_scale < float("inf"):
+            raise ValueError(f"diversity_scale must be positive and finite, got {self.diversity_scale}.")
+        if not 0 <= self.momentum < float("inf"):
+            raise ValueError(f"momentum must be at least 0 and finite, got {self.momentum}.")
+        if get_loss(self.loss).target == "clean_logits":
+            if self.label != "true":
+                raise ValueError(f"loss={self.loss!r} compares with the clean prediction: leave label='true'.")
+            if self.start == "zero":
+                raise ValueError(f"loss={self.loss!r} has no gradient at the clean image: use start='uniform'.")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        domain: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.__call__`."""
+        check_images(x, y)
+        generator = self._generator(generator)
+        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
+            # fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
+            clean = x.detach().clone().float()
+
+            def forward(images: Tensor) -> Tensor:
+                logits: Tensor = network(images.to(x.dtype))
+                return logits.float()
+
+            objective = self._objective(forward, clean, y.clone(), generator)
+            worst = self._run(forward, objective, clean, generator)
+            for _ in range(self.restarts - 1):
+                worst = _worse(forward, objective, worst, self._run(forward, objective, clean, generator))
+        return _round_towards(x, worst)
+
+    def _run(self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """One run from one start: (N, C, H, W) -> (N, C, H, W), in fp32."""
+        adversarial = self._start(clean, generator)
+        velocity = torch.zeros_like(clean) if self.momentum else None
+        for _ in range(self.steps):
+            gradient = objective.gradient(lambda images: forward(self._diversify(images, generator)), adversarial)
+            if velocity is not None:
+                gradient = velocity = self.momentum * velocity + _unit_l1(gradient)
+            adversarial = adversarial + self.step_size * self.norm.steepest(gradient, adversarial)
+            if self.project:
+                adversarial = clean + self.norm.project(adversarial - clean, self.eps)
+            adversarial = adversarial.clamp(0, 1)
+        return adversarial
+
+    def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        if self.start == "zero" or self._coin(self.clean_start_probability, generator):
+            return clean
+        return (clean + self.norm.sample(clean, self.eps, generator)).clamp(0, 1)
+
+    def _diversify(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if self._coin(self.diversity_probability, generator):
+            return resize_and_pad(images, self.diversity_scale, generator)
+        return images
+
+    @staticmethod
+    def _coin(probability: float, generator: torch.Generator) -> bool:
+        if probability == 0:
+            return False
+        return torch.rand((), generator=generator, device=generator.device).item() < probability
+
+    def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
+        loss = get_loss(self.loss)
+        targeted = self.label in TARGETED
+        target = y
+        if self.label != "true" or loss.target == "clean_logits":
+            with torch.no_grad():
+                clean_logits = forward(clean)
+            check_labels(y, clean_logits.shape[1])
+            target = choose_labels(self.label, y, clean_logits, generator)
+            if loss.target == "clean_logits":
+                return Objective(lambda logits: loss.function(logits, clean_logits), target, targeted)
+        sign = -1 if targeted else 1
+        return Objective(lambda logits: sign * loss.function(logits, target), target, targeted)
+
+
+class Objective:
+    """What a run climbs: a loss of the logits, and the label by which success is told.
+
+    Args:
+        loss: Logits (N, K) -> (N,), larger for a stronger adversarial example.
+        label: The attacked label (N,).
+        targeted: Whether ``label`` is approached.
+    """
+
+    def __init__(self, loss: Callable[[Tensor], Tensor], label: Tensor, targeted: bool) -> None:
+        self.loss = loss
+        self.label = label
+        self.targeted = targeted
+        self._checked = False
+
+    def gradient(self, forward: Forward, images: Tensor) -> Tensor:
+        """Return the gradient (N, ...) to ``images``, each sample's up to a positive factor."""
+        images = images.detach().requires_grad_()
+        logits = forward(images)
+        if not self._checked:
+            check_labels(self.label, logits.shape[1])
+            self._checked = True
+        # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
+        # underflows on the way back: each sample sets out with 1 as its largest entry.
+        logits.register_hook(_unit_max)  # type: ignore[no-untyped-call]
+        # Summed, not averaged: a sample's gradient must not shrink with the batch.
+        return torch.autograd.grad(self.loss(logits).sum(), images)[0]
+
+    @torch.no_grad()
+    def score(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether each attack succeeded, and its loss: both (N,)."""
+        logits = forward(images)
+        return (logits.argmax(1) == self.label) == self.targeted, self.loss(logits)
+
+
+def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:
+    """Keep of each sample the successful result, or, of two equals, the one with the larger loss."""
+    (first_won, first_loss), (second_won, second_loss) = (
+        objective.score(forward, images) for images in (first, second)
+    )
+    better = torch.where(first_won == second_won, second_loss > first_loss, second_won)
+    return torch.where(better.view(-1, *(1,) * (first.ndim - 1)), second, first)
+
+
+def _unit_max(gradient: Tensor) -> Tensor:
+    return gradient / gradient.abs().amax(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def _unit_l1(gradient: Tensor) -> Tensor:
+    """Divide each sample's gradient by its L1 norm (Dong et al. 2018, equation 6)."""
+    norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / norm.view(-1, *(1,) * (gradient.ndim - 1))
+
+
+def _round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
+    """Cast to ``x``'s dtype so that rounding never leaves the ball: towards ``x``, entry by entry."""
+    adversarial = adversarial.detach()
+    if x.dtype == adversarial.dtype:
+        return adversarial
+    cast, clean = adversarial.to(x.dtype), x.detach()
+    outside = (cast.float() - clean.float()).abs() > (adversarial - clean.float()).abs()
+    return torch.where(outside, torch.nextafter(cast, clean), cast)
