@@ -1,0 +1,1 @@
+"""The science as pure functions: no Trainer is needed to call them."""

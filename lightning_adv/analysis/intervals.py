@@ -1,0 +1,37 @@
+"""How sure one can be of an accuracy."""
+
+from __future__ import annotations
+
+import math
+
+NORMAL_975 = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy (Wilson 1927, score interval).
+
+    It stays within [0, 1] and has a width at 0 % and 100 %, where the usual normal interval has none.
+
+    Args:
+        correct: Number of correct answers.
+        total: Number of independent samples, at least 1.
+
+    Returns:
+        The lower and the upper end, fractions of 1.
+
+    Raises:
+        ValueError: ``correct`` is not between 0 and ``total``, or ``total`` is below 1.
+
+    Example:
+        >>> low, high = wilson_interval(50, 100)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.404 to 0.596'
+    """
+    if total < 1 or not 0 <= correct <= total:
+        raise ValueError(f"correct must lie in [0, total] and total be at least 1, got {correct} of {total}.")
+    share, z2 = correct / total, NORMAL_975**2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = NORMAL_975 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    # Exactly 0 and 1 at the ends, where the formula leaves rounding.
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == total else centre + half)

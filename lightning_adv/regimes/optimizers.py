@@ -1,0 +1,76 @@
+"""Optimizers and schedules as recipes: a callable in Python, ``class_path`` and ``init_args`` in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_adv.recipe import import_class
+
+
+def parameter_groups(module: nn.Module, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
+    """Return the optimizer's parameter groups; frozen parameters are in none.
+
+    Args:
+        module: The network.
+        decay_norm_and_bias: False puts biases and the parameters of normalisation layers, which are the vectors
+            (``ndim <= 1``), in a group without weight decay.
+    """
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if decay_norm_and_bias:
+        return [{"params": trainable}]
+    return [
+        {"name": "decay", "params": [parameter for parameter in trainable if parameter.ndim > 1]},
+        {
+            "name": "no_decay",
+            "params": [parameter for parameter in trainable if parameter.ndim <= 1],
+            "weight_decay": 0.0,
+        },
+    ]
+
+
+def configure(
+    module: nn.Module,
+    optimizer: OptimizerCallable,
+    scheduler: LRSchedulerCallable | None,
+    interval: str,
+    decay_norm_and_bias: bool,
+) -> dict[str, Any]:
+    """Return what ``LightningModule.configure_optimizers`` returns."""
+    built = optimizer(parameter_groups(module, decay_norm_and_bias))
+    if scheduler is None:
+        return {"optimizer": built}
+    schedule = scheduler(built)
+    config: dict[str, Any] = {"scheduler": schedule, "interval": interval}
+    if isinstance(schedule, ReduceLROnPlateau):
+        config["monitor"] = schedule.monitor
+    return {"optimizer": built, "lr_scheduler": config}
+
+
+def callable_to_config(factory: Callable[..., Any] | None) -> dict[str, Any] | None:
+    """Write ``functools.partial(SGD, lr=0.1)`` down as plain data; what cannot be written down is None."""
+    if isinstance(factory, partial) and isinstance(factory.func, type) and not factory.args:
+        path = f"{factory.func.__module__}.{factory.func.__qualname__}"
+        return {"class_path": path, "init_args": dict(factory.keywords)}
+    return None
+
+
+def callable_from_config(factory: Any) -> Any:
+    """Turn :func:`callable_to_config`'s result back into a callable; anything else is returned as it is.
+
+    Raises:
+        ValueError: The class is neither an optimizer nor a schedule.
+    """
+    if not isinstance(factory, dict):
+        return factory
+    built = import_class(factory["class_path"])
+    if not issubclass(built, (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)):
+        raise ValueError(f"{factory['class_path']} is neither an optimizer nor a learning-rate schedule.")
+    return partial(built, **factory["init_args"])

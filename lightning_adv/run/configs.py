@@ -1,0 +1,52 @@
+"""Configurations by name: ``--config digits/madry`` works in any folder."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+_FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def config_names() -> list[str]:
+    """Return the names of the configurations that come with the package, such as ``digits/madry``."""
+    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob("**/*.yaml"))
+
+
+def find_config(name: str) -> str:
+    """Return the path of a configuration.
+
+    Args:
+        name: A file, or one of :func:`config_names`, with or without ``configs/`` before and ``.yaml`` after it.
+
+    Raises:
+        ValueError: There is neither a file nor a configuration of that name.
+    """
+    if Path(name).is_file():
+        return name
+    known = config_names()
+    plain = name.removeprefix("configs/").removesuffix(".yaml")
+    if plain in known:
+        return str(_FOLDER / f"{plain}.yaml")
+    near = difflib.get_close_matches(plain, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"--config: there is no file {name!r}, and no configuration of that name.{hint} "
+                     f"The package has {', '.join(known)}.")  # fmt: skip
+
+
+def resolve_configs(arguments: Sequence[str]) -> list[str]:
+    """Replace the names after ``--config`` and ``-c`` by paths.
+
+    Raises:
+        ValueError: See :func:`find_config`.
+    """
+    resolved: list[str] = []
+    for argument in arguments:
+        if resolved and resolved[-1] in ("--config", "-c"):
+            resolved.append(find_config(argument))
+        elif argument.startswith("--config="):
+            resolved.append(f"--config={find_config(argument.removeprefix('--config='))}")
+        else:
+            resolved.append(argument)
+    return resolved

@@ -1,0 +1,65 @@
+"""The run folder: configuration, metrics, checkpoints, figures and results of one run, also when it is resumed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and write a byte into it.
+
+    Raises:
+        ValueError: It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The run folder {folder} cannot be written ({error.strerror}). Set the logger's save_dir "
+            "(--trainer.logger.init_args.save_dir) to a folder that can."
+        ) from error
+
+
+def run_folder_of(checkpoint: str | Path) -> Path | None:
+    """Return the run folder that a checkpoint lies in, or None where it lies elsewhere."""
+    path = Path(checkpoint)
+    folder = path.parent.parent
+    return folder if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+
+
+def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
+    """Let a resumed run go on in the ``metrics.csv`` of the run that stopped.
+
+    CSVLogger deletes the file of a folder that it opens again. The old file is set aside first, as
+    ``metrics-until-resume-N.csv``; its rows up to the checkpoint's step are written back, since those after it will
+    be logged again.
+
+    Args:
+        logger: A logger whose ``experiment`` nobody has asked for yet.
+        checkpoint: The checkpoint that the run resumes from.
+    """
+    path = Path(logger.log_dir) / "metrics.csv"
+    if not path.is_file():
+        return
+    number = sum(1 for _ in path.parent.glob("metrics-until-resume-*.csv")) + 1
+    aside = path.with_name(f"metrics-until-resume-{number}.csv")
+    os.replace(path, aside)
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    with aside.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or [])
+        rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
+    experiment = logger.experiment
+    experiment.metrics_keys = names
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,202 @@
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+
+from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.regimes import MadryTraining, StandardTraining
+
+
+def regime(**kwargs):
+    sgd = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    return MadryTraining(BACKBONE, attack=ATTACK, evaluation_attack=ATTACK, optimizer=sgd, **kwargs)
+
+
+def test_classes_come_from_the_data(tmp_path):
+    module = regime()
+    quiet_trainer(tmp_path).fit(module, ToyData())
+    assert module(torch.rand(3, 1, 8, 8)).shape == (3, 2)
+    assert module.num_classes == 2
+
+
+def test_classes_must_be_known(tmp_path):
+    loader = ToyData().train_dataloader()
+    with pytest.raises(ValueError, match="num_classes must be given"):
+        quiet_trainer(tmp_path).fit(regime(), loader)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (lambda: regime(num_classes=5), "num_classes is 5, but ToyData has 2 classes"),
+        (lambda: StandardTraining(Backbone("small_cnn", in_channels=3)), "in_channels is 3, but .* have 1 channels"),
+    ],
+)
+def test_data_of_another_network(tmp_path, module, message):
+    with pytest.raises(ValueError, match=message):
+        quiet_trainer(tmp_path).fit(module(), ToyData())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
+        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ({"clean_fraction": 1.5}, r"clean_fraction must lie in \[0, 1\], got 1.5"),
+        ({"eps_warmup_epochs": -1}, "eps_warmup_epochs must be at least 0, got -1"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        regime(**arguments)
+
+
+@pytest.mark.parametrize("make", [StandardTraining, MadryTraining])
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.rand(32, 1, 8, 8) * 255, None, r"x must lie in \[0, 1\], got values from"),
+        (torch.full((32, 1, 8, 8), float("nan")), None, r"x must lie in \[0, 1\]"),
+        (torch.rand(32, 3, 8, 8), None, r"x must be images \(N, 1, H, W\)"),
+        (torch.rand(32, 64), None, r"x must be images \(N, 1, H, W\)"),
+        (None, torch.arange(32) % 3, r"y must lie in \[0, 2\), got labels from 0 to 2"),
+        (None, torch.rand(32), "y must be integer labels"),
+    ],
+)
+def test_bad_batches_stop_training_before_it_starts(tmp_path, make, x, y, message):
+    data = ToyData(torch.rand(32, 1, 8, 8) if x is None else x, torch.arange(32) % 2 if y is None else y)
+    module = make(BACKBONE, num_classes=2)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        quiet_trainer(tmp_path, num_sanity_val_steps=0, limit_val_batches=0).fit(module, data)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_validation_measures_what_the_network_does(tmp_path):
+    """The four metrics against a plain loop over the whole set, with a batch that is not full."""
+    data = ToyData(batch_size=12)
+    module = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM(eps=0.1))
+    (metrics,) = quiet_trainer(tmp_path).validate(module, data, verbose=False)
+    module.eval()
+    x_adv = FGSM(eps=0.1)(module.network, data.x, data.y)
+    for kind, images in (("clean", data.x), ("robust", x_adv)):
+        with torch.no_grad():
+            probabilities = module(images).double().softmax(1)
+        correct = sum(int(p.argmax()) == int(y) for p, y in zip(probabilities, data.y, strict=True))
+        loss = sum(-p[y].log().item() for p, y in zip(probabilities, data.y, strict=True)) / 32
+        assert metrics[f"val/{kind}_accuracy"] == pytest.approx(correct / 32)
+        assert metrics[f"val/{kind}_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_prediction_is_a_distribution(tmp_path):
+    batches = quiet_trainer(tmp_path).predict(regime(num_classes=2), ToyData())
+    probabilities = torch.cat(batches)
+    assert probabilities.shape == (32, 2)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(32))
+
+
+def test_checkpoint_is_data_and_needs_nothing_else(tmp_path):
+    """A module that was built in Python: plain data, loaded by the base class's loader into the right class."""
+    module = regime(clean_fraction=0.5)
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, ToyData())
+    trainer.save_checkpoint(tmp_path / "regime.ckpt")
+    stored = torch.load(tmp_path / "regime.ckpt", weights_only=True)
+    assert stored["hyper_parameters"]["num_classes"] == 2
+    loaded = MadryTraining.load_from_checkpoint(tmp_path / "regime.ckpt", weights_only=True)
+    assert isinstance(loaded, LightningModule)
+    assert loaded.clean_fraction == 0.5
+    assert loaded.attack.to_config() == ATTACK.to_config()
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(loaded.eval()(x), module.eval()(x))
+    optimizer = loaded.configure_optimizers()["optimizer"]
+    assert optimizer.defaults["lr"] == 0.05
+    assert optimizer.defaults["momentum"] == 0.9
+
+
+def test_checkpoint_does_not_fetch_the_first_weights_again(tmp_path):
+    weights = tmp_path / "first.pth"
+    torch.save(BACKBONE.build(2).state_dict(), weights)
+    options = {"mean": [0.5], "std": [0.5], "options": {"width": 4}}
+    module = StandardTraining(Backbone("small_cnn", in_channels=1, checkpoint=str(weights), **options), num_classes=2)
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, ToyData())
+    trainer.save_checkpoint(tmp_path / "regime.ckpt")
+    weights.unlink()
+    loaded = StandardTraining.load_from_checkpoint(tmp_path / "regime.ckpt", weights_only=True)
+    assert torch.equal(loaded.network.network.fc.weight, module.network.network.fc.weight)
+
+
+def test_checkpoint_of_another_network(tmp_path):
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(regime(), ToyData())
+    trainer.save_checkpoint(tmp_path / "regime.ckpt")
+    other = StandardTraining(Backbone("small_cnn", in_channels=1, options={"width": 8}), num_classes=2)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="ckpt_path: the checkpoint is of another network"):
+        quiet_trainer(tmp_path).fit(other, ToyData(), ckpt_path=tmp_path / "regime.ckpt", weights_only=True)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_precision_that_rounds_the_attack_away(tmp_path, precision):
+    with pytest.raises(ValueError, match=f"trainer.precision is {precision}"):
+        quiet_trainer(tmp_path, precision=precision).fit(regime(), ToyData())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_train(tmp_path, precision):
+    module = regime()
+    data = ToyData()
+    data.x = data.x.double() if precision == "64-true" else data.x
+    quiet_trainer(tmp_path, precision=precision, max_epochs=2).fit(module, data)
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("make", [StandardTraining, MadryTraining])
+def test_nan_stops_training_and_keeps_the_weights(tmp_path, make):
+    """The first step makes the weights so large that the second loss is no number."""
+    explode = partial(torch.optim.SGD, lr=1e30)
+    module = make(BACKBONE, num_classes=2, optimizer=explode)
+    trainer = quiet_trainer(tmp_path, max_epochs=5, num_sanity_val_steps=0, limit_val_batches=0)
+    with pytest.raises(FloatingPointError, match=r"training loss is .* at step \d+ \(epoch \d+\)"):
+        trainer.fit(module, ToyData())
+
+
+def test_noise_depends_on_seed_epoch_batch_rank_and_stage(tmp_path):
+    module = regime(num_classes=2)
+    module.seed = 3
+    first = module.noise("train", 0).initial_seed()
+    assert module.noise("train", 0).initial_seed() == first
+    assert module.noise("train", 1).initial_seed() != first
+    assert module.noise("val", 0).initial_seed() != first
+    module.seed = 4
+    assert module.noise("train", 0).initial_seed() != first
+
+
+def test_resuming_takes_the_seed_of_the_run(tmp_path):
+    """Without seed_everything each process has a seed of its own; a checkpoint knows that of its run."""
+    module = regime()
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, ToyData())
+    trainer.save_checkpoint(tmp_path / "regime.ckpt")
+    resumed = regime()
+    torch.manual_seed(999)
+    quiet_trainer(tmp_path, max_epochs=2).fit(resumed, ToyData(), ckpt_path=tmp_path / "regime.ckpt", weights_only=True)
+    assert resumed.seed == module.seed
+
+
+def test_evaluation_attack_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="Expected a Attack or its class_path"):
+        StandardTraining(BACKBONE, num_classes=2, evaluation_attack=3)
+
+
+def test_default_evaluation_is_the_papers():
+    attack = StandardTraining(BACKBONE, num_classes=2).evaluation_attack
+    assert (attack.eps, attack.steps, attack.step_size) == (8 / 255, 20, 1 / 255)
+    assert isinstance(attack, PGD)

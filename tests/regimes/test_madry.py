@@ -1,0 +1,62 @@
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
+
+from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.regimes import MadryTraining
+
+
+@pytest.mark.parametrize("clean_fraction", [0.0, 0.5, 1.0])
+def test_one_epoch_against_a_loop_written_out(tmp_path, clean_fraction):
+    """FGSM by hand in eval mode, then an SGD step on the adversarial and a share of the clean images."""
+    data = ToyData()
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    module = MadryTraining(
+        BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, clean_fraction=clean_fraction
+    )
+    network = BACKBONE.build(2)
+    network.load_state_dict(module.network.state_dict())
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, data)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for x, y in data.train_dataloader():
+        network.eval()
+        leaf = x.clone().requires_grad_()
+        F.cross_entropy(network(leaf), y).backward()
+        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
+        network.train()
+        optimizer.zero_grad()
+        clean = int(clean_fraction * 8)
+        images, labels = torch.cat([x_adv, x[:clean]]), torch.cat([y, y[:clean]])
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+
+
+def test_running_statistics_are_updated_once_a_step(tmp_path):
+    module = MadryTraining(BACKBONE, num_classes=2, attack=PGD(eps=0.1, steps=5, step_size=0.1, batchnorm="batch"))
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    counts = {int(v) for name, v in module.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counts == {4}
+
+
+def test_warm_up_reaches_eps_in_equal_parts(tmp_path):
+    used = []
+
+    class Recorder(PGD):
+        def __call__(self, *args, **kwargs):
+            used.append((round(self.eps, 6), round(self.step_size, 6)))
+            return super().__call__(*args, **kwargs)
+
+    attack = Recorder(eps=0.3, steps=1, step_size=0.03)
+    module = MadryTraining(BACKBONE, attack=attack, eps_warmup_epochs=3)
+    quiet_trainer(tmp_path, max_epochs=5, limit_train_batches=1, limit_val_batches=0).fit(module, ToyData())
+    assert used == [(0.1, 0.01), (0.2, 0.02), (0.3, 0.03), (0.3, 0.03), (0.3, 0.03)]
+    assert attack.eps == 0.3
+
+
+def test_selects_on_robust_accuracy():
+    assert MadryTraining.monitor == "val/robust_accuracy"

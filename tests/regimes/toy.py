@@ -1,0 +1,44 @@
+"""A data module and networks that are small enough to train in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_adv.attacks import PGD
+from lightning_adv.nn.backbones import Backbone
+
+BACKBONE = Backbone("small_cnn", in_channels=1, mean=[0.5], std=[0.5], options={"width": 4})
+ATTACK = PGD(eps=0.1, steps=2, step_size=0.05)
+
+
+class ToyData(LightningDataModule):
+    """Two classes of noisy 8×8 images, bright above or bright below."""
+
+    name = "toy"
+    num_classes = 2
+    image_shape = (1, 8, 8)
+
+    def __init__(self, x: torch.Tensor | None = None, y: torch.Tensor | None = None, batch_size: int = 8) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(0)
+        self.y = torch.arange(32) % 2 if y is None else y
+        images = torch.rand(32, 1, 8, 8, generator=drawn) * 0.5
+        images[self.y == 0, :, :4] += 0.4
+        images[self.y == 1, :, 4:] += 0.4
+        self.x = images if x is None else x
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(self.x, self.y), batch_size=self.batch_size)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+def quiet_trainer(tmp_path: Any, **kwargs: Any) -> Trainer:
+    """A Trainer that prints and logs nothing."""
+    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(default_root_dir=tmp_path, accelerator="cpu", enable_model_summary=False, **options | kwargs)
