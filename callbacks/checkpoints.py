@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
-class BestCheckpoint(ModelCheckpoint):
+
+class _RunCheckpoint(ModelCheckpoint):
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the loggers write what they hold back: a run that is killed resumes here, and would miss it."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the checkpoints of the run folder, by whatever path it is named now.
+
+        ModelCheckpoint compares paths as text, and would forget the best score of a run folder that has moved.
+        """
+        here = Path(str(self.dirpath))
+
+        def found(path: str) -> str:
+            return str(here / Path(path).name) if path and (here / Path(path).name).is_file() else path
+
+        moved = {name: found(state_dict[name]) for name in _PATHS}
+        scores = {found(path): score for path, score in state_dict["best_k_models"].items()}
+        if all(Path(path).parent == here for path in scores):
+            moved["dirpath"] = self.dirpath
+        super().load_state_dict({**state_dict, **moved, "best_k_models": scores})
+
+
+class BestCheckpoint(_RunCheckpoint):
     """Keeps the checkpoint with the best validation metric, as ``checkpoints/best.ckpt``.
 
     Args:
@@ -37,28 +62,50 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(_RunCheckpoint):
     """Keeps the newest checkpoint, as ``checkpoints/last.ckpt``: what a stopped run resumes from.
 
     Lightning writes to a temporary file and renames it, so that a run killed while saving leaves the one before.
 
     Args:
-        every_n_epochs: Save every this many epochs, after validation. None or 0 only saves as the next two say.
-        every_n_train_steps: Save every this many steps instead.
-        train_time_interval: Save whenever this much time has passed instead.
+        every_n_epochs: Save every this many epochs, after validation.
+        every_n_train_steps: Save every this many steps too.
+
+    Raises:
+        ValueError: A number is below 1.
     """
 
-    def __init__(
-        self,
-        every_n_epochs: int | None = None,
-        every_n_train_steps: int | None = None,
-        train_time_interval: timedelta | None = None,
-    ) -> None:
+    def __init__(self, every_n_epochs: int = 1, every_n_train_steps: int | None = None) -> None:
+        for name, number in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
+            if number is not None and number < 1:
+                raise ValueError(f"last_checkpoint.{name} must be at least 1, got {number}.")
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,
-            every_n_train_steps=every_n_train_steps,
-            train_time_interval=train_time_interval,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        self.steps_between = every_n_train_steps
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between the ends of epochs, and where training stops there (a Lightning hook).
+
+        Not after the last batch of an epoch: resumed there, Lightning would leave the epoch's validation out.
+        """
+        step = trainer.global_step
+        due = self.steps_between is not None and step % self.steps_between == 0
+        stops = trainer.should_stop or 0 <= trainer.max_steps <= step
+        if (due or stops) and step != self._saved_step and not trainer.is_last_batch and not trainer.fast_dev_run:
+            self._saved_step = step
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save at the end of an epoch (a Lightning hook).
+
+        Not of one that was cut short: resumed there, Lightning would take it for complete.
+        """
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)

@@ -84,7 +84,7 @@ class L2(Ball):
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """A Gaussian direction, at a distance of eps U^(1/d)."""
         direction = _draw(torch.randn, like.shape, like, generator)
-        radius = _draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like[0].numel(), 1))
+        radius = _draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like.flatten(1).shape[1], 1))
         return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(_column(like))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class L1(Ball):
 
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """Take d of d + 1 exponential variables over their sum, uniform in the simplex; the signs are coins."""
-        shape = (len(like), like[0].numel() + 1)
+        shape = (len(like), like.flatten(1).shape[1] + 1)
         exponential = -torch.log1p(-_draw(torch.rand, shape, like, generator))
         share = exponential[:, :-1] / exponential.sum(1, keepdim=True).clamp_min(_TINY)
         coins = _draw(torch.rand, share.shape, like, generator) < 0.5

@@ -64,6 +64,8 @@ class Attack(Recipe, ABC):
     def scaled(self, factor: float) -> Self:
         """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step)."""
         scaled = copy.copy(self)
+        # Counted as a call: of copies made one a step, each must draw noise of its own.
+        self._unseeded_calls += 1
         for name in ("eps", "step_size"):
             setattr(scaled, name, factor * getattr(self, name))
         return scaled

@@ -25,8 +25,8 @@ def parse_distance(value: Distance, name: str, maximum: float = math.inf) -> flo
         True
     """
     try:
-        numerator, _, denominator = str(value).partition("/")
-        number = float(numerator) / float(denominator) if denominator else float(numerator)
+        numerator, slash, denominator = str(value).partition("/")
+        number = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{name} must be a number or a fraction such as 8/255, got {value!r}.") from None
     if not 0 <= number <= maximum or math.isinf(number):

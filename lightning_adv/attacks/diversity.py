@@ -11,7 +11,7 @@ def resize_and_pad(x: Tensor, scale: float, generator: torch.Generator) -> Tenso
     """Resize to a random size, then pad with zeros at a random place (Xie et al. 2019, section 3.3.3).
 
     The paper resizes 299 pixels to a size in [299, 330) and pads to 330: ``scale`` = 330 / 299. A scale below 1
-    resizes to a size in [scale * H, H) and pads to H, for networks that take one size only.
+    resizes to a size in [round(scale * H), H) and pads to H, for networks that take one size only.
 
     Args:
         x: Images (N, C, H, W).
@@ -23,9 +23,11 @@ def resize_and_pad(x: Tensor, scale: float, generator: torch.Generator) -> Tenso
     """
     height, width = x.shape[-2:]
     low, high = sorted((1.0, scale))
-    ratio = low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
-    size = (max(1, round(ratio * height)), max(1, round(ratio * width)))
-    room = (round(high * height) - size[0], round(high * width) - size[1])
+    smallest = [max(1, round(low * side)) for side in (height, width)]
+    largest = [round(high * side) for side in (height, width)]
+    share = torch.rand((), generator=generator, device=generator.device).item()
+    size = [int(a + share * (b - a)) for a, b in zip(smallest, largest, strict=True)]
+    room = [b - side for b, side in zip(largest, size, strict=True)]
     resized = F.interpolate(x, size=size, mode="nearest")
     top, left = (int(torch.randint(0, free + 1, (), generator=generator, device=generator.device)) for free in room)
     return F.pad(resized, (left, room[1] - left, top, room[0] - top))

@@ -10,8 +10,13 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy (N,) of logits (N, K) and labels (N,)."""
-    return F.cross_entropy(logits, y, reduction="none")
+    """Return the cross-entropy (N,) of logits (N, K) and labels (N,).
+
+    The usual gradient, softmax minus one-hot, is a difference that fp32 rounds to noise, then to zero, where the
+    network is confident. So it is written by how much the other classes fall behind: log(1 + sum exp(z_j - z_y)).
+    """
+    own, others = _split(logits, y)
+    return F.softplus(others.logsumexp(1) - own)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -26,8 +31,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     Returns:
         Margins (N,).
     """
-    own = logits.gather(1, y[:, None]).squeeze(1)
-    others = logits.scatter(1, y[:, None], float("-inf"))
+    own, others = _split(logits, y)
     return others.amax(1) - own
 
 
@@ -40,6 +44,11 @@ def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """
     divergence = F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), reduction="none", log_target=True)
     return divergence.sum(1)
+
+
+def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the own logit (N,), and (N, K) with minus infinity in its place."""
+    return logits.gather(1, y[:, None]).squeeze(1), logits.scatter(1, y[:, None], float("-inf"))
 
 
 class Loss(NamedTuple):

@@ -78,7 +78,7 @@ class PGD(Attack):
         self.start = start
         self.clean_start_probability = clean_start_probability
         self.loss = loss
-        self.label = label
+        self.label: LabelChoice = "true" if label is True else label
         self.momentum = momentum
         self.diversity_probability = diversity_probability
         self.diversity_scale = diversity_scale
@@ -97,8 +97,8 @@ class PGD(Attack):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
         for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
@@ -125,14 +125,14 @@ class PGD(Attack):
         check_images(x, y)
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
-            # fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
-            clean = x.detach().clone().float()
+            # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
+            clean = _at_least_fp32(x.detach().clone())
 
             def forward(images: Tensor) -> Tensor:
                 logits: Tensor = network(images.to(x.dtype))
-                return logits.float()
+                return _at_least_fp32(logits)
 
-            objective = self._objective(forward, clean, y.clone(), generator)
+            objective = self._objective(forward, clean, y.clone().long(), generator)
             worst = self._run(forward, objective, clean, generator)
             for _ in range(self.restarts - 1):
                 worst = _worse(forward, objective, worst, self._run(forward, objective, clean, generator))
@@ -170,7 +170,7 @@ class PGD(Attack):
 
     def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
         loss = get_loss(self.loss)
-        targeted = self.label in TARGETED
+        targeted, independent = self.label in TARGETED, self.batchnorm == "eval"
         target = y
         if self.label != "true" or loss.target == "clean_logits":
             with torch.no_grad():
@@ -178,9 +178,9 @@ class PGD(Attack):
             check_labels(y, clean_logits.shape[1])
             target = choose_labels(self.label, y, clean_logits, generator)
             if loss.target == "clean_logits":
-                return Objective(lambda logits: loss.function(logits, clean_logits), target, targeted)
+                return Objective(lambda logits: loss.function(logits, clean_logits), target, targeted, independent)
         sign = -1 if targeted else 1
-        return Objective(lambda logits: sign * loss.function(logits, target), target, targeted)
+        return Objective(lambda logits: sign * loss.function(logits, target), target, targeted, independent)
 
 
 class Objective:
@@ -190,16 +190,22 @@ class Objective:
         loss: Logits (N, K) -> (N,), larger for a stronger adversarial example.
         label: The attacked label (N,).
         targeted: Whether ``label`` is approached.
+        independent: Whether a sample's logits depend on its own image only, as they do with BatchNorm in eval mode.
     """
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], label: Tensor, targeted: bool) -> None:
+    def __init__(self, loss: Callable[[Tensor], Tensor], label: Tensor, targeted: bool, independent: bool) -> None:
         self.loss = loss
         self.label = label
         self.targeted = targeted
+        # What is scaled as one: samples that see each other must keep their shares of the sum.
+        self._scaled_axes = (1,) if independent else (0, 1)
         self._checked = False
 
     def gradient(self, forward: Forward, images: Tensor) -> Tensor:
-        """Return the gradient (N, ...) to ``images``, each sample's up to a positive factor."""
+        """Return the gradient (N, ...) of the summed loss to ``images``, up to a positive factor.
+
+        Each sample has a factor of its own if they are independent.
+        """
         images = images.detach().requires_grad_()
         logits = forward(images)
         if not self._checked:
@@ -207,7 +213,7 @@ class Objective:
             self._checked = True
         # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
         # underflows on the way back: each sample sets out with 1 as its largest entry.
-        logits.register_hook(_unit_max)  # type: ignore[no-untyped-call]
+        logits.register_hook(lambda gradient: _unit_max(gradient, self._scaled_axes))  # type: ignore[no-untyped-call]
         # Summed, not averaged: a sample's gradient must not shrink with the batch.
         return torch.autograd.grad(self.loss(logits).sum(), images)[0]
 
@@ -227,8 +233,12 @@ def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor
     return torch.where(better.view(-1, *(1,) * (first.ndim - 1)), second, first)
 
 
-def _unit_max(gradient: Tensor) -> Tensor:
-    return gradient / gradient.abs().amax(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+def _at_least_fp32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return gradient / gradient.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:

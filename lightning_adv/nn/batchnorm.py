@@ -89,7 +89,7 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
                 if child not in converted:
                     copies = {domain: child if domain == domains[0] else copy.deepcopy(child) for domain in domains}
                     converted[child] = DomainBatchNorm(copies, switch)
-                    converted[child].training = child.training
+                    converted[child].training = converted[child].norms.training = child.training
                 setattr(parent, name, converted[child])
     if not converted:
         raise ValueError(

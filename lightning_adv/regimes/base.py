@@ -77,6 +77,7 @@ class Regime(LightningModule):
         self.decay_norm_and_bias = decay_norm_and_bias
         self.label_smoothing = label_smoothing
         self.seed: int | None = None
+        self.train_loss = MeanMetric()
         if num_classes is not None:
             self._build(num_classes)
 
@@ -119,8 +120,11 @@ class Regime(LightningModule):
         self.meters = nn.ModuleDict({stage: _meters(num_classes) for stage in ("val", "test")})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the seed, and take out of the recipe where the first weights came from: they are in the checkpoint."""
-        checkpoint["run_seed"] = self.seed
+        """Add what a resumed run goes on with, and take out of the recipe where the first weights came from."""
+        # Lightning forgets the running mean of an epoch that it resumes in the middle.
+        with self.train_loss.sync_context():
+            train_loss = {name: value.clone() for name, value in self.train_loss.metric_state.items()}
+        checkpoint["regime"] = {"seed": self.seed, "train_loss": train_loss}
         hyper_parameters = dict(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
         recipe = self.backbone.to_config()["init_args"]
         hyper_parameters["backbone"] = {**recipe, "pretrained": False, "checkpoint": None}
@@ -130,11 +134,19 @@ class Regime(LightningModule):
         """Check that the checkpoint is of this network, before anything is loaded.
 
         Raises:
-            ValueError: It is not.
+            ValueError: It is not, or this is the base class, which Lightning would build without a word.
         """
+        if type(self) is Regime:
+            raise ValueError(
+                "Regime is the base of the regimes: call load_from_checkpoint of the class that was trained, or of "
+                "LightningModule, which finds it."
+            )
         check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
-        if self._trainer is not None and self.trainer.training:
-            self.seed = checkpoint.get("run_seed")
+        if self._trainer is not None and self.trainer.training and "regime" in checkpoint:
+            self.seed = checkpoint["regime"]["seed"]
+            if self.global_rank == 0:  # the state is that of all processes together
+                for name, value in checkpoint["regime"]["train_loss"].items():
+                    setattr(self.train_loss, name, value.to(self.device))
 
     # Training -----------------------------------------------------------------------------------------------------
 
@@ -169,6 +181,8 @@ class Regime(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what the network itself draws (dropout), so that a resumed run draws the same (a Lightning hook)."""
+        if batch_idx == 0:  # an epoch that is resumed in the middle goes on with its mean loss
+            self.train_loss.reset()
         torch.manual_seed(self._seed_of("network", batch_idx, self.current_epoch))
 
     def noise(self, stage: str, batch_idx: int) -> torch.Generator:
@@ -215,7 +229,8 @@ class Regime(LightningModule):
                 "stops before the weights are touched; the last checkpoint is good. Lower the learning rate, clip "
                 "gradients (trainer.gradient_clip_val) or use a wider precision."
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        self.train_loss.update(loss.detach())
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
     # Evaluation ---------------------------------------------------------------------------------------------------

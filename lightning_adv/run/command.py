@@ -73,7 +73,8 @@ class AdversarialCLI(LightningCLI):
             raise ValueError(f"ckpt_path: there is no file {path!r}.")
         folder = run_folder_of(path)
         if self.subcommand == "fit" and folder is not None and (csv_logger := _csv_logger(config)) is not None:
-            csv_logger.init_args.update({"save_dir": str(folder.parent), "name": "", "version": folder.name})
+            for key, value in {"save_dir": str(folder.parent), "name": "", "version": folder.name}.items():
+                csv_logger.init_args[key] = value
             self.save_config_kwargs = {"config_filename": "config-resumed.yaml", "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -114,7 +115,7 @@ class AdversarialCLI(LightningCLI):
 
     def test(self, **kwargs: Any) -> None:
         """Test and report a checkpoint."""
-        self._report(self.trainer.test(**kwargs, verbose=False)[0])
+        self._report(self.trainer.test(**kwargs | {"verbose": False})[0])
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class probabilities of the test images to ``predictions.csv`` in the run folder."""

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -60,8 +61,9 @@ def collect_results(
     results["precision"] = str(trainer.precision)
     results["device"] = str(trainer.strategy.root_device.type)
     results["processes"] = trainer.world_size
-    packages = ("torch", "torchvision", "lightning", "timm", "torchmetrics")
+    packages = ("torchvision", "lightning", "timm", "torchmetrics")
     results["versions"] = {"lightning-adv": __version__, "python": platform.python_version()}
+    results["versions"]["torch"] = str(torch.__version__)  # with the build: +cpu, +cu130
     results["versions"] |= {name: version(name) for name in packages}
     return results
 

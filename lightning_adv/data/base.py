@@ -1,0 +1,198 @@
+"""What the data modules share: splits, loaders, determinism."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_adv.data.in_memory import UInt8Batch, to_images
+from lightning_adv.data.sampler import EpochSampler, TrainLoader
+from lightning_adv.data.splits import Indices, stratified_split
+
+
+class Splits(NamedTuple):
+    """The three parts of a data set. Each returns whole batches from ``__getitems__``."""
+
+    train: Dataset[Any]
+    val: Dataset[Any]
+    test: Dataset[Any]
+
+
+class ImageDataModule(LightningDataModule):
+    """Base of the data modules: images (N, C, H, W) float32 in [0, 1] with labels (N,) int64.
+
+    Validation images are split from the training images, stratified by class, and never from the test images.
+    The order and the augmentation of the training images depend on the seed and the epoch only: not on the number of
+    worker processes, nor on the global random state, which is left alone. A run that is resumed from any checkpoint
+    trains on the batches that the run would have seen.
+
+    Training leaves out the images of an epoch that do not fill a batch, other ones in each epoch: a last batch of a
+    few images would have noisy BatchNorm statistics and the weight of a full one. Only where the training set is
+    smaller than one batch, it is that one batch. Evaluation sees every image once, under DDP too.
+
+    Subclasses set the attributes below and implement :meth:`load`.
+
+    Args:
+        batch_size: Images in a training batch, for each process.
+        evaluation_batch_size: Images in a validation, test or prediction batch, for each process.
+        num_workers: Processes that load images; 0 loads in the main process, None leaves it to the subclass.
+        val_fraction: Share of the training images that is held out for validation, in (0, 1).
+        train_fraction: Share of the remaining training images that is trained on, stratified by class, in (0, 1].
+        seed: Seed of the splits, the order and the augmentation.
+
+    Attributes:
+        name: The data set's name in results.
+        image_shape: (C, H, W).
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        evaluation_batch_size: int,
+        num_workers: int | None,
+        val_fraction: float,
+        train_fraction: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("evaluation_batch_size", evaluation_batch_size, 1)
+        if num_workers is not None:
+            check_at_least("num_workers", num_workers, 0)
+        check_fraction("val_fraction", val_fraction)
+        check_fraction("train_fraction", train_fraction, or_one=True)
+        check_at_least("seed", seed, 0)
+        if seed >= 2**32:
+            raise ValueError(f"data.seed must be less than 2**32, got {seed}.")
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.num_workers = num_workers
+        self.val_fraction = val_fraction
+        self.train_fraction = train_fraction
+        self.seed = seed
+        self._splits: Splits | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        raise NotImplementedError
+
+    def load(self) -> Splits:
+        """Read the data set and split it.
+
+        Raises:
+            ValueError: It is not there, or damaged.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data set, once. Without a Trainer this prepares it first."""
+        if self._splits is None:
+            if self.trainer is None:
+                self.prepare_data()
+            self._splits = self.load()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches in an order that depends on (seed, epoch)."""
+        dataset = self._split("train")
+        replicas, rank = self._processes()
+        drop_last = len(cast(Any, dataset)) >= self.batch_size * replicas
+        sampler = EpochSampler(dataset, num_replicas=replicas, rank=rank, seed=self.seed, drop_last=drop_last)
+        loader = TrainLoader(
+            dataset, batch_size=self.batch_size, sampler=sampler, drop_last=drop_last, **self._loader_options()
+        )
+        loader.trainer = self.trainer
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test batches, in order."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test batches."""
+        return self._evaluation_loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn a batch into ``(x, y)`` on the device. The Trainer calls this."""
+        return to_images(batch) if isinstance(batch, UInt8Batch) else batch
+
+    def split_training_data(self, labels: Indices) -> tuple[Indices, Indices]:
+        """Return the indices to train on and those to validate on, from the labels (N,) of all training images."""
+        train, val = stratified_split(labels, self.val_fraction, self.seed, argument="data.val_fraction")
+        if self.train_fraction < 1:
+            _, chosen = stratified_split(labels[train], self.train_fraction, self.seed, argument="data.train_fraction")
+            train = train[chosen]
+        return train, val
+
+    def _split(self, name: str) -> Dataset[Any]:
+        if self._splits is None:
+            raise RuntimeError(f"Call setup() before {name}_dataloader().")
+        return cast(Dataset[Any], getattr(self._splits, name))
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Any]:
+        dataset = self._split(name)
+        replicas, rank = self._processes()
+        # Lightning would add torch's DistributedSampler, which repeats images to make the processes even
+        sampler = (
+            UnrepeatedDistributedSampler(dataset, num_replicas=replicas, rank=rank, shuffle=False)
+            if replicas > 1
+            else None
+        )
+        return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        workers = self._workers()
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": _already_collated,
+            # a loader draws a seed for its workers each time it is iterated: not from the global generator
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _workers(self) -> int:
+        return 0 if self.num_workers is None else self.num_workers
+
+    def _processes(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+def _already_collated(batch: Any) -> Any:
+    return batch
+
+
+def check_at_least(name: str, value: int, lowest: int) -> None:
+    """Raise a ValueError if ``value`` is below ``lowest``."""
+    if value < lowest:
+        raise ValueError(f"data.{name} must be at least {lowest}, got {value}.")
+
+
+def check_fraction(name: str, value: float, *, or_one: bool = False) -> None:
+    """Raise a ValueError unless ``value`` lies in (0, 1), or in (0, 1] with ``or_one``."""
+    if not (0 < value < 1 or (or_one and value == 1)):
+        raise ValueError(f"data.{name} must lie in (0, 1{']' if or_one else ')'}, got {value}.")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that suggests the nearest choice unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        near = get_close_matches(value, choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"data.{name} must be one of {', '.join(choices)}, got {value!r}.{hint}")

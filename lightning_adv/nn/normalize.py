@@ -1,0 +1,65 @@
+"""The normalisation as a network's first layer, so that attacks live in [0, 1] pixel space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """Subtract the mean and divide by the standard deviation of each channel.
+
+    ``mean`` and ``std`` are persistent buffers of shape (C, 1, 1): a checkpoint carries them.
+
+    Args:
+        mean: Mean of each channel, in the unit of the images (pixels in [0, 1]).
+        std: Standard deviation of each channel, in the same unit.
+
+    Raises:
+        ValueError: The lengths differ, or a value of ``std`` is not positive.
+
+    Example:
+        >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 1, 1)).item()
+        2.0
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(f"mean and std need one value for each channel, got {len(mean)} and {len(std)} values.")
+        if not all(value > 0 for value in std):
+            raise ValueError(f"std must be positive in every channel, got {tuple(std)}.")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise images (N, C, H, W) of a floating dtype, which is kept."""
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the values when the network is printed."""
+        return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+class NormalizedNetwork(nn.Module):
+    """A network that takes pixels in [0, 1]: ``network(normalize(x))``.
+
+    Args:
+        normalize: The first layer.
+        network: A classifier of normalised images, (N, C, H, W) -> (N, K).
+    """
+
+    def __init__(self, normalize: Normalize, network: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        logits: Tensor = self.network(self.normalize(x))
+        return logits

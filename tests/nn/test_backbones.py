@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jsonargparse
+import pytest
+import timm
+import torch
+from torchvision import models
+from torchvision.transforms import functional as transforms
+
+from lightning_adv.nn.backbones import Backbone, create_backbone
+from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
+
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+NETWORKS = [
+    # name, side of the images, other arguments
+    ("resnet18", 32, {"stem": "cifar"}),
+    ("seresnet18", 32, {"in_channels": 1, "stem": "cifar"}),
+    ("efficientnet_b0", 32, {}),
+    ("convnext_atto", 32, {"in_channels": 4}),
+    ("vit_tiny_patch16_224", 32, {"options": {"img_size": 32, "patch_size": 8, "depth": 2}}),
+    ("torchvision/resnet18", 32, {"stem": "cifar"}),
+    ("torchvision/resnet18", 32, {"in_channels": 1}),
+    ("torchvision/squeezenet1_1", 32, {"in_channels": 1}),
+    ("torchvision/googlenet", 32, {}),
+    ("torchvision/inception_v3", 75, {}),
+    ("vit_b_16", 32, {"in_channels": 1, "options": {"image_size": 32}}),  # only torchvision has this name
+    ("preact_resnet18", 32, {}),
+    ("wide_resnet28_10", 32, {"options": {"depth": 10, "widen_factor": 2}}),
+    ("small_cnn", 8, {"in_channels": 1, "options": {"width": 8}}),
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("name", "size", "arguments"), NETWORKS)
+def test_every_network_gives_logits_of_the_classes_asked_for(name, size, arguments, training):
+    network = create_backbone(name, 7, **arguments).train(training)
+    logits = network(torch.rand(2, arguments.get("in_channels", 3), size, size))
+    assert isinstance(logits, torch.Tensor)  # no tuple with auxiliary logits
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+def test_torchvisions_vgg_has_the_head_of_the_classes_asked_for():
+    with torch.device("meta"):  # its 129 million parameters are slow to draw
+        network = create_backbone("torchvision/vgg11_bn", 7)
+    assert network.network.classifier[6].weight.shape == (7, 4096)
+    assert network.to_empty(device="cpu")(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("resnet18", "timm"),
+        ("timm/resnet18", "timm"),
+        ("torchvision/resnet18", "torchvision"),
+        ("vit_b_16", "torchvision"),
+    ],
+)
+def test_prefix_picks_the_library_and_timm_comes_first(name, library):
+    with torch.device("meta"):
+        network = create_backbone(name, 2).network
+    assert type(network).__module__.partition(".")[0] == library
+
+
+def test_the_name_alone_fixes_the_architecture():
+    """A checkpoint is loaded into a network that is built without the pretrained weights."""
+    with torch.device("meta"):
+        network = create_backbone("vit_b_16.IMAGENET1K_SWAG_E2E_V1", 2).network
+    assert network.encoder.pos_embedding.shape == (1, (384 // 16) ** 2 + 1, 768)  # these weights are for 384×384
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet81", "resnet18"),
+        ("timm/resnet1", "resnet18"),
+        ("torchvision/resnet81", "torchvision/resnet18"),
+        ("small_cn", "small_cnn"),
+        ("torchvision/resnet50.IMAGENET1K_V9", "IMAGENET1K_V1"),
+        ("torchvision/vgg16.IMAGENET1K_FEATURES", "IMAGENET1K_V1"),  # their classifier is NaN
+    ],
+)
+def test_unknown_name_gets_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f"backbone.name '.*{name.rpartition('/')[2]}'.*nearest.*{nearest}"):
+        create_backbone(name, 10)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fasterrcnn_resnet50_fpn",  # detection
+        "torchvision/fcn_resnet50",  # segmentation
+        "quantized_resnet18",
+        "r3d_18",  # video
+        "raft_small",  # optical flow
+        "torchvision/preact_resnet18",  # ours, in timm
+        "timm/vit_b_16",  # torchvision's
+        "",
+    ],
+)
+def test_what_is_no_classifier_of_the_library_is_refused(name):
+    with pytest.raises(ValueError, match=f"backbone.name '{name}' is no classifier of timm or torchvision"):
+        create_backbone(name, 10)
+
+
+def test_unknown_tag_is_refused():
+    with pytest.raises(ValueError, match=r"resnet18\.a9_in1k.*Invalid pretrained tag"):
+        create_backbone("resnet18.a9_in1k", 10)
+
+
+# Normalisation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "mean", "std"),
+    [
+        ("resnet18", 3, *IMAGENET),
+        ("torchvision/resnet18", 3, *IMAGENET),
+        ("vit_tiny_patch16_224", 3, [0.5] * 3, [0.5] * 3),
+        ("tf_efficientnet_b0.in1k", 3, *IMAGENET),
+        ("tf_efficientnet_b0.ap_in1k", 3, [0.5] * 3, [0.5] * 3),  # AdvProp's, in the Inception networks' scale
+        ("torchvision/efficientnet_v2_l", 3, [0.5] * 3, [0.5] * 3),
+        ("wide_resnet28_10", 3, [0.0] * 3, [1.0] * 3),
+        ("small_cnn", 3, [0.5] * 3, [0.5] * 3),  # its own is for one channel
+        ("resnet18", 1, [0.449], [0.226]),
+        ("torchvision/resnet18", 1, [0.449], [0.226]),
+    ],
+)
+def test_normalization_is_the_networks_own(name, in_channels, mean, std):
+    normalize = create_backbone(name, 10, in_channels=in_channels).normalize
+    assert normalize.mean.shape == normalize.std.shape == (in_channels, 1, 1)
+    assert normalize.mean.flatten().tolist() == pytest.approx(mean)
+    assert normalize.std.flatten().tolist() == pytest.approx(std)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normalization_inside_equals_torchvisions_outside(dtype):
+    mean, std = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
+    network = create_backbone("small_cnn", 4, in_channels=3, mean=mean, std=std).eval().to(dtype)
+    x = torch.rand(5, 3, 28, 28, dtype=dtype)
+    torch.testing.assert_close(network(x), network.network(transforms.normalize(x, list(mean), list(std))))
+
+
+def test_normalization_has_the_gradient_of_a_division_by_std():
+    x = torch.rand(2, 3, 4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(Normalize((0.1, 0.4, 0.7), (0.2, 0.5, 0.25))(x).sum(), x)
+    torch.testing.assert_close(gradient[0, :, 0, 0], torch.tensor([5.0, 2.0, 4.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_normalization_keeps_the_dtype_of_the_images_under_autocast(dtype):
+    normalize = Normalize((0.5,), (0.25,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = normalize(torch.ones(1, 1, 2, 2, dtype=dtype))
+    assert z.dtype == dtype
+    assert (z == 2).all()
+
+
+def test_normalization_is_part_of_the_state_dict():
+    state = create_backbone("small_cnn", 4, in_channels=1, mean=(0.25,), std=(0.75,)).state_dict()
+    assert state["normalize.mean"].tolist() == [[[0.25]]]
+    assert state["normalize.std"].tolist() == [[[0.75]]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mean": (0.5,)}, "backbone.mean needs one value for each of the 3 channels"),
+        ({"std": (0.5, 0.5)}, "backbone.std needs one value for each of the 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, "std must be positive"),
+        ({"std": (0.5, float("nan"), 0.5)}, "std must be positive"),
+    ],
+)
+def test_bad_normalization_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create_backbone("small_cnn", 4, **arguments)
+
+
+def test_normalize_refuses_lengths_that_differ():
+    with pytest.raises(ValueError, match="got 1 and 3 values"):
+        Normalize((0.5,), (0.5, 0.5, 0.5))
+
+
+# CIFAR stems ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "torchvision/resnet18"])
+def test_cifar_stem_keeps_the_resolution(name):
+    network = create_backbone(name, 10, stem="cifar").network
+    shapes = {}
+    for layer in ("conv1", "layer1", "layer4"):
+        getattr(network, layer).register_forward_hook(
+            lambda module, inputs, output, layer=layer: shapes.update({layer: tuple(output.shape[2:])})
+        )
+    network.eval()(torch.rand(1, 3, 32, 32))
+    assert shapes == {"conv1": (32, 32), "layer1": (32, 32), "layer4": (4, 4)}
+    assert network.conv1.weight.shape == (64, 3, 3, 3)
+    assert network.conv1.bias is None
+    # He initialisation over 64 filters of 3×3, as both libraries have it
+    assert network.conv1.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision/resnet18"])
+def test_cifar_resnet18_has_its_published_size(name):
+    network = create_backbone(name, 10, stem="cifar")  # kuangliu/pytorch-cifar's ResNet-18
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18d",
+        "torchvision/densenet121",
+        "vit_tiny_patch16_224",
+        "preact_resnet18",
+        "torchvision/shufflenet_v2_x0_5",
+    ],
+)
+def test_cifar_stem_is_refused_where_there_is_none(name):
+    with pytest.raises(ValueError, match=r"backbone.stem 'cifar' is for the ResNets .*resnet18.*torchvision/resnet18"):
+        create_backbone(name, 10, stem="cifar")
+
+
+# Other arguments ------------------------------------------------------------------------------------------------------
+
+
+def test_options_reach_the_constructor():
+    network = create_backbone("torchvision/mobilenet_v3_small", 10, options={"dropout": 0.75}).network
+    assert network.classifier[2].p == 0.75
+    network = create_backbone("resnet18", 10, options={"drop_rate": 0.5}).network
+    assert network.drop_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "arguments", "message"),
+    [
+        ("small_cnn", 1, {}, "num_classes must be at least 2, got 1"),
+        ("small_cnn", 10, {"stem": "cifr"}, "backbone.stem must be 'default' or 'cifar', got 'cifr'"),
+        ("small_cnn", 10, {"in_channels": 0}, "backbone.in_channels must be at least 1, got 0"),
+        ("small_cnn", 10, {"options": {"in_chans": 1}}, "backbone.options cannot hold 'in_chans'"),
+        ("small_cnn", 10, {"options": {"widht": 8}}, "backbone.options .* do not fit small_cnn: .*'widht'"),
+        ("torchvision/resnet18", 10, {"options": {"depth": 8}}, "backbone.options .* do not fit resnet18: .*'depth'"),
+        ("resnet18", 10, {"pretrained": True, "checkpoint": "w.pth"}, "pretrained and backbone.checkpoint are both"),
+        ("torchvision/resnet18", 10, {"pretrained": True, "in_channels": 1}, "backbone.in_channels must be 3 .* got 1"),
+    ],
+)
+def test_bad_arguments_are_refused(name, num_classes, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create_backbone(name, num_classes, **arguments)
+
+
+# Pretrained weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pretrained_by_torchvision(monkeypatch):
+    """Make torchvision "download" the weights of a network that we hold."""
+
+    def prepare(name, **arguments):
+        torch.manual_seed(1)
+        source = models.get_model(name, weights=None, **arguments)
+        monkeypatch.setattr(
+            "torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: source.state_dict()
+        )
+        return source
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("resnet18", "fc"), ("squeezenet1_1", "classifier.1"), ("mobilenet_v3_small", "classifier.3")]
+)
+def test_torchvisions_pretrained_weights_get_a_new_classifier(pretrained_by_torchvision, name, head):
+    source = pretrained_by_torchvision(name).state_dict()
+    state = create_backbone(f"torchvision/{name}", 7, pretrained=True).network.state_dict()
+    assert {key for key in source if source[key].shape != state[key].shape} == {f"{head}.weight", f"{head}.bias"}
+    assert len(state[f"{head}.weight"]) == len(state[f"{head}.bias"]) == 7
+    assert all(torch.equal(state[key], source[key]) for key in source if not key.startswith(head))
+
+
+def test_torchvisions_pretrained_classifier_stays_where_the_classes_are_as_many(pretrained_by_torchvision):
+    source = pretrained_by_torchvision("resnet18").eval()
+    network = create_backbone("torchvision/resnet18.IMAGENET1K_V1", 1000, pretrained=True).eval()
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(network(x), source(transforms.normalize(x, *IMAGENET)))
+
+
+@pytest.mark.parametrize(("name", "size", "first"), [("googlenet", 32, "conv1"), ("inception_v3", 75, "Conv2d_1a_3x3")])
+def test_pretrained_networks_with_auxiliary_logits(pretrained_by_torchvision, name, size, first):
+    source = pretrained_by_torchvision(name, init_weights=False, aux_logits=True, transform_input=True)
+    network = create_backbone(f"torchvision/{name}", 1000, pretrained=True)
+    x = torch.rand(2, 3, size, size)
+    assert isinstance(network.train()(x), torch.Tensor)
+    assert network.state_dict().keys() == create_backbone(f"torchvision/{name}", 1000).state_dict().keys()
+    # torchvision turns ImageNet's normalisation into another inside the network: the first layer sees the same
+    seen = []
+    for model in (source.eval(), network.network.eval()):
+        getattr(model, first).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    source(transforms.normalize(x, *IMAGENET))
+    network(x)
+    torch.testing.assert_close(*seen)
+
+
+@pytest.fixture(scope="module")
+def timm_weights(tmp_path_factory):
+    """A file with the weights of timm's ResNet-18 for 1000 classes, and these weights."""
+    torch.manual_seed(2)
+    state = timm.create_model("resnet18").state_dict()
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(state, path)
+    return path, state
+
+
+@pytest.mark.parametrize("stem", ["default", "cifar"])
+def test_timms_pretrained_weights_get_a_new_classifier_and_cifar_stem(timm_weights, stem):
+    path, source = timm_weights
+    overlay = {"file": str(path), "mean": (0.1, 0.2, 0.3)}
+    network = create_backbone("resnet18", 7, pretrained=True, stem=stem, options={"pretrained_cfg_overlay": overlay})
+    state = network.network.state_dict()
+    new = {"fc.weight", "fc.bias"} | ({"conv1.weight"} if stem == "cifar" else set())
+    assert {key for key in source if not torch.equal(source[key], state[key])} == new
+    assert network.normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_timm_adapts_pretrained_weights_to_grey_images(timm_weights):
+    path, source = timm_weights
+    options = {"pretrained_cfg_overlay": {"file": str(path)}}
+    weight = create_backbone("resnet18", 1000, pretrained=True, in_channels=1, options=options).network.conv1.weight
+    torch.testing.assert_close(weight, source["conv1.weight"].sum(1, keepdim=True))
+
+
+# Checkpoints ----------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_is_loaded_after_the_stem_is_replaced(tmp_path):
+    trained = create_backbone("resnet18", 7, stem="cifar", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)).eval()
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    loaded = create_backbone("resnet18", 7, stem="cifar", checkpoint=str(tmp_path / "trained.pth")).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded(x), trained(x))  # the normalisation came with it
+
+
+def test_checkpoint_does_not_silently_replace_the_normalization_asked_for(tmp_path):
+    path = tmp_path / "trained.pth"
+    trained = create_backbone("small_cnn", 4, in_channels=1, mean=(0.1,))
+    torch.save(trained.state_dict(), path)
+    create_backbone("small_cnn", 4, in_channels=1, mean=(0.1,), checkpoint=str(path))
+    with pytest.raises(ValueError, match=r"backbone.mean is .*0.3.*, but backbone.checkpoint was trained with .*0.1"):
+        create_backbone("small_cnn", 4, in_channels=1, mean=(0.3,), checkpoint=str(path))
+    torch.save(trained.network.state_dict(), path)  # without a normalisation, the one asked for is right
+    kept = create_backbone("small_cnn", 4, in_channels=1, mean=(0.3,), checkpoint=str(path))
+    assert kept.normalize.mean.item() == pytest.approx(0.3)
+
+
+def test_errors_of_the_checkpoint_name_the_argument(tmp_path):
+    with pytest.raises(ValueError, match=r"backbone.checkpoint: there is no file .*absent.pth"):
+        create_backbone("small_cnn", 4, checkpoint=str(tmp_path / "absent.pth"))
+
+
+# The recipe -----------------------------------------------------------------------------------------------------------
+
+RECIPE = Backbone("small_cnn", in_channels=1, mean=[0.3], std=(0.4,), options={"width": 8})
+
+
+def test_recipe_builds_what_it_says():
+    network = RECIPE.build(num_classes=5)
+    assert isinstance(network, NormalizedNetwork)
+    assert network.network.layer1[0].weight.shape == (8, 1, 3, 3)
+    assert network.normalize.std.item() == pytest.approx(0.4)
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 5)
+
+
+def test_recipe_survives_a_checkpoint(tmp_path):
+    torch.save(RECIPE.to_config(), tmp_path / "recipe.pt")
+    assert Backbone.from_config(torch.load(tmp_path / "recipe.pt", weights_only=True)) == RECIPE
+
+
+def test_recipe_is_written_in_yaml_by_its_fields(tmp_path):
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--backbone", type=Backbone)
+    file = tmp_path / "run.yaml"
+    file.write_text("backbone: {name: small_cnn, in_channels: 1, mean: [0.3], std: [0.4], options: {width: 8}}\n")
+    parsed = parser.parse_args(["--config", str(file)])
+    assert parser.instantiate_classes(parsed).backbone == RECIPE
+    # what --print_config writes gives the same again
+    file.write_text(parser.dump(parsed))
+    assert parser.instantiate_classes(parser.parse_args(["--config", str(file)])).backbone == RECIPE
+    overridden = parser.parse_args(["--config", str(file), "--backbone.name=resnet18", "--backbone.stem=cifar"])
+    assert parser.instantiate_classes(overridden).backbone.stem == "cifar"
+    with pytest.raises(jsonargparse.ArgumentError, match="stem"):
+        parser.parse_args(["--backbone.name=resnet18", "--backbone.stem=cifr"])
+
+
+def test_import_brings_neither_timm_nor_torchvision_nor_lightning():
+    code = "import sys, lightning_adv.nn.backbones; print({'timm', 'torchvision', 'lightning'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

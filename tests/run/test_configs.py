@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_adv.run.configs import config_names, find_config, resolve_configs
+
+
+def test_names_are_the_files():
+    folder = Path(__file__).parents[2] / "configs"
+    assert config_names() == sorted(str(p.relative_to(folder))[:-5] for p in folder.rglob("*.yaml"))
+    assert {"digits/madry", "digits/standard", "cifar10/madry", "imagenet/madry"} <= set(config_names())
+
+
+def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "madry").touch()
+    assert find_config("digits/madry") == "digits/madry"
+
+
+@pytest.mark.parametrize("name", ["digits/madry", "configs/digits/madry.yaml", "digits/madry.yaml"])
+def test_names_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(find_config(name)).read_text().startswith("# Adversarial training")
+
+
+def test_unknown_name_lists_what_there_is():
+    with pytest.raises(ValueError, match="Did you mean digits/madry.*cifar10/standard"):
+        find_config("digits/mardy")
+
+
+def test_only_what_follows_config_is_replaced():
+    arguments = ["fit", "--config", "digits/madry", "--data.name", "digits/madry"]
+    resolved = resolve_configs(arguments)
+    assert resolved[2].endswith("digits/madry.yaml")
+    assert resolved[3:] == arguments[3:]
