@@ -27,7 +27,7 @@ class _RunCheckpoint(ModelCheckpoint):
         def found(path: str) -> str:
             return str(here / Path(path).name) if path and (here / Path(path).name).is_file() else path
 
-        moved = {name: found(state_dict[name]) for name in _PATHS}
+        moved: dict[str, Any] = {name: found(state_dict[name]) for name in _PATHS}
         scores = {found(path): score for path, score in state_dict["best_k_models"].items()}
         if all(Path(path).parent == here for path in scores):
             moved["dirpath"] = self.dirpath
@@ -98,7 +98,8 @@ class LastCheckpoint(_RunCheckpoint):
         step = trainer.global_step
         due = self.steps_between is not None and step % self.steps_between == 0
         stops = trainer.should_stop or 0 <= trainer.max_steps <= step
-        if (due or stops) and step != self._saved_step and not trainer.is_last_batch and not trainer.fast_dev_run:
+        wanted = (due or stops) and step != self._saved_step and not trainer.is_last_batch
+        if wanted and not self._should_skip_saving_checkpoint(trainer):
             self._saved_step = step
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 

@@ -76,6 +76,8 @@ def _curve(curves: Mapping[str, Curve], name: str, factor: float = 1) -> Curve:
 
 
 def _draw(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title)
     axes.set_xlabel("Epoch")
     axes.grid(alpha=0.3)
@@ -87,4 +89,4 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
             axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(label), label=label)
     if axes.lines:
         axes.legend()
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

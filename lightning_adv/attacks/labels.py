@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 LabelChoice: TypeAlias = Literal["true", "predicted", "random", "least_likely", True]
-"""YAML reads an unquoted ``true`` as True, which is taken for ``"true"``. ``true`` and ``predicted`` labels are left (predicted: no label leaking, Kurakin et al. 2017, section 4.2), a
-``random`` other class or the ``least_likely`` class is approached."""
+"""``true`` and ``predicted`` labels are left (predicted: no label leaking, Kurakin et al. 2017, section 4.2), a
+``random`` other class or the ``least_likely`` class is approached. YAML reads an unquoted ``true`` as True, which is
+taken for ``"true"``."""
 
 TARGETED = ("random", "least_likely")
 

@@ -123,7 +123,7 @@ class Regime(LightningModule):
         """Add what a resumed run goes on with, and take out of the recipe where the first weights came from."""
         # Lightning forgets the running mean of an epoch that it resumes in the middle.
         with self.train_loss.sync_context():
-            train_loss = {name: value.clone() for name, value in self.train_loss.metric_state.items()}
+            train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         checkpoint["regime"] = {"seed": self.seed, "train_loss": train_loss}
         hyper_parameters = dict(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
         recipe = self.backbone.to_config()["init_args"]
@@ -246,7 +246,8 @@ class Regime(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the class probabilities (N, K)."""
         x, _ = self.check_batch(batch, batch_idx)
-        return self(x).float().softmax(1)
+        probabilities: Tensor = self(x).float().softmax(1)
+        return probabilities
 
     def _evaluate(self, batch: Any, batch_idx: int, stage: Literal["val", "test"]) -> None:
         x, y = self.check_batch(batch, batch_idx)

@@ -56,7 +56,7 @@ class AdversarialCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list: see __init__
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: LightningCLI lets a checkpoint's arguments override what the user typed."""
@@ -92,7 +92,7 @@ class AdversarialCLI(LightningCLI):
         """Make sure that the run folder can be written before anything is computed."""
         path = self.config["fit"].get("ckpt_path")
         folder = self.trainer.log_dir  # a collective call: on every process
-        if not self.trainer.is_global_zero or folder is None or self.trainer.fast_dev_run:
+        if not self.trainer.is_global_zero or folder is None or self._is_dry():
             return
         check_writable(Path(folder))
         for logger in self.trainer.loggers[:1]:
@@ -101,7 +101,7 @@ class AdversarialCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint and report it."""
-        if self.trainer.fast_dev_run or self.trainer.interrupted:
+        if self._is_dry() or self.trainer.interrupted:
             return
         best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint))
         metrics = self.trainer.test(
@@ -132,6 +132,10 @@ class AdversarialCLI(LightningCLI):
             writer.writerow(["predicted", *(f"probability_{k}" for k in range(len(rows[0]) if rows else 0))])
             writer.writerows([max(range(len(row)), key=row.__getitem__), *row] for row in rows)
         print(f"{len(rows)} predictions are in {path}")
+
+    def _is_dry(self) -> bool:
+        """Whether this is a ``fast_dev_run``, which writes nothing."""
+        return bool(self.config[self.subcommand]["trainer"]["fast_dev_run"])
 
     def _report(self, metrics: Any) -> None:
         folder = self.trainer.log_dir

@@ -3,11 +3,11 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import MadryTraining, StandardTraining
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
 def regime(**kwargs):

@@ -3,10 +3,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.regimes import MadryTraining
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 
 @pytest.mark.parametrize("clean_fraction", [0.0, 0.5, 1.0])
@@ -14,9 +14,7 @@ def test_one_epoch_against_a_loop_written_out(tmp_path, clean_fraction):
     """FGSM by hand in eval mode, then an SGD step on the adversarial and a share of the clean images."""
     data = ToyData()
     sgd = partial(torch.optim.SGD, lr=0.1)
-    module = MadryTraining(
-        BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, clean_fraction=clean_fraction
-    )
+    module = MadryTraining(BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, clean_fraction=clean_fraction)
     network = BACKBONE.build(2)
     network.load_state_dict(module.network.state_dict())
     quiet_trainer(tmp_path, limit_val_batches=0).fit(module, data)

@@ -2,9 +2,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 from lightning_adv.regimes import StandardTraining
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 
 def test_one_epoch_is_plain_sgd(tmp_path):

@@ -9,12 +9,12 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 from scipy.stats import binomtest
-from tests.run.shortened import FAST_ATTACK, SHORT, fit, results
 
 from lightning_adv.attacks import PGD
 from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import MadryTraining, Regime
+from tests.run.shortened import FAST_ATTACK, SHORT, fit, results
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,8 @@ def test_fractions_wherever_a_distance_is():
     )
     regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert (regime.attack.eps, regime.attack.step_size, regime.evaluation_attack.eps) == (0.2, 0.05, 0.2)
-    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["attack"]["init_args"]["eps"] == "51/255"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["attack"]["init_args"]["eps"] == "51/255"
 
 
 def test_attack_and_regime_by_short_name():
@@ -223,7 +224,9 @@ def test_misspelled_key_in_a_file(capsys):
 
 
 def test_unquoted_true_is_the_true_label():
-    Path("mine.yaml").write_text("model: {class_path: MadryTraining, init_args: {attack: {init_args: {label: true}}}}\n")
+    Path("mine.yaml").write_text(
+        "model: {class_path: MadryTraining, init_args: {attack: {init_args: {label: true}}}}\n"
+    )
     run = fit("--config", "mine.yaml")
     assert MadryTraining.load_from_checkpoint(run / "checkpoints/last.ckpt", weights_only=True).attack.label == "true"
 
@@ -252,7 +255,8 @@ def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(capsys):
     """The learning rate explodes in the second epoch; the first epoch's checkpoint stays and is finite."""
     message = error_of(
         capsys, "fit", "--config", "digits/madry", *SHORT, *FAST_ATTACK, "--trainer.max_epochs=5",
-        "--model.init_args.scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1, gamma: 1e30}}",
+        "--model.init_args.scheduler=torch.optim.lr_scheduler.StepLR",
+        "--model.init_args.scheduler.init_args={step_size: 1, gamma: 1e30}",
         status=1,
     )  # fmt: skip
     assert "training loss is" in message

@@ -25,7 +25,7 @@ def test_names_in_any_folder(name, tmp_path, monkeypatch):
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(ValueError, match="Did you mean digits/madry.*cifar10/standard"):
+    with pytest.raises(ValueError, match=r"Did you mean digits/madry.*cifar10/standard"):
         find_config("digits/mardy")
 
 

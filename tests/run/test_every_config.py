@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from lightning_adv.run.configs import config_names
 from tests.data.fake_cifar10 import write_fake_cifar10
 from tests.data.fake_folder import write_dataset
 from tests.run.shortened import fit, results
-
-from lightning_adv.run.configs import config_names
 
 SMALL_BATCHES = ["--data.init_args.batch_size=4", "--data.init_args.evaluation_batch_size=4"]
 
@@ -20,7 +20,7 @@ def data_arguments(tmp_path, monkeypatch):
         if config.startswith("cifar10/"):
             write_fake_cifar10(root, monkeypatch, images_per_batch=20)
             return [*SMALL_BATCHES, f"--data.init_args.root={root}", "--data.init_args.val_fraction=0.2"]
-        if config.startswith("imagenet/"):
+        if config.startswith(("imagenet/", "cifar10_folder/")):
             write_dataset(root, test="val", classes=("cat", "dog"))
             return [
                 *SMALL_BATCHES,
@@ -40,7 +40,7 @@ def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
     attack = [] if config.endswith("/standard") else ["--model.init_args.attack.init_args.steps=1"]
     run = fit(*data_arguments(config), *attack, "--trainer.max_epochs=1", config=config)
     found = results(run)
-    assert found["dataset"] in ("digits", "cifar10", "images")
+    assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "images")
     assert 0 <= found["robust_accuracy"] <= 1
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "metrics.csv", "checkpoints", "results.json", "figures",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.fake_cifar10 import write_fake_cifar10
-from tests.run.shortened import FAST_ATTACK, results
 
 from lightning_adv.cli import main
+from tests.data.fake_cifar10 import write_fake_cifar10
+from tests.run.shortened import FAST_ATTACK, results
 
 DIGITS = [
     "fit", "--config", "digits/madry", *FAST_ATTACK, "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false",

@@ -1,0 +1,64 @@
+import csv
+import os
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_adv.run.folder import check_writable, continue_metrics, run_folder_of
+
+
+def run_folder(tmp_path, step):
+    """A run that logged steps 0 to 9 and has a checkpoint at ``step``."""
+    logger = CSVLogger(tmp_path, name="", version="run")
+    for at in range(10):
+        logger.log_metrics({"epoch": at // 5, "loss": float(at)}, step=at)
+    logger.save()
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir()
+    (folder / "config.yaml").touch()
+    torch.save({"global_step": step}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+def steps(path):
+    with path.open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_metrics_go_on_and_nothing_is_lost(tmp_path):
+    folder = run_folder(tmp_path, step=7)
+    logger = CSVLogger(tmp_path, name="", version="run")
+    continue_metrics(logger, folder / "checkpoints" / "last.ckpt")
+    assert steps(folder / "metrics.csv") == list(range(7))
+    logger.log_metrics({"epoch": 1, "loss": 7.5, "new": 1.0}, step=7)
+    logger.save()
+    assert steps(folder / "metrics.csv") == list(range(8))
+    assert steps(folder / "metrics-until-resume-1.csv") == list(range(10))
+
+
+def test_every_resume_keeps_what_was_there(tmp_path):
+    folder = run_folder(tmp_path, step=7)
+    for _ in range(2):
+        continue_metrics(CSVLogger(tmp_path, name="", version="run"), folder / "checkpoints" / "last.ckpt")
+    assert steps(folder / "metrics-until-resume-1.csv") == list(range(10))
+    assert steps(folder / "metrics-until-resume-2.csv") == list(range(7))
+
+
+def test_run_folder_of_a_checkpoint(tmp_path):
+    folder = run_folder(tmp_path, step=7)
+    assert run_folder_of(folder / "checkpoints" / "last.ckpt") == folder
+    torch.save({}, tmp_path / "loose.ckpt")
+    assert run_folder_of(tmp_path / "loose.ckpt") is None
+
+
+@pytest.mark.parametrize("below", ["file/run", "file"])
+def test_folder_that_cannot_be_written(tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written"):
+        check_writable(tmp_path / below)
+
+
+def test_checking_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "new" / "run")
+    assert os.listdir(tmp_path / "new" / "run") == []

@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_adv.attacks import DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD, Attack, Ball
+from lightning_adv.recipe import Recipe, import_class
+
+RECIPES = [
+    PGD(eps="4/255", steps=3, step_size="1/255", momentum=0.5, restarts=2, batchnorm="batch", label="predicted"),
+    PGD(norm=L1(density=0.2), eps=12, project=False, clean_start_probability=0.2, loss="margin"),
+    FGSM(eps=0.1, norm="l2"),
+    IFGSM(eps="8/255"),
+    MIFGSM(eps="8/255", momentum=0.9),
+    DIFGSM(diversity_probability=0.3),
+    MDIFGSM(diversity_scale=0.9),
+    GD(steps=2),
+    L1(density=0.05),
+]
+
+
+class Pair(Recipe):
+    """A recipe made of others."""
+
+    def __init__(self, first, second=(), table=None):
+        self.first, self.second, self.table = first, second, table
+
+
+def _attributes(value):
+    """All that a recipe holds, to any depth."""
+    if isinstance(value, Recipe):
+        return type(value), {name: _attributes(held) for name, held in vars(value).items()}
+    return value
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
+def test_a_recipe_survives_plain_data(recipe, tmp_path):
+    config = recipe.to_config()
+    torch.save(config, tmp_path / "config.pt")
+    for copy in (json.loads(json.dumps(config)), torch.load(tmp_path / "config.pt", weights_only=True)):
+        rebuilt = Recipe.from_config(copy)
+        assert _attributes(rebuilt) == _attributes(recipe)
+        assert rebuilt.to_config() == config
+
+
+def test_a_rebuilt_attack_does_the_same():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+    for recipe in RECIPES[:3]:
+        results = [
+            attack(model, x, y, generator=torch.Generator().manual_seed(0))
+            for attack in (recipe, Attack.from_config(recipe.to_config()))
+        ]
+        assert torch.equal(*results)
+
+
+def test_what_a_config_looks_like():
+    assert L1(density=0.2).to_config() == {
+        "class_path": "lightning_adv.attacks.balls.L1",
+        "init_args": {"density": 0.2},
+    }
+    assert FGSM(eps="51/255").to_config() == {
+        "class_path": "lightning_adv.attacks.fgsm.FGSM",
+        "init_args": {
+            "eps": 0.2,
+            "norm": {"class_path": "lightning_adv.attacks.balls.Linf", "init_args": {}},
+            "label": "true",
+            "batchnorm": "eval",
+        },
+    }
+
+
+def test_recipes_in_containers():
+    init_args = Pair(L1(), (FGSM(), 1, None), {"a": GD()}).to_config()["init_args"]
+    assert init_args["first"] == L1().to_config()
+    assert init_args["second"] == [FGSM().to_config(), 1, None]
+    assert init_args["table"] == {"a": GD().to_config()}
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), torch.tensor(1.0), object(), {1, 2}, lambda x: x])
+def test_what_a_checkpoint_cannot_hold(value):
+    with pytest.raises(ValueError, match=r"Pair.first is .*, which a checkpoint cannot hold as plain data"):
+        Pair(value).to_config()
+
+
+def test_a_recipe_is_its_own_config():
+    attack = PGD()
+    assert Attack.from_config(attack) is attack
+
+
+def test_a_fixed_class_is_written_by_its_arguments_alone():
+    assert L1.from_config({"density": 0.3}).density == 0.3
+
+
+def test_missing_arguments_are_the_defaults():
+    assert Attack.from_config({"class_path": "lightning_adv.attacks.PGD"}).steps == 7
+    assert Attack.from_config({"class_path": "lightning_adv.attacks.PGD", "init_args": None}).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("PGD", "Expected a Attack or its class_path and init_args, got 'PGD'"),
+        (None, "Expected a Attack"),
+        (L1(), "Expected a Attack"),
+        ({"class_path": "lightning_adv.attacks.L1"}, r"lightning_adv\.attacks\.L1 is not a Attack"),
+        ({"class_path": "lightning_adv.attacks.PDG"}, r"'lightning_adv\.attacks\.PDG' cannot be imported"),
+        ({"class_path": "PGD"}, "'PGD' cannot be imported"),
+    ],
+)
+def test_configs_of_something_else(config, message):
+    with pytest.raises(ValueError, match=message):
+        Attack.from_config(config)
+
+
+def test_import_class():
+    assert import_class("lightning_adv.attacks.Ball") is Ball
+    for path in ("no_such_module.Thing", "lightning_adv.attacks.", ".PGD", "", "torch.nn.functional.relu"):
+        with pytest.raises(ValueError, match="class_path"):
+            import_class(path)
