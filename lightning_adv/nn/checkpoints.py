@@ -36,7 +36,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], *, argument: 
         ValueError: The file is missing, cannot be read, holds no weights or holds those of another network. The
             network is then unchanged.
     """
-    state = _unwrap(_read(Path(path).expanduser(), argument), path, argument)
+    state = _unwrap(read_checkpoint(path, argument=argument), path, argument)
     targets = [network]
     if isinstance(network, NormalizedNetwork):
         targets.append(network.network)
@@ -68,7 +68,17 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, argument: str
         raise ValueError(f"{argument}: the checkpoint is of another network: {_report(*differences)}.")
 
 
-def _read(path: Path, argument: str) -> Any:
+def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
+    """Return what is in a file that ``torch.save`` or safetensors wrote, on the CPU. No code in it is run.
+
+    Args:
+        path: The file.
+        argument: The name of the argument that gave ``path``, for the errors.
+
+    Raises:
+        ValueError: The file is missing, or cannot be read as data.
+    """
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"{argument}: there is no file {path}.")
     try:

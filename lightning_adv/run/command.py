@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -18,11 +19,14 @@ import lightning_adv.data  # noqa: F401 (what is imported can be named by its cl
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
 from lightning_adv.regimes import Regime
 from lightning_adv.run.configs import resolve_configs
-from lightning_adv.run.folder import check_writable, continue_metrics, run_folder_of
+from lightning_adv.run.folder import check_run_checkpoint, check_writable, continue_metrics, run_folder_of
 from lightning_adv.run.parser import Parser
 from lightning_adv.run.results import collect_results, print_results, write_results
 
-_LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "run"}}
+_LOGGER: dict[str, Any] = {
+    "class_path": "lightning.pytorch.loggers.CSVLogger",
+    "init_args": {"save_dir": "runs", "name": "run"},
+}
 
 
 class AdversarialCLI(LightningCLI):
@@ -67,12 +71,12 @@ class AdversarialCLI(LightningCLI):
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True
+        csv_logger = _first_csv_logger(config)
         if path is None or path in ("best", "last", "hpc"):
             return
-        if not Path(path).is_file():
-            raise ValueError(f"ckpt_path: there is no file {path!r}.")
+        check_run_checkpoint(path)
         folder = run_folder_of(path)
-        if self.subcommand == "fit" and folder is not None and (csv_logger := _csv_logger(config)) is not None:
+        if self.subcommand == "fit" and folder is not None:
             for key, value in {"save_dir": str(folder.parent), "name": "", "version": folder.name}.items():
                 csv_logger.init_args[key] = value
             self.save_config_kwargs = {"config_filename": "config-resumed.yaml", "overwrite": True}
@@ -80,9 +84,7 @@ class AdversarialCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
         if self.subcommand == "fit":
-            own = [Throughput(), TrainingCurves()]
-            if self.config_init["fit"]["trainer"]["logger"] is not False:
-                own.append(LearningRateMonitor(logging_interval="epoch"))
+            own = [Throughput(), TrainingCurves(), LearningRateMonitor(logging_interval="epoch")]
             self.trainer_defaults["callbacks"] = own
         return super().instantiate_trainer(**kwargs)
 
@@ -147,11 +149,18 @@ class AdversarialCLI(LightningCLI):
             print_results(results, None if folder is None else Path(folder))
 
 
-def _csv_logger(config: Any) -> Any:
-    """Return the configuration of the first logger where it is a CSVLogger."""
-    logger = config.trainer.logger
-    first = logger[0] if isinstance(logger, list) and logger else logger
-    return first if str(getattr(first, "class_path", "")).endswith("CSVLogger") else None
+def _first_csv_logger(config: Any) -> Any:
+    """Return the configuration of the CSVLogger that keeps the run folder, after putting it before other loggers.
+
+    The Trainer's folder is that of its first logger, and not every logger has one for each run.
+    """
+    given = config.trainer.logger
+    loggers = given if isinstance(given, list) else [given] if isinstance(given, Namespace) else []
+    ours = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
+    if not ours:
+        ours = [dict_to_namespace(_LOGGER)]
+    config.trainer.logger = ours[:1] + [logger for logger in loggers if logger is not ours[0]]
+    return ours[0]
 
 
 def run(arguments: Sequence[str]) -> AdversarialCLI:

@@ -7,8 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import torch
 from lightning.pytorch.loggers import CSVLogger
+
+from lightning_adv.nn.checkpoints import read_checkpoint
 
 
 def check_writable(folder: Path) -> None:
@@ -26,6 +27,20 @@ def check_writable(folder: Path) -> None:
             f"The run folder {folder} cannot be written ({error.strerror}). Set the logger's save_dir "
             "(--trainer.logger.init_args.save_dir) to a folder that can."
         ) from error
+
+
+def check_run_checkpoint(path: str | Path) -> None:
+    """Check that a file is the checkpoint of a run.
+
+    Raises:
+        ValueError: It is missing, cannot be read, or holds something else.
+    """
+    content = read_checkpoint(path, argument="ckpt_path")
+    if not isinstance(content, dict) or not {"state_dict", "global_step", "loops"} <= content.keys():
+        raise ValueError(
+            f"ckpt_path: {path} is not the checkpoint of a run. To begin with weights from elsewhere, give the file as "
+            "model.init_args.backbone.checkpoint."
+        )
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:
@@ -52,7 +67,7 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
     number = sum(1 for _ in path.parent.glob("metrics-until-resume-*.csv")) + 1
     aside = path.with_name(f"metrics-until-resume-{number}.csv")
     os.replace(path, aside)
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    step = read_checkpoint(checkpoint, argument="ckpt_path")["global_step"]
     with aside.open(newline="") as file:
         reader = csv.DictReader(file)
         names = list(reader.fieldnames or [])

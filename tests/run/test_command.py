@@ -14,6 +14,7 @@ from lightning_adv.attacks import PGD
 from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import MadryTraining, Regime
+from tests.data.fake_folder import write_dataset
 from tests.run.shortened import FAST_ATTACK, SHORT, fit, results
 
 
@@ -146,6 +147,17 @@ def test_attack_and_regime_by_short_name():
         Regime.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.TensorBoardLogger"])
+def test_every_run_has_its_folder_whatever_the_logger(logger):
+    extra = [] if logger == "false" else ["--trainer.logger.init_args.save_dir=boards"]
+    for version in range(2):
+        fit(f"--trainer.logger={logger}", *extra, "--trainer.max_epochs=1")
+        folder = Path(f"runs/run/version_{version}")
+        found = {path.name for path in folder.iterdir()}
+        assert {"config.yaml", "metrics.csv", "results.json", "checkpoints", "figures"} <= found
+    assert Path("boards").exists() == bool(extra)
+
+
 def test_fast_dev_run_writes_nothing():
     main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"])
     assert not Path("runs").exists()
@@ -215,6 +227,37 @@ def test_values_that_are_not_allowed(capsys, arguments, words):
     last = message.strip().splitlines()[-1]
     assert all(word in last for word in words), message
     assert "Traceback" not in message
+
+
+def test_data_folder_that_is_not_there(capsys):
+    arguments = ["--config", "cifar10_folder/madry", *SHORT, "--data.init_args.root=nowhere"]
+    message = error_of(capsys, "fit", *arguments, status=1)
+    last = message.strip().splitlines()[-1]
+    assert "data.root" in last
+    assert "nowhere" in last
+    assert "Traceback" not in message
+
+
+def test_truncated_image_in_a_good_folder(capsys):
+    root = write_dataset(Path("images"), classes=("cat", "dog"))
+    broken = root / "train" / "cat" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    arguments = ["--config", "cifar10_folder/madry", *SHORT, f"--data.init_args.root={root}"]
+    message = error_of(capsys, "fit", *arguments, "--data.init_args.val_fraction=0.2", status=1)
+    assert str(Path("train") / "cat" / "003.png") in message.strip().splitlines()[-1]
+
+
+def test_checkpoint_that_is_no_checkpoint(capsys):
+    Path("garbage.ckpt").write_bytes(b"not a checkpoint")
+    arguments = ["fit", "--config", "digits/madry", *SHORT]
+    message = error_of(capsys, *arguments, "--model.init_args.backbone.checkpoint=garbage.ckpt", status=1)
+    assert "backbone.checkpoint: garbage.ckpt cannot be read" in message
+    message = error_of(capsys, *arguments, "--ckpt_path=garbage.ckpt", status=1)
+    assert "ckpt_path: garbage.ckpt cannot be read" in message
+    torch.save({"weight": torch.ones(1)}, "weights.pth")
+    message = error_of(capsys, *arguments, "--ckpt_path=weights.pth", status=1)
+    assert "weights.pth is not the checkpoint of a run" in message
+    assert "backbone.checkpoint" in message
 
 
 def test_misspelled_key_in_a_file(capsys):

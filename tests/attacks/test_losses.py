@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, rel_entr, softmax
+
+from lightning_adv.attacks.losses import cross_entropy, get_loss, kl, margin
+
+
+@pytest.fixture
+def logits():
+    return 3 * torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture
+def y():
+    return torch.arange(50) % 7
+
+
+def test_cross_entropy(logits, y):
+    expected = [-log_softmax(row)[label] for row, label in zip(logits.numpy(), y.tolist(), strict=True)]
+    np.testing.assert_allclose(cross_entropy(logits, y).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lead", [-30.0, 0.0, 5.0, 15.0, 25.0, 40.0, 80.0])
+def test_gradient_of_the_cross_entropy_is_exact_where_the_network_is_confident(lead):
+    # By hand in fp64: p_j for the other classes, minus their sum for the own.
+    row = np.array([lead, 0.0, -1.0, 0.5])
+    others = np.exp(row[1:]) / np.exp(row).sum()
+    logits = torch.tensor(row[None], dtype=torch.float32, requires_grad=True)
+    loss = cross_entropy(logits, torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    np.testing.assert_allclose(gradient[0].numpy(), [-others.sum(), *others], rtol=1e-5)
+    np.testing.assert_allclose(loss.item(), np.log1p(np.exp(row[1:] - lead).sum()), rtol=1e-5)
+
+
+def test_margin(logits, y):
+    expected = [
+        max(value for other, value in enumerate(row) if other != label) - row[label]
+        for row, label in zip(logits.tolist(), y.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(margin(logits, y).numpy(), expected, rtol=1e-12)
+
+
+def test_margin_is_positive_exactly_where_the_sample_is_misclassified(logits, y):
+    wrong = logits.numpy().argmax(1) != y.numpy()
+    assert wrong.any()
+    assert not wrong.all()
+    assert ((margin(logits, y) > 0).numpy() == wrong).all()
+
+
+def test_gradient_of_the_margin_pushes_the_best_other_class_and_the_own():
+    logits = torch.tensor([[1.0, 5.0, 4.0, -2.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(margin(logits, torch.tensor([1])).sum(), logits)
+    assert gradient.tolist() == [[0, -1, 1, 0]]
+
+
+def test_kl(logits):
+    clean = logits.flip(0)
+    expected = rel_entr(softmax(clean.numpy(), axis=1), softmax(logits.numpy(), axis=1)).sum(1)
+    np.testing.assert_allclose(kl(logits, clean).numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(kl(clean, clean).numpy(), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "kl"])
+def test_losses_of_extreme_logits_are_finite(name):
+    logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
+    loss = get_loss(name)
+    value = loss.function(logits, torch.tensor([0, 0]) if loss.target == "labels" else logits.flip(0))
+    assert value.shape == (2,)
+    assert value.isfinite().all()
+
+
+def test_a_loss_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, margin, kl, got 'mse'"):
+        get_loss("mse")

@@ -1,0 +1,266 @@
+"""Promises 1, 2, 3 and 5 of attacks; test_contexts has the fourth, test_batchnorm_modes the sixth."""
+
+import copy
+import random
+from contextlib import suppress
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_adv.attacks import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM, PGD, attacking
+
+DIVERSE = {"diversity_probability": 1, "diversity_scale": 0.8}  # below 1: a ViT takes one size only
+# For each attack how it is built, the order of its norm, and how far it may go.
+ATTACKS = {
+    "linf": (lambda **bn: PGD(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.03),
+    "l2": (lambda **bn: PGD(eps=0.5, steps=2, step_size=0.3, norm="l2", **bn), 2, 0.5),
+    "l1": (lambda **bn: PGD(eps=4, steps=2, step_size=3, norm="l1", **bn), 1, 4),
+    "FGSM": (lambda **bn: FGSM(eps=0.03, **bn), np.inf, 0.03),
+    "IFGSM": (lambda **bn: IFGSM(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.03),
+    "MIFGSM": (lambda **bn: MIFGSM(eps=0.5, steps=2, norm="l2", label="random", **bn), 2, 0.5),
+    "DIFGSM": (lambda **bn: DIFGSM(eps=0.03, steps=2, step_size=0.02, **DIVERSE, **bn), np.inf, 0.03),
+    "MDIFGSM": (lambda **bn: MDIFGSM(eps=0.03, steps=2, label="predicted", **DIVERSE, **bn), np.inf, 0.03),
+    "GD": (lambda **bn: GD(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.07),
+    "restarts": (lambda **bn: PGD(eps=0.03, steps=1, step_size=0.02, restarts=2, loss="kl", **bn), np.inf, 0.03),
+}  # fmt: skip
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALL = ["cnn", "resnet", "efficientnet", "vit"]
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def _autocast(precision):
+    return torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32")
+
+
+@pytest.fixture
+def run(build, images, mixed, state_of):
+    """Return a function that attacks a network in a mixed state and tells what was seen before, during and after."""
+
+    def run(attack, network, precision, batchnorm):
+        (build_attack, order, radius), (x, y) = ATTACKS[attack], images
+        network, during = mixed(network), set()
+
+        def look(module, arguments, output):
+            during.update(parameter.requires_grad for parameter in network.parameters())
+
+        before = state_of(network)
+        handle = network.register_forward_hook(look)
+        with _autocast(precision):
+            x_adv = build_attack(batchnorm=batchnorm)(network, x, y, generator=_generator())
+        handle.remove()
+        after = state_of(network)
+        return SimpleNamespace(x=x, x_adv=x_adv, order=order, radius=radius, before=before, during=during, after=after)
+
+    return run
+
+
+def _assert_inside(x, x_adv, order, radius):
+    delta = (x_adv.double() - x.double()).flatten(1).numpy()
+    # What adding a perturbation to an image below 1 may round, in fp32, in each pixel.
+    rounding = np.linalg.norm(np.full(delta.shape[1], 2.0**-25), order) + radius * 2.0**-22
+    assert np.linalg.norm(delta, order, axis=1).max() <= radius + rounding
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+
+
+def _assert_promises_1_to_3(seen):
+    assert not seen.x_adv.requires_grad
+    assert seen.x_adv.grad_fn is None
+    assert (seen.x_adv.dtype, seen.x_adv.device, seen.x_adv.shape) == (seen.x.dtype, seen.x.device, seen.x.shape)
+    _assert_inside(seen.x, seen.x_adv, seen.order, seen.radius)
+    assert (seen.x_adv != seen.x).flatten(1).any(1).all()
+    for part, before in seen.before.items():
+        assert seen.after[part] == before, part
+    assert seen.during == {False}
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "batch"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("network", SMALL)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_result_and_model_and_gradients(build, run, attack, network, precision, batchnorm):
+    _assert_promises_1_to_3(run(attack, build(network), precision, batchnorm))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_networks_of_full_size(build, run, name):
+    network = build(name)
+    for precision, batchnorm in (("fp32", "eval"), ("fp32", "batch"), ("bf16", "batch"), ("fp16", "eval")):
+        _assert_promises_1_to_3(run("FGSM", network, precision, batchnorm))
+
+
+# 1. The result
+
+
+@pytest.mark.parametrize("attack", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_in_half_precision(build, images, dtype, attack):
+    build_attack, order, radius = ATTACKS[attack]
+    x, y = images[0].to(dtype), images[1]
+    x_adv = build_attack()(build("cnn").to(dtype), x, y, generator=_generator())
+    assert x_adv.dtype == dtype
+    _assert_inside(x, x_adv, order, radius)
+    assert (x_adv != x).float().mean() > (0.005 if attack == "l1" else 0.5)
+
+
+class Signs(nn.Module):
+    """A linear classifier whose loss grows with the first half of the pixels and falls with the second."""
+
+    def forward(self, x):
+        up, down = x.flatten(1).chunk(2, dim=1)
+        return torch.stack([(down - up).sum(1), (up - down).sum(1)], dim=1)
+
+
+@pytest.mark.parametrize("eps", [1 / 255, 4 / 255, 8 / 255, 16 / 255, 0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_no_number_of_a_half_precision_leaves_the_ball(dtype, eps):
+    # All of [0, 1]: the numbers' bit patterns are consecutive.
+    last = torch.ones((), dtype=dtype).view(torch.int16).item()
+    numbers = torch.arange(last + 1, dtype=torch.int16).view(dtype)
+    x = torch.cat([numbers, numbers])[None]
+    x_adv = FGSM(eps=eps)(Signs(), x, torch.tensor([0]))
+    assert ((x_adv.double() - x.double()).abs() <= max(eps, np.float32(eps).item())).all()
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()
+    up, down = x_adv.chunk(2, dim=1)
+    spacing = numbers.double().diff().max()
+    assert (up.double() >= (numbers.double() + eps).clamp(max=1) - spacing).all()
+    assert (down.double() <= (numbers.double() - eps).clamp(min=0) + spacing).all()
+
+
+# 2. The model
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "batch"])
+@pytest.mark.parametrize("network", SMALL)
+def test_the_model_is_as_before_after_an_exception(build, images, mixed, state_of, network, batchnorm):
+    network, calls = mixed(build(network)), []
+    before = state_of(network)
+
+    def fail(module, arguments, output):
+        calls.append(output)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory, say")
+
+    handle = network.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory, say"):
+        PGD(steps=3, batchnorm=batchnorm)(network, *images)
+    handle.remove()
+    assert state_of(network) == before
+
+
+def test_the_context_of_every_attack(build, images, mixed, state_of):
+    network = mixed(build("efficientnet"))
+    before = state_of(network)
+    with suppress(KeyboardInterrupt), torch.inference_mode(), attacking(network, batchnorm="batch") as held:
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        assert {module.training for module in held.modules() if isinstance(module, _BatchNorm)} == {True}
+        assert not any(module.training for module in held.modules() if not isinstance(module, _BatchNorm))
+        held(images[0])
+        raise KeyboardInterrupt
+    assert state_of(network) == before
+
+
+# 3. Gradients
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("attack", ["linf", "l2", "l1", "MIFGSM"])
+def test_a_sample_does_not_depend_on_its_batch_mates(build, images, name, attack):
+    network = build(name).double()
+    x, y = images[0].double(), images[1]
+    settings = {"start": "zero", "steps": 3, "momentum": float(attack == "MIFGSM")}
+    norm, eps = {"l2": ("l2", 0.5), "l1": ("l1", 4)}.get(attack, ("linf", 0.03))
+    pgd = PGD(eps=eps, step_size=eps / 2, norm=norm, **settings)
+    together = pgd(network, x, y)
+    alone = torch.cat([pgd(network, *sample) for sample in zip(x.split([1, 2, 3]), y.split([1, 2, 3]), strict=True)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def confident(digits, train):
+    """A network with a loss of 1e-7 on its 200 training images, which leave the edges of [0, 1] alone."""
+    x, y = 0.8 * digits[0][:200] + 0.1, digits[1][:200]
+    network = train(x, y, epochs=60)
+    with torch.no_grad():
+        network[-1].weight *= 1.4
+    return network, x, y
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("bf16", 0.985), ("fp16", 0.995)])
+def test_gradients_do_not_underflow(confident, precision, least):
+    network, x, y = confident
+    images = x.double().requires_grad_()
+    loss = F.cross_entropy(copy.deepcopy(network).double()(images), y, reduction="none")
+    reference = torch.autograd.grad(loss.sum(), images)[0].sign()
+    assert loss.median() < 1e-6
+
+    def agreement(direction):
+        return (direction.sign() == reference).double().mean().item(), (direction == 0).double().mean().item()
+
+    with _autocast(precision):
+        agree, zero = agreement(FGSM(eps=0.05)(network, x, y) - x)
+    assert agree > least
+    assert zero < 0.001
+    with _autocast(precision):  # the usual way, to see that there is something to get wrong
+        images = x.clone().requires_grad_()
+        loss = F.cross_entropy(network(images).float(), y)
+    agree, zero = agreement(torch.autograd.grad(loss, images)[0])
+    assert agree < (0.1 if precision == "fp16" else 0.95)
+    assert (zero > 0.9) == (precision == "fp16")
+
+
+# 5. Randomness
+
+RANDOM = {
+    "start": PGD(eps=0.1),
+    "restarts": PGD(eps=0.1, clean_start_probability=0.2, restarts=3),
+    "l2": PGD(eps=1, norm="l2"),
+    "l1": PGD(eps=5, norm="l1"),
+    "target": PGD(eps=0.1, start="zero", label="random"),
+    "diversity": DIFGSM(eps=0.1, steps=3, diversity_probability=1, diversity_scale=0.7),
+}
+
+
+@pytest.mark.parametrize("attack", RANDOM)
+def test_a_seed_decides_the_result(build, images, attack):
+    first, second, other = (RANDOM[attack](build("cnn"), *images, generator=_generator(s)) for s in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator()], ids=["none", "given"])
+@pytest.mark.parametrize("attack", RANDOM)
+def test_global_random_states_are_left_alone(build, images, attack, generator):
+    network = build("cnn")
+    before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    RANDOM[attack](network, *images, generator=generator)
+    after = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    assert torch.equal(before[0], after[0])
+    assert str(before[1:]) == str(after[1:])
+    np.testing.assert_array_equal(before[1][1], after[1][1])
+
+
+@pytest.mark.parametrize("attack", RANDOM)
+def test_without_a_generator_each_call_draws_anew(build, images, attack):
+    network = build("cnn")
+
+    def results(seed):
+        built = copy.deepcopy(RANDOM[attack])
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return [built(network, *images) for _ in range(2)]
+
+    (first, second), again, (other, _) = results(0), results(0), results(1)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
