@@ -216,7 +216,7 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--model.init_args.backbone.name=resnet81"], ["backbone.name 'resnet81'", "nearest"]),
         (["--model.init_args.backbone.in_channels=3"], ["in_channels is 3", "1 channels"]),
         (["--model.init_args.num_classes=7"], ["num_classes is 7", "10 classes"]),
-        (["--ckpt_path=missing.ckpt"], ["ckpt_path", "'missing.ckpt'"]),
+        (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
         (["--config=digits/mardy"], ["digits/mardy", "Did you mean digits/madry", "imagenet/madry"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
