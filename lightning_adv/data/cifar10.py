@@ -68,12 +68,18 @@ class CIFAR10DataModule(ImageDataModule):
         """Download the files if asked to.
 
         Raises:
-            OSError: The download failed.
+            ValueError: The files are not there, and cannot be fetched.
         """
         if self.download:
             from torchvision.datasets import CIFAR10
 
-            CIFAR10(self.root, download=True)
+            try:
+                CIFAR10(self.root, download=True)
+            except (RuntimeError, OSError) as error:  # no network; a damaged file; a folder that cannot be written
+                raise ValueError(
+                    f"data.root is {self.root!r}, and CIFAR-10 cannot be downloaded into it ({error}). Unpack "
+                    f"{CIFAR10.url} there, so that it holds the folder {CIFAR10.base_folder!r}."
+                ) from error
 
     def load(self) -> Splits:
         """Read the files and split off the validation images.

@@ -97,6 +97,6 @@ def test_download_is_asked_for_only_where_wanted(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "download", refuse)
     CIFAR10DataModule(str(tmp_path)).prepare_data()
     assert asked == []
-    with pytest.raises(OSError, match="no network"):
+    with pytest.raises(ValueError, match=r"data.root is .* cannot be downloaded into it \(no network\)"):
         CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
     assert asked == [str(tmp_path)]
