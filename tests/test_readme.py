@@ -1,6 +1,7 @@
 """The README's Python runs as it stands, and its commands and files exist."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_yaml_is_a_configuration(tmp_path, monkeypatch, capsys):
 def test_commands_parse(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        main([*command.split("#")[0].split(), "--print_config"])
+        main([*shlex.split(command, comments=True), "--print_config"])
     assert end.value.code == 0
 
 
