@@ -88,6 +88,14 @@ class LastCheckpoint(_RunCheckpoint):
         self.steps_between = every_n_train_steps
         self._saved_step = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the step that a resumed run begins with (a Lightning hook).
+
+        Saved again there, in the middle of accumulating gradients, those of the first batches would be lost.
+        """
+        super().on_train_start(trainer, pl_module)
+        self._saved_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -101,7 +109,7 @@ class LastCheckpoint(_RunCheckpoint):
         wanted = (due or stops) and step != self._saved_step and not trainer.is_last_batch
         if wanted and not self._should_skip_saving_checkpoint(trainer):
             self._saved_step = step
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save at the end of an epoch (a Lightning hook).

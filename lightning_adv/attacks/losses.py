@@ -15,8 +15,17 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     The usual gradient, softmax minus one-hot, is a difference that fp32 rounds to noise, then to zero, where the
     network is confident. So it is written by how much the other classes fall behind: log(1 + sum exp(z_j - z_y)).
     """
+    return F.softplus(log_odds(logits, y))
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the log-odds (N,) that the label is wrong: log sum over j != y of exp(z_j), minus z_y.
+
+    The cross-entropy grows with it, sample by sample, so that both have the same direction of steepest ascent; but this
+    one's gradient does not vanish, however confident the network is.
+    """
     own, others = _split(logits, y)
-    return F.softplus(others.logsumexp(1) - own)
+    return others.logsumexp(1) - own
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -52,17 +61,19 @@ def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Loss(NamedTuple):
-    """A loss and what it compares the logits with."""
+    """A loss, and what it compares the logits with."""
 
     function: Callable[[Tensor, Tensor], Tensor]
+    alone: Callable[[Tensor, Tensor], Tensor]
+    """What to climb where samples do not see each other: a function that grows with the loss, sample by sample."""
     target: str
     """``"labels"`` (N,) or ``"clean_logits"`` (N, K)."""
 
 
 LOSSES = {
-    "cross_entropy": Loss(cross_entropy, "labels"),
-    "margin": Loss(margin, "labels"),
-    "kl": Loss(kl, "clean_logits"),
+    "cross_entropy": Loss(cross_entropy, log_odds, "labels"),
+    "margin": Loss(margin, margin, "labels"),
+    "kl": Loss(kl, kl, "clean_logits"),
 }
 
 

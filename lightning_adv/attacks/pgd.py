@@ -171,6 +171,7 @@ class PGD(Attack):
     def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
         loss = get_loss(self.loss)
         targeted, independent = self.label in TARGETED, self.batchnorm == "eval"
+        function = loss.alone if independent else loss.function
         target = y
         if self.label != "true" or loss.target == "clean_logits":
             with torch.no_grad():
@@ -178,9 +179,9 @@ class PGD(Attack):
             check_labels(y, clean_logits.shape[1])
             target = choose_labels(self.label, y, clean_logits, generator)
             if loss.target == "clean_logits":
-                return Objective(lambda logits: loss.function(logits, clean_logits), target, targeted, independent)
+                return Objective(lambda logits: function(logits, clean_logits), target, targeted, independent)
         sign = -1 if targeted else 1
-        return Objective(lambda logits: sign * loss.function(logits, target), target, targeted, independent)
+        return Objective(lambda logits: sign * function(logits, target), target, targeted, independent)
 
 
 class Objective:

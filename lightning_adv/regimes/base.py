@@ -230,8 +230,8 @@ class Regime(LightningModule):
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}). Training "
-                "stops before the weights are touched; the last checkpoint is good. Lower the learning rate, clip "
-                "gradients (trainer.gradient_clip_val) or use a wider precision."
+                "stops before the weights are touched again. Resume from checkpoints/last.ckpt or best.ckpt with a "
+                "lower learning rate, clip gradients (trainer.gradient_clip_val) or use a wider precision."
             )
         self.train_loss.update(loss.detach())
         return loss
@@ -245,6 +245,20 @@ class Regime(LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure clean and robust accuracy and loss on validation images."""
         self._evaluate(batch, batch_idx, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop at a network that computes no numbers, before it is saved (a Lightning hook).
+
+        Raises:
+            FloatingPointError: The loss on clean images is NaN or infinite.
+        """
+        loss = self.meters["val"]["clean_loss"].compute()  # type: ignore[index]
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The validation loss is {loss.item()} after step {self.global_step} (epoch {self.current_epoch}). "
+                "Training stops before the weights are saved. Lower the learning rate, clip gradients "
+                "(trainer.gradient_clip_val) or use a wider precision."
+            )
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Measure clean and robust accuracy and loss on test images."""
@@ -275,5 +289,5 @@ def _meters(num_classes: int) -> nn.ModuleDict:
     for kind in ("clean", "robust"):
         # Labels are checked already, with a clearer message.
         metrics[f"{kind}_accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        metrics[f"{kind}_loss"] = MeanMetric()
+        metrics[f"{kind}_loss"] = MeanMetric(nan_strategy="disable")  # the default leaves NaN out of the mean
     return nn.ModuleDict(metrics)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
+from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
 from lightning_adv.run.configs import resolve_configs
 from lightning_adv.run.folder import check_run_checkpoint, check_writable, continue_metrics, run_folder_of
@@ -72,7 +73,7 @@ class AdversarialCLI(LightningCLI):
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True
         csv_logger = _first_csv_logger(config)
-        if path is None or path in ("best", "last", "hpc"):
+        if path is None:
             return
         check_run_checkpoint(path)
         folder = run_folder_of(path)
@@ -106,13 +107,11 @@ class AdversarialCLI(LightningCLI):
         if self._is_dry() or self.trainer.interrupted:
             return
         best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint))
-        metrics = self.trainer.test(
-            self.model,
-            datamodule=self.datamodule,
-            ckpt_path=best.best_model_path or None,
-            weights_only=True,
-            verbose=False,
-        )
+        if best.best_model_path:
+            # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
+            content = read_checkpoint(best.best_model_path, argument="best_checkpoint")
+            self.model.load_state_dict(content["state_dict"])
+        metrics = self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self._report(metrics[0])
 
     def test(self, **kwargs: Any) -> None:

@@ -41,8 +41,7 @@ def collect_results(
         "dataset": getattr(data, "name", type(data).__name__),
         "network": regime.backbone.name,
         "regime": type(regime).__name__,
-        "seed": seed,
-        "epochs": trainer.current_epoch,
+        "seed": seed if regime.seed is None else regime.seed,  # a resumed run has that of its checkpoint
         "test_images": images,
     }
     for kind in ("clean", "robust"):
@@ -56,6 +55,7 @@ def collect_results(
     }
     clocks = [callback for callback in trainer.callbacks if isinstance(callback, Throughput) and callback.images]  # type: ignore[attr-defined]
     if clocks:
+        results["epochs"] = trainer.current_epoch
         results["training_seconds"] = clocks[0].training_seconds + clocks[0].validation_seconds
         results["images_per_second"] = clocks[0].images_per_second
     results["precision"] = str(trainer.precision)

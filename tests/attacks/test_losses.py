@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from lightning_adv.attacks.losses import cross_entropy, get_loss, kl, margin
+from lightning_adv.attacks.losses import cross_entropy, get_loss, kl, log_odds, margin
 
 
 @pytest.fixture
@@ -73,3 +73,10 @@ def test_losses_of_extreme_logits_are_finite(name):
 def test_a_loss_that_does_not_exist():
     with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, margin, kl, got 'mse'"):
         get_loss("mse")
+
+
+def test_log_odds_against_probabilities():
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(50) % 7
+    p = logits.softmax(1)[torch.arange(50), y]
+    torch.testing.assert_close(log_odds(logits, y), torch.log((1 - p) / p))

@@ -321,3 +321,20 @@ def test_attacks_are_plain_data(batch):
     model, (x, y) = Prototypes(), batch
     attack = PGD(eps=0.1)
     assert torch.equal(copy.deepcopy(attack)(model, x, y), attack(model, x, y))
+
+
+@pytest.mark.parametrize("factor", [10, 100, 1000])
+def test_confidence_does_not_hide_the_gradient(factor):
+    """Logits times a constant decide the same, and cross-entropy's own gradient would underflow."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    x, y = torch.rand(40, 1, 4, 4), torch.randint(4, (40,))
+    confident = copy.deepcopy(network)
+    confident[1].weight.data *= factor
+    confident[1].bias.data *= factor
+    attack = PGD(eps=0.1, steps=1, step_size=0.1, start="zero", loss="margin")
+    expected = attack(network, x, y)
+    x_adv = PGD(eps=0.1, steps=1, step_size=0.1, start="zero")(confident, x, y)
+    assert ((x_adv != x) == (expected != x)).float().mean() > 0.999
+    wrong = [(network(images).argmax(1) != y).float().mean().item() for images in (x_adv, expected)]
+    assert wrong[0] >= wrong[1] - 0.05

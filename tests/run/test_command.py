@@ -102,6 +102,20 @@ def test_test_command_agrees_with_the_end_of_fit():
     assert "training_seconds" not in again
 
 
+def test_fit_reports_the_weights_that_it_saved_with_averaging_too():
+    """Lightning's EMA keeps the averaged weights in the checkpoint, and puts others in their place when it loads."""
+    callbacks = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9}}"
+    Path("ema.yaml").write_text(f"trainer: {{callbacks: [{callbacks}]}}\n")
+    run = fit("--config", "ema.yaml", "--trainer.max_epochs=3")
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    data = DigitsDataModule()
+    data.setup()
+    x, y = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        correct = int((regime(x).argmax(1) == y).sum())
+    assert results(run)["clean_accuracy"] == correct / len(y)
+
+
 def test_predictions_are_a_table():
     run = fit()
     arguments = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
@@ -217,6 +231,7 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--model.init_args.backbone.in_channels=3"], ["in_channels is 3", "1 channels"]),
         (["--model.init_args.num_classes=7"], ["num_classes is 7", "10 classes"]),
         (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
+        (["--ckpt_path=last"], ["ckpt_path", "no file last"]),
         (["--config=digits/mardy"], ["digits/mardy", "Did you mean digits/madry", "imagenet/madry"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
