@@ -62,9 +62,6 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
         checkpoint: The checkpoint that the run resumes from.
     """
     path = Path(logger.log_dir) / "metrics.csv"
-    outdated = path.with_name("results.json")
-    if outdated.is_file():  # of fewer epochs than the checkpoints that are about to be written
-        outdated.replace(path.with_name("results-until-resume.json"))
     if not path.is_file():
         return
     number = sum(1 for _ in path.parent.glob("metrics-until-resume-*.csv")) + 1
