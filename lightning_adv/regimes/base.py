@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_adv.attacks import PGD, Attack
+from lightning_adv.attacks import PGD, Attack, attacking
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoints import check_fits
@@ -113,6 +113,19 @@ class Regime(LightningModule):
             self._build(int(classes))
         elif classes is not None and classes != self.num_classes:
             raise ValueError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
+        if shape is not None:
+            self._try_shape(shape, type(data).__name__)
+
+    def _try_shape(self, shape: tuple[int, ...], data: str) -> None:
+        """Run one black image through the network: some take one size only."""
+        try:
+            with attacking(self.network) as network, torch.no_grad():  # leaves flags and statistics as they are
+                network(torch.zeros(1, *shape, device=self.device))
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"backbone.name {self.backbone.name!r} does not take the images of {data}, of shape {tuple(shape)}: "
+                f"{error}"
+            ) from error
 
     def _build(self, num_classes: int) -> None:
         self.num_classes = self.hparams["num_classes"] = num_classes

@@ -33,6 +33,10 @@ def test_classes_must_be_known(tmp_path):
     [
         (lambda: regime(num_classes=5), "num_classes is 5, but ToyData has 2 classes"),
         (lambda: StandardTraining(Backbone("small_cnn", in_channels=3)), "in_channels is 3, but .* have 1 channels"),
+        (
+            lambda: StandardTraining(Backbone("vit_tiny_patch16_224", in_channels=1)),
+            r"'vit_tiny_patch16_224' does not take the images of ToyData, of shape \(1, 8, 8\)",
+        ),
     ],
 )
 def test_data_of_another_network(tmp_path, module, message):
