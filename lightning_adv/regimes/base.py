@@ -55,7 +55,7 @@ class Regime(LightningModule):
         backbone: Backbone,
         *,
         num_classes: int | None = None,
-        evaluation_attack: Attack = PGD(eps="8/255", steps=20, step_size="1/255"),  # noqa: B008 (immutable)
+        evaluation_attack: Attack = PGD(eps="8/255", steps=20, step_size="1/255"),  # noqa: B008 (a recipe)
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",

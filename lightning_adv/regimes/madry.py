@@ -38,7 +38,7 @@ class MadryTraining(Regime):
         self,
         backbone: Backbone,
         *,
-        attack: Attack = PGD(eps="8/255", steps=10, step_size="2/255"),  # noqa: B008 (immutable)
+        attack: Attack = PGD(eps="8/255", steps=10, step_size="2/255"),  # noqa: B008 (a recipe)
         clean_fraction: float = 0.0,
         eps_warmup_epochs: int = 0,
         **kwargs: Any,
