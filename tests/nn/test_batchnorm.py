@@ -1,13 +1,14 @@
 import copy
-import pickle
 
 import pytest
 import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
-from lightning_adv.nn.batchnorm import DomainBatchNorm, DomainSwitch, convert_batchnorm, domain
+from lightning_adv.nn.batchnorm import DomainSwitch, convert_batchnorm, domain, domain_norms
 
 
 def _cnn():
@@ -39,10 +40,6 @@ def x():
     return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def _domains(network, name):
-    return [module.norms[name] for module in network.modules() if isinstance(module, DomainBatchNorm)]
-
-
 def test_the_switch():
     switch = DomainSwitch(["main", "adversarial", "large"])
     assert switch.active == "main"
@@ -68,7 +65,7 @@ def test_every_domain_starts_as_the_network(make, x, training):
     plain, network = make().train(training), make().train(training)
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     assert convert_batchnorm(network) is network
-    assert all(first is second for first, second in zip(_domains(network, "main"), norms, strict=True))
+    assert all(first is second for first, second in zip(domain_norms(network, "main"), norms, strict=True))
     assert {module.training for module in network.modules()} == {training}
     expected = copy.deepcopy(plain)(x)
     assert torch.equal(network(x), expected)
@@ -78,7 +75,7 @@ def test_every_domain_starts_as_the_network(make, x, training):
 
 def test_copies_share_nothing(make):
     network = convert_batchnorm(make())
-    for first, second in zip(_domains(network, "main"), _domains(network, "adversarial"), strict=True):
+    for first, second in zip(domain_norms(network, "main"), domain_norms(network, "adversarial"), strict=True):
         assert type(first) is type(second)
         state, other = first.state_dict(), second.state_dict()
         assert list(state) == list(other)
@@ -96,10 +93,10 @@ def test_training_moves_the_active_domain_only(make, x):
     torch.manual_seed(0)
     plain(x)
     expected = [module for module in plain.modules() if isinstance(module, _BatchNorm)]
-    for updated, norm in zip(_domains(network, "adversarial"), expected, strict=True):
+    for updated, norm in zip(domain_norms(network, "adversarial"), expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(updated.buffers(), norm.buffers(), strict=True))
         assert updated.weight.grad is not None
-    for same, norm in zip(_domains(network, "main"), _domains(before, "main"), strict=True):
+    for same, norm in zip(domain_norms(network, "main"), domain_norms(before, "main"), strict=True):
         assert all(torch.equal(*pair) for pair in zip(same.buffers(), norm.buffers(), strict=True))
         assert same.weight.grad is None
     with domain(before, "adversarial"):
@@ -109,31 +106,141 @@ def test_training_moves_the_active_domain_only(make, x):
     assert torch.equal(network(x), before(x))
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-def test_a_copy_has_a_switch_of_its_own(make, copied):
-    network = convert_batchnorm(make())
-    twin = copied(network)
-    switches = [{m.domain_switch for m in n.modules() if isinstance(m, DomainBatchNorm)} for n in (network, twin)]
-    assert [len(switch) for switch in switches] == [1, 1]
-    assert switches[0] != switches[1]
-    with domain(network, "adversarial"):
-        assert next(iter(switches[0])).active == "adversarial"
-        assert next(iter(switches[1])).active == "main"
-
-
 def test_a_batchnorm_in_two_places_stays_one(x):
     norm = nn.BatchNorm2d(4)
     network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), norm))
     assert network[1] is network[3]
     assert network[1].norms["main"] is norm
-    assert len(_domains(network, "adversarial")) == 1
+    assert len(domain_norms(network, "adversarial")) == 1
 
 
-def test_hooks_stay_with_the_main_domain(x):
+def test_flags_and_devices_are_kept():
+    network = _cnn().to("meta")
+    network[1].eval().requires_grad_(False)
+    network[4].weight.requires_grad_(False)
+    convert_batchnorm(network)
+    for name in ("main", "adversarial"):
+        first, second, third = domain_norms(network, name)
+        assert [norm.training for norm in (first, second, third)] == [False, True, True]
+        assert [norm.weight.requires_grad for norm in (first, second, third)] == [False, False, True]
+        assert [norm.bias.requires_grad for norm in (first, second, third)] == [False, True, True]
+        assert {tensor.device.type for norm in (first, second, third) for tensor in norm.state_dict().values()} == {
+            "meta"
+        }
+    assert [network[i].training for i in (1, 4, 8)] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["main", "adversarial"])
+def test_activation_and_dropout_of_batchnormact_are_shared(x, name):
+    torch.manual_seed(0)
+    norm = BatchNormAct2d(3, act_layer=nn.PReLU, drop_layer=nn.Dropout)
+    twin = copy.deepcopy(norm)
+    activation, dropout = norm.act, norm.drop
+    network = convert_batchnorm(nn.Sequential(norm))
+    assert [norm.act is activation and norm.drop is dropout for norm in domain_norms(network, name)] == [True]
+    assert len(list(network.parameters())) == 5  # two weights, two biases and one slope
+    x = x - 0.5
+    with domain(network, name):
+        torch.manual_seed(1)
+        output = network(x)
+    output.square().sum().backward()
+    torch.manual_seed(1)
+    expected = twin(x)
+    expected.square().sum().backward()
+    assert torch.equal(output, expected)
+    assert torch.equal(activation.weight.grad, twin.act.weight.grad)
+    assert activation.weight.grad != 0
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_hook_that_was_there_sees_every_domain(x, register):
     network, seen = _cnn(), []
-    network[1].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    convert_batchnorm(network, domains=["clean", "adversarial"])(x)
-    assert len(seen) == 1
+    handle = getattr(network[1], register)(lambda module, *tensors: seen.append(module))
+    convert_batchnorm(network)
+    network(x)
+    with domain(network, "adversarial"):
+        network(x)
+    assert seen == [network[1].norms["main"], network[1].norms["adversarial"]]
+    handle.remove()
+    with domain(network, "adversarial"):
+        network(x)
+    assert len(seen) == 2
+
+
+def test_a_hook_that_changes_the_output_does_so_in_every_domain(x):
+    plain, network = _cnn(), _cnn()
+    for model in (plain, network):
+        model[1].register_forward_hook(lambda module, inputs, kwargs, output: 2 * output, with_kwargs=True)
+    convert_batchnorm(network)
+    expected = plain(x)
+    assert torch.equal(network(x), expected)
+    with domain(network, "adversarial"):
+        assert torch.equal(network(x), expected)
+
+
+def test_a_backward_hook_that_was_there_sees_every_domain(x):
+    network, seen = _cnn(), []
+    network[1].register_full_backward_hook(lambda module, inputs, outputs: seen.append(module))
+    convert_batchnorm(network)
+    with domain(network, "adversarial"):
+        loss = network(x).sum()
+    loss.backward()
+    assert seen == [network[1].norms["adversarial"]]
+
+
+class Recorder:
+    def __init__(self):
+        self.outputs = []
+
+    def __call__(self, module, inputs, output):
+        self.outputs.append(output)
+
+
+def test_a_hook_that_keeps_something_is_not_copied(x):
+    network, recorder = _cnn(), Recorder()
+    network[1].register_forward_hook(recorder)
+    convert_batchnorm(network)
+    with domain(network, "adversarial"):
+        network(x)
+    assert len(recorder.outputs) == 1
+
+
+def test_a_hook_that_comes_later_sees_its_own_domain(x):
+    network, seen = convert_batchnorm(_cnn()), []
+    network[1].norms["adversarial"].register_forward_hook(lambda module, inputs, output: seen.append(module))
+    network(x)
+    assert seen == []
+    with domain(network, "adversarial"):
+        network(x)
+    assert seen == [network[1].norms["adversarial"]]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_is_an_error(x, reentrant):
+    network = convert_batchnorm(_cnn())
+    x = x.requires_grad_()
+    with domain(network, "adversarial"):
+        logits = checkpoint(network, x, use_reentrant=reentrant)
+    with pytest.raises(RuntimeError, match=r"A domain BatchNorm was called in a backward pass.*Gradient checkpointing"):
+        logits.sum().backward()
+
+
+def test_a_forward_between_two_backwards_is_no_checkpointing(x):
+    network = convert_batchnorm(_cnn())
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
+    (gradient.square().sum() + network(x).sum()).backward()
+    network(x)
+    assert x.grad is not None
+
+
+def test_a_checkpoint_that_failed_leaves_the_network_usable(x):
+    network = convert_batchnorm(_cnn()).eval()
+    x = x.requires_grad_()
+    expected = network(x)
+    with pytest.raises(RuntimeError, match="backward pass"):
+        checkpoint(network, x, use_reentrant=False).sum().backward()
+    assert torch.equal(network(x), expected)
 
 
 def test_three_domains_and_their_names():
@@ -144,9 +251,11 @@ def test_three_domains_and_their_names():
 
 def test_synchronised_batchnorms_are_found():
     network = nn.SyncBatchNorm.convert_sync_batchnorm(convert_batchnorm(_cnn()))
-    assert {type(norm) for name in ("main", "adversarial") for norm in _domains(network, name)} == {nn.SyncBatchNorm}
+    assert {type(norm) for name in ("main", "adversarial") for norm in domain_norms(network, name)} == {
+        nn.SyncBatchNorm
+    }
     network = convert_batchnorm(nn.SyncBatchNorm.convert_sync_batchnorm(_cnn()))
-    assert len(_domains(network, "adversarial")) == 3
+    assert len(domain_norms(network, "adversarial")) == 3
 
 
 def test_a_model_that_contains_the_network(x):
@@ -155,10 +264,24 @@ def test_a_model_that_contains_the_network(x):
         assert model["network"][1].domain_switch.active == "adversarial"
 
 
-@pytest.mark.parametrize("domains", [[], ["main", "main"]])
-def test_bad_names(domains):
+@pytest.mark.parametrize("domains", [[], ["main", "main"], "main"])
+def test_names_that_are_no_list_of_different_names(domains):
     with pytest.raises(ValueError, match="domains must be different names, at least one"):
         convert_batchnorm(_cnn(), domains)
+
+
+@pytest.mark.parametrize("name", ["", "0", "a.b", "a b", "keys", "training"])
+def test_names_that_no_module_can_have(name):
+    network = _cnn()
+    before = list(network.modules())
+    with pytest.raises(ValueError, match=f"domains must be Python identifiers .*, got '{name}'"):
+        convert_batchnorm(network, ["main", name])
+    assert list(network.modules()) == before
+
+
+def test_a_model_that_is_a_batchnorm():
+    with pytest.raises(ValueError, match=r"model must contain its BatchNorms .*, got a BatchNorm2d"):
+        convert_batchnorm(nn.BatchNorm2d(3))
 
 
 def test_a_network_without_batchnorm():
