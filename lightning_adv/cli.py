@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from lightning_adv._version import __version__
 from lightning_adv.run.configs import config_names
@@ -18,12 +20,15 @@ commands:
   validate   measure clean and robust accuracy on the validation images
   test       measure clean and robust accuracy on the test images
   predict    write the class probabilities of the test images
+  export     write the network of a checkpoint as safetensors, and what it is as JSON
 
   lightning-adv COMMAND --help           the options of a command
   lightning-adv fit --config NAME --print_config
                                          the whole configuration, with every default
   lightning-adv fit --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
                                          go on with a run that stopped
+  lightning-adv export --checkpoint RUN/checkpoints/best.ckpt
+                                         the trained network, for use without this package
   lightning-adv --version
 
 A later --config or --KEY overrides an earlier one. Distances in pixels may be written 8/255.
@@ -47,6 +52,28 @@ def main(args: Sequence[str] | None = None) -> None:
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:
-        from lightning_adv.run.command import run
+        with _messages():
+            if arguments[0] == "export":
+                from lightning_adv.run.export import run_export
 
-        run(arguments)
+                run_export(arguments[1:])
+            else:
+                from lightning_adv.run.command import run
+
+                run(arguments)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show on the standard error what the package logs, such as which weights were loaded."""
+    logger, handler = logging.getLogger("lightning_adv"), logging.StreamHandler()
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagates

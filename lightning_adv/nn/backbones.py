@@ -6,21 +6,26 @@ timm, torchvision and the networks of this package that are registered with timm
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from lightning_adv.nn.checkpoints import load_weights
+from lightning_adv.nn.activations import replace_activations
+from lightning_adv.nn.checkpoints import load_weights, say
+from lightning_adv.nn.libraries import (
+    Channels,
+    build_timm,
+    build_torchvision,
+    classifier_names,
+    default_image_shape,
+    find_network,
+    use_cifar_stem,
+)
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 from lightning_adv.recipe import Recipe
 
 Stem = Literal["default", "cifar"]
-Channels = Sequence[float]
 
 # arguments of the two libraries that Backbone sets by fields of its own
 RESERVED_OPTIONS = (
@@ -51,10 +56,17 @@ class Backbone(Recipe):
         stem: ``cifar`` makes a ResNet's first convolution 3×3 with stride 1 and drops its max-pool.
         in_channels: Channels C of the images.
         pretrained: Download the weights that the library has for this name.
-        checkpoint: A weights file to load, with keys for all of the network.
+        checkpoint: A weights file to load: a state dict, a checkpoint of Lightning or of another project, or what
+            ``lightning-adv export`` wrote. It must have keys for all of the network; a classifier of another number of
+            classes stays new. What was loaded is logged.
         mean: Mean of each channel, pixels in [0, 1]. ``None``: the one that the network was pretrained with.
         std: Standard deviation of each channel, likewise.
         options: Further keyword arguments of the network's constructor, such as ``drop_path_rate``.
+        checkpoint_domain: The BatchNorm domain to take from a checkpoint that has domains. None takes the one that
+            its regime predicts with, else ``main``.
+        activation: What to put in the place of every ReLU, by its name in
+            :data:`lightning_adv.nn.activations.ACTIVATIONS`; None leaves the network as it is.
+        activation_options: Keyword arguments of the activation, such as ``alpha``.
     """
 
     name: str
@@ -65,6 +77,9 @@ class Backbone(Recipe):
     mean: Channels | None = None
     std: Channels | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    checkpoint_domain: str | None = None
+    activation: str | None = None
+    activation_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # YAML has lists: as tuples, a recipe equals the one that its configuration gives back
@@ -85,7 +100,25 @@ class Backbone(Recipe):
             mean=self.mean,
             std=self.std,
             options=self.options,
+            checkpoint_domain=self.checkpoint_domain,
+            activation=self.activation,
+            activation_options=self.activation_options,
         )
+
+    def without_weights(self) -> Backbone:
+        """Return the recipe of the same network with weights of its own, as they are drawn."""
+        return replace(self, pretrained=False, checkpoint=None, checkpoint_domain=None)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what the network is, as plain data, without where its weights and its normalisation come from.
+
+        Raises:
+            ValueError: The name is unknown.
+        """
+        library, name = find_network(self.name)
+        fields = self.to_config()["init_args"]
+        kept = ("stem", "in_channels", "options", "activation", "activation_options")
+        return {"library": library, "name": name, **{field: fields[field] for field in kept}}
 
 
 def create_backbone(
@@ -99,6 +132,9 @@ def create_backbone(
     mean: Channels | None = None,
     std: Channels | None = None,
     options: dict[str, Any] | None = None,
+    checkpoint_domain: str | None = None,
+    activation: str | None = None,
+    activation_options: dict[str, Any] | None = None,
 ) -> NormalizedNetwork:
     """Build a classifier by name, with the normalisation as its first layer.
 
@@ -112,50 +148,71 @@ def create_backbone(
 
     Raises:
         ValueError: An argument is outside what is allowed, the name is unknown or no classifier, the stem is not one
-            that this network has, or the checkpoint does not fit.
+            that this network has, the activation is unknown, or the checkpoint does not fit.
     """
     settings = {} if options is None else dict(options)
-    _check(num_classes, stem, in_channels, pretrained, checkpoint, settings)
+    recipe = {"activation": activation, "activation_options": activation_options}
+    _check(num_classes, stem, in_channels, settings)
+    _check_weights(pretrained, checkpoint, checkpoint_domain, activation, activation_options)
     _check_channels(in_channels, mean=mean, std=std)
-    library, name = _find(name)
-    if library == "timm":
-        network, own_mean, own_std = _build_timm(name, num_classes, in_channels, pretrained, settings)
-    else:
-        network, own_mean, own_std = _build_torchvision(name, num_classes, in_channels, pretrained, settings)
+    library, name = find_network(name)
+    build = build_timm if library == "timm" else build_torchvision
+    network, own_mean, own_std = build(name, num_classes, in_channels, pretrained, settings)
     if stem == "cifar":
-        _use_cifar_stem(network, name)
+        use_cifar_stem(network, name)
+        if pretrained:
+            say("backbone.stem 'cifar': the first convolution is new, and not pretrained.", warn=True)
+    keys, head = network.state_dict().keys(), classifier_names(network)
+    if activation is not None:
+        shape = default_image_shape(network, stem, in_channels, settings)
+        network = replace_activations(network, activation, options=activation_options, image_shape=shape)
     normalize = Normalize(_per_channel(mean, own_mean, in_channels), _per_channel(std, own_std, in_channels))
     built = NormalizedNetwork(normalize, network)
     if checkpoint is not None:
-        load_weights(built, checkpoint, argument="backbone.checkpoint")
+        report = load_weights(
+            built,
+            checkpoint,
+            argument="backbone.checkpoint",
+            domain=checkpoint_domain,
+            head=head,
+            optional=sorted(network.state_dict().keys() - keys),
+            recipe=recipe,
+        )
         _check_carried_normalization(built, mean, std)
+        say(f"backbone.checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
     return built
 
 
-def _check(
-    num_classes: int,
-    stem: str,
-    in_channels: int,
-    pretrained: bool,
-    checkpoint: str | None,
-    options: dict[str, Any],
-) -> None:
+def _check(num_classes: int, stem: str, in_channels: int, options: dict[str, Any]) -> None:
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
     if stem not in ("default", "cifar"):
         raise ValueError(f"backbone.stem must be 'default' or 'cifar', got {stem!r}.")
     if in_channels < 1:
         raise ValueError(f"backbone.in_channels must be at least 1, got {in_channels}.")
-    if pretrained and checkpoint is not None:
-        raise ValueError(
-            "backbone.pretrained and backbone.checkpoint are both given, and the checkpoint would replace "
-            "every pretrained weight: leave one out."
-        )
     reserved = [option for option in options if option in RESERVED_OPTIONS]
     if reserved:
         raise ValueError(
             f"backbone.options cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself."
         )
+
+
+def _check_weights(
+    pretrained: bool,
+    checkpoint: str | None,
+    domain: str | None,
+    activation: str | None,
+    activation_options: dict[str, Any] | None,
+) -> None:
+    if pretrained and checkpoint is not None:
+        raise ValueError(
+            "backbone.pretrained and backbone.checkpoint are both given, and the checkpoint would replace "
+            "every pretrained weight: leave one out."
+        )
+    if domain is not None and checkpoint is None:
+        raise ValueError(f"backbone.checkpoint_domain is {domain!r}, but there is no backbone.checkpoint.")
+    if activation_options and activation is None:
+        raise ValueError(f"backbone.activation_options are {activation_options}, but there is no backbone.activation.")
 
 
 def _check_channels(in_channels: int, **given: Channels | None) -> None:
@@ -165,141 +222,6 @@ def _check_channels(in_channels: int, **given: Channels | None) -> None:
                 f"backbone.{name} needs one value for each of the {in_channels} channels (backbone.in_channels), "
                 f"got {tuple(values)}."
             )
-
-
-def _find(name: str) -> tuple[Literal["timm", "torchvision"], str]:
-    """Return the library that ``name`` means, and the name without its prefix."""
-    import timm
-    import torchvision
-
-    _register_zoo()
-    prefix, _, rest = name.partition("/")
-    wanted = prefix if prefix in ("timm", "torchvision") else None
-    plain = name if wanted is None else rest
-    # without detectors, segmenters, and quantized and video networks, which lie in submodules
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    if wanted != "torchvision" and timm.is_model(plain):
-        return "timm", plain
-    if wanted != "timm" and plain.partition(".")[0] in classifiers:
-        return "torchvision", plain
-    known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
-    known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
-    raise ValueError(_unknown(name, plain if wanted == "timm" else name, known))
-
-
-def _unknown(name: str, looked_up: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(looked_up, known, n=3)
-    return f"backbone.name {name!r} is no classifier of timm or torchvision" + (
-        f"; the nearest names are {', '.join(nearest)}." if nearest else "."
-    )
-
-
-def _register_zoo() -> None:
-    """Import the networks of this package, which register themselves with timm."""
-    for module in ("preact_resnet", "small_cnn", "wide_resnet"):
-        importlib.import_module(f"lightning_adv.nn.{module}")
-
-
-def _build_timm(
-    name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
-) -> tuple[nn.Module, Channels, Channels]:
-    import timm
-
-    try:
-        network = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
-        )
-    except TypeError as error:
-        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
-    except RuntimeError as error:  # an unknown tag, or no weights for this name
-        raise ValueError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
-    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
-
-
-def _build_torchvision(
-    name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
-) -> tuple[nn.Module, Channels, Channels]:
-    from torchvision import models
-
-    if pretrained and in_channels != 3:
-        raise ValueError(f"backbone.in_channels must be 3 for torchvision's pretrained {name}, got {in_channels}.")
-    architecture, _, tag = name.partition(".")
-    # without VGG-16's weights for features alone, whose classifier is NaN
-    known = {entry.name: entry for entry in models.get_model_weights(architecture) if entry.meta["categories"]}
-    if tag and tag not in known:
-        raise ValueError(_unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known]))
-    weights = known[tag] if tag else models.get_model_weights(architecture).DEFAULT
-    preset = weights.transforms()
-    mean, std = preset.mean, preset.std
-
-    arguments: dict[str, Any] = {"weights": weights} if pretrained else {"num_classes": num_classes}
-    has_auxiliary_logits = architecture in ("googlenet", "inception_v3")
-    if has_auxiliary_logits:
-        # Pretrained, they turn ImageNet's normalisation into this one by themselves (transform_input).
-        mean = std = (0.5, 0.5, 0.5)
-        arguments["transform_input"] = False
-        if not pretrained:
-            arguments |= {"aux_logits": False, "init_weights": True}
-    if architecture.startswith("vit_"):  # with weights, torchvision takes their size; without, it would be another
-        options = {"image_size": weights.meta["min_size"][0], **options}
-    try:
-        network: nn.Module = models.get_model(architecture, **arguments, **options)
-    except TypeError as error:
-        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
-    if has_auxiliary_logits:
-        # Auxiliary logits make the output a tuple in train mode; pretrained networks have them.
-        for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
-            if hasattr(network, attribute):
-                setattr(network, attribute, value)
-    if pretrained:
-        _replace_classifier(network, num_classes)
-    if in_channels != 3:
-        _replace_first_convolution(network, in_channels)
-    return network, mean, std
-
-
-def _replace_classifier(network: nn.Module, num_classes: int) -> None:
-    """Start a new last layer, unless it has ``num_classes`` outputs already."""
-    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    name, head = layers[-1]
-    bias = head.bias is not None
-    if isinstance(head, nn.Linear) and head.out_features != num_classes:
-        network.set_submodule(name, nn.Linear(head.in_features, num_classes, bias=bias))
-    elif isinstance(head, nn.Conv2d) and head.out_channels != num_classes:  # SqueezeNet, 1×1
-        network.set_submodule(name, nn.Conv2d(head.in_channels, num_classes, kernel_size=1, bias=bias))
-
-
-def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
-    """Give an untrained network a first convolution of ``in_channels``, at the scale it was initialised with."""
-    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    new = _convolution_like(old, in_channels=in_channels)
-    nn.init.normal_(new.weight, std=old.weight.std().item())
-    network.set_submodule(name, new)
-
-
-def _use_cifar_stem(network: nn.Module, name: str) -> None:
-    """Make the first convolution 3×3 with stride 1 and drop the max-pool (He et al. 2016, section 4.2)."""
-    old = getattr(network, "conv1", None)
-    if not isinstance(old, nn.Conv2d) or not hasattr(network, "maxpool"):
-        raise ValueError(
-            f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
-            f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...), got {name!r}."
-        )
-    new = _convolution_like(old, kernel_size=3, stride=1, padding=1)
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as both libraries do
-    network.conv1, network.maxpool = new, nn.Identity()
-
-
-def _convolution_like(old: nn.Conv2d, **changes: Any) -> nn.Conv2d:
-    arguments = {
-        "in_channels": old.in_channels,
-        "out_channels": old.out_channels,
-        "kernel_size": old.kernel_size,
-        "stride": old.stride,
-        "padding": old.padding,
-        "bias": old.bias is not None,
-    }
-    return nn.Conv2d(**{**arguments, **changes})
 
 
 def _per_channel(given: Channels | None, own: Channels, in_channels: int) -> Channels:

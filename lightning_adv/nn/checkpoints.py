@@ -1,55 +1,147 @@
-"""Foreign checkpoints in: one strict loader for weights files of other projects."""
+"""Foreign checkpoints in: one strict loader for weights files, of this package and of other projects."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from lightning_adv.nn.batchnorm import plain_state_dict, state_domains
+from lightning_adv.nn.export import read_description
 from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.nn.state_dicts import WRAPPERS, Candidate, candidates, few, find_state_dict, fit
 
-# where training scripts put the weights among optimizer states and epochs
-WRAPPERS = ("state_dict", "model", "net")
-# what DataParallel, torch.compile, LightningModules and NormalizedNetwork put before each key
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "network.")
+_LOGGER = logging.getLogger("lightning_adv")
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str], *, argument: str = "checkpoint") -> None:
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_weights` did. As text it is for the user.
+
+    Args:
+        path: The file.
+        source: The key under which the weights lay in it; empty for the file itself.
+        loaded: Keys of the network that were loaded.
+        left: Names of tensors in the file that were not used.
+        missing: Keys of the network that the file does not have, which keep their start.
+        replaced_head: Keys of the classifier, which has another size in the file and is new.
+        head_classes: Number of classes in the network and in the file, if the classifier is new.
+        domain: The BatchNorm domain that was taken, of a file that has domains.
+        domains: The domains in the file.
+        normalization: Mean and standard deviation that came with the file; None if the network keeps its own.
+    """
+
+    path: str
+    source: str
+    loaded: tuple[str, ...]
+    left: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    replaced_head: tuple[str, ...] = ()
+    head_classes: tuple[int, int] | None = None
+    domain: str | None = None
+    domains: tuple[str, ...] = ()
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def __str__(self) -> str:
+        """Say in one line what was loaded, and in further lines what was not."""
+        total = len(self.loaded) + len(self.missing) + len(self.replaced_head)
+        where = f" ({self.source})" if self.source else ""
+        lines = [f"{self.path}{where}: {len(self.loaded)} of {total} tensors loaded"]
+        if self.head_classes is not None:
+            own, theirs = self.head_classes
+            lines.append(f"new: the classifier, {own} classes where the file has {theirs} ({few(self.replaced_head)})")
+        if self.missing:
+            lines.append(f"not in the file, left as it was: {len(self.missing)} ({few(self.missing)})")
+        if self.left:
+            lines.append(f"in the file, not used: {len(self.left)} ({few(self.left)})")
+        if self.domain is not None:
+            lines.append(f"BatchNorm domain: {self.domain}, of {', '.join(self.domains)}")
+        if self.normalization is None:
+            lines.append("normalisation: not in the file, the network keeps its own")
+        else:
+            mean, std = (", ".join(f"{value:.4g}" for value in values) for values in self.normalization)
+            lines.append(f"normalisation of the file: mean {mean}; standard deviation {std}")
+        return "\n  ".join(lines)
+
+
+def load_weights(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    argument: str = "checkpoint",
+    domain: str | None = None,
+    head: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    recipe: Mapping[str, Any] | None = None,
+) -> LoadReport:
     """Load a weights file into ``network``, every key of it, or nothing at all.
 
-    Reads what ``torch.save`` wrote (without running code from the file) and ``.safetensors``. The state dict
-    may lie under ``state_dict``, ``model`` or ``net``, and its keys may all begin with prefixes such as ``module.``. A
-    :class:`NormalizedNetwork` takes the keys of the plain network too; its normalisation then stays as it is.
+    Reads what ``torch.save`` wrote (without running code from the file), ``.safetensors`` and Lightning's checkpoints.
+    The state dict may lie under a key such as ``state_dict`` or ``model``, and its keys may begin with prefixes such as
+    ``module.``. A :class:`NormalizedNetwork` takes the keys of the plain network. Where a normalisation comes with
+    them (buffers beside the keys, or the description that ``lightning-adv export`` wrote), it takes that too.
 
     Args:
         network: The network to load into, changed in place.
         path: The weights file.
         argument: The name of the argument that gave ``path``, for the errors.
+        domain: The BatchNorm domain to take from a file that has domains. None takes the one that its regime predicts
+            with if the file says so, else ``main``.
+        head: Dotted names, in the plain network, of layers that stay new where the file has another number of
+            classes (the first dimension of weight and bias).
+        optional: Keys of the plain network that the file may lack, all of them together.
+        recipe: What the network computes beyond its keys, compared with the file's own recipe if it has one:
+            ``activation`` and ``activation_options`` of :class:`~lightning_adv.nn.backbones.Backbone`.
+
+    Returns:
+        What was loaded, and what was not.
 
     Raises:
-        ValueError: The file is missing, cannot be read, holds no weights or holds those of another network. The
-            network is then unchanged.
+        ValueError: The file is missing, cannot be read, holds no weights or those of another network, or has no such
+            domain. The network is then unchanged.
     """
-    state = _unwrap(read_checkpoint(path, argument=argument), path, argument)
-    targets = [network]
-    if isinstance(network, NormalizedNetwork):
-        targets.append(network.network)
-    attempts = [(target, candidate) for candidate in _without_prefixes(state) for target in targets]
-    for target, candidate in attempts:
-        if not any(_differences(target, candidate)):
-            own = target.state_dict()
-            candidate.update({key: own[key] for key in own.keys() - candidate.keys()})  # see _differences
-            target.load_state_dict(candidate)
-            return
-    closest = max(attempts, key=lambda attempt: len(attempt[0].state_dict().keys() & attempt[1].keys()))
-    report = _report(*_differences(*closest))
-    raise ValueError(f"{argument}: {path} holds the weights of another network: {report}.")
+    file = _open(path, argument)
+    _check_recipe(file, {} if recipe is None else recipe, argument)
+    plain = network.network if isinstance(network, NormalizedNetwork) else network
+    own = plain.state_dict()
+    state, domains, domain = _choose_domain(file, own, domain, argument)
+    fits = [fit(own, candidate, head, optional) for candidate in candidates(state)]
+    found = next((each for each in fits if each.loads), None)
+    if found is None:
+        closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))
+        raise ValueError(f"{argument}: {path} holds the weights of another network: {closest.report(own)}.")
+    left = [*file.left, *found.candidate.left]
+    pair = file.normalization if file.normalization is not None else found.candidate.normalization
+    taken = None
+    if pair is not None and isinstance(network, NormalizedNetwork):
+        taken = _per_channel(pair, len(network.normalize.mean), file.path, argument)
+    elif pair is not None:
+        left.append("the normalisation")
+    found.load(plain, own)
+    if taken is not None and isinstance(network, NormalizedNetwork):
+        network.normalize.mean.copy_(taken[0])
+        network.normalize.std.copy_(taken[1])
+    return LoadReport(
+        path=str(path),
+        source=file.source,
+        loaded=tuple(key for key in own if key in found.candidate.state and key not in found.new_head),
+        left=tuple(left),
+        missing=tuple(key for key in own if key not in found.candidate.state),
+        replaced_head=tuple(found.new_head),
+        head_classes=found.head_classes(own),
+        domain=domain,
+        domains=domains,
+        normalization=None
+        if taken is None
+        else (tuple(taken[0].flatten().tolist()), tuple(taken[1].flatten().tolist())),
+    )
 
 
 def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, argument: str) -> None:
@@ -63,9 +155,10 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, argument: str
     Raises:
         ValueError: Keys are missing, unexpected or of another shape.
     """
-    differences = _differences(network, state)
-    if any(differences):
-        raise ValueError(f"{argument}: the checkpoint is of another network: {_report(*differences)}.")
+    own = network.state_dict()
+    compared = fit(own, Candidate(OrderedDict(state)), (), ())
+    if not compared.loads:
+        raise ValueError(f"{argument}: the checkpoint is of another network: {compared.report(own)}.")
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
@@ -91,6 +184,54 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
         raise ValueError(f"{argument}: {path} cannot be read as weights: {_reason(error)}") from error
 
 
+def say(text: str, *, warn: bool = False) -> None:
+    """Log a sentence for the user, in the first process of a run only."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    rank = next((int(rank) for rank in ranks if rank is not None and rank.isdigit()), 0)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank = torch.distributed.get_rank()
+    if rank == 0:
+        _LOGGER.log(logging.WARNING if warn else logging.INFO, text)
+
+
+# The file -----------------------------------------------------------------------------------------------------------
+
+
+class _File(NamedTuple):
+    """A weights file: its state dict, and what it says of itself if this package wrote it."""
+
+    path: str
+    state: OrderedDict[str, Tensor]
+    source: str
+    recipe: Mapping[str, Any] | None = None
+    domain: str | None = None
+    left: tuple[str, ...] = ()
+    normalization: tuple[Tensor, Tensor] | None = None
+
+
+def _open(path: str | os.PathLike[str], argument: str) -> _File:
+    content = read_checkpoint(path, argument=argument)
+    found = find_state_dict(content)
+    if found is None:
+        held = f"the keys {list(content)[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(f"{argument}: {path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).")
+    state, source = found
+    description = read_description(path, argument=argument)
+    if description is not None:
+        mean, std = (torch.tensor(description["normalization"][name]) for name in ("mean", "std"))
+        return _File(str(path), state, source, description["architecture"], normalization=(mean, std))
+    hyper_parameters = content.get("hyper_parameters")
+    recipe = hyper_parameters.get("backbone") if isinstance(hyper_parameters, Mapping) else None
+    if not isinstance(recipe, Mapping) or "regime" not in content:
+        return _File(str(path), state, source)
+    # a regime of this package: beside the network lie metrics and what else the LightningModule keeps
+    left = tuple(key for key in state if not key.startswith("network."))
+    for key in left:
+        del state[key]
+    recipe = recipe.get("init_args", recipe)
+    return _File(str(path), state, source, recipe, hyper_parameters.get("inference_domain"), left)
+
+
 def _reason(error: Exception) -> str:
     """Return the sentence that matters: torch wraps it in advice to switch the safety off."""
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
@@ -98,56 +239,55 @@ def _reason(error: Exception) -> str:
     return f"{sentence if sentence else type(error).__name__}."
 
 
-def _unwrap(content: Any, path: str | os.PathLike[str], argument: str) -> OrderedDict[str, Tensor]:
-    """Return the state dict inside ``content``, with the module versions that torch keeps in it."""
-    if isinstance(content, Mapping):
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            state = OrderedDict(content)
-            if hasattr(content, "_metadata"):
-                state._metadata = content._metadata  # type: ignore[attr-defined]
-            return state
-        for wrapper in WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
-                return _unwrap(content[wrapper], path, argument)
-    held = f"the keys {list(content)[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-    raise ValueError(f"{argument}: {path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).")
+def _check_recipe(file: _File, recipe: Mapping[str, Any], argument: str) -> None:
+    """The keys of two activations are mostly the same, so that the wrong one would load without a word."""
+    if file.recipe is None:
+        return
+
+    def told(of: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        name, options = of.get("activation"), of.get("activation_options")
+        if name == "smooth_backward_relu":  # differs from ReLU in its gradient alone
+            name, options = None, None
+        return "the network's own" if name is None else name, {} if options is None else dict(options)
+
+    theirs, ours = told(file.recipe), told(recipe)
+    if theirs != ours:
+        trained, wanted = (name + (f" with {options}" if options else "") for name, options in (theirs, ours))
+        raise ValueError(
+            f"{argument}: {file.path} was trained with the activation {trained}, and backbone.activation is {wanted}: "
+            "the weights would fit, but compute something else."
+        )
 
 
-def _without_prefixes(state: OrderedDict[str, Tensor]) -> Iterator[OrderedDict[str, Tensor]]:
-    """Yield the state dict, then without the prefix that all keys share, then without the next one."""
-    yield state
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            stripped = state.copy()
-            if hasattr(state, "_metadata"):
-                stripped._metadata = state._metadata.copy()  # type: ignore[attr-defined]
-            consume_prefix_in_state_dict_if_present(stripped, prefix)
-            yield from _without_prefixes(stripped)
-            return
+def _choose_domain(
+    file: _File, own: Mapping[str, Tensor], wanted: str | None, argument: str
+) -> tuple[OrderedDict[str, Tensor], tuple[str, ...], str | None]:
+    """Return the state dict of one domain, all domains of the file, and the one chosen (None: there are none)."""
+    domains = state_domains(file.state)
+    if wanted is not None and not domains:
+        raise ValueError(f"{argument}: the BatchNorm domain {wanted!r} was asked for, but {file.path} has no domains.")
+    if not domains or (state_domains(own) and wanted is None):
+        return file.state, (), None
+    chosen = wanted if wanted is not None else file.domain if file.domain is not None else "main"
+    if chosen not in domains:
+        raise ValueError(
+            f"{argument}: {file.path} has no BatchNorm domain {chosen!r}; it has {', '.join(domains)}; name one of "
+            "them (backbone.checkpoint_domain)."
+        )
+    return cast(OrderedDict[str, Tensor], plain_state_dict(file.state, chosen)), domains, chosen
 
 
-def _differences(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Return the keys that are missing, unexpected and of another shape, each with its shapes."""
-    own = network.state_dict()
-    missing = [
-        f"{key} {tuple(value.shape)}"
-        for key, value in own.items()
-        # torch before 0.4.1 did not save this one, and it does not change what a trained network computes
-        if key not in state and not key.endswith("num_batches_tracked")
-    ]
-    unexpected = [f"{key} {tuple(value.shape)}" for key, value in state.items() if key not in own]
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} in the file, {tuple(value.shape)} in the network"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    return missing, unexpected, reshaped
-
-
-def _report(missing: list[str], unexpected: list[str], reshaped: list[str]) -> str:
-    """Say how many keys differ, and name the first few."""
-    counted = []
-    for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
-        shown = "; ".join(keys[:3]) + ("; ..." if len(keys) > 3 else "")
-        counted.append(f"{len(keys)} {what}" + (f" ({shown})" if keys else ""))
-    return "keys " + ", ".join(counted)
+def _per_channel(pair: tuple[Tensor, Tensor], channels: int, path: str, argument: str) -> tuple[Tensor, Tensor]:
+    """Return the normalisation that a file carries in the shape (C, 1, 1)."""
+    for values in pair:
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f"{argument}: {path} carries a normalisation of {len(values)} channels, the network takes {channels}."
+            )
+    mean, std = (values.expand(channels).reshape(-1, 1, 1) for values in pair)
+    if not (std > 0).all() or not (mean.abs() <= 1).all():
+        raise ValueError(
+            f"{argument}: {path} carries the mean {mean.flatten().tolist()} and the standard deviation "
+            f"{std.flatten().tolist()}, which are not those of pixels in [0, 1]."
+        )
+    return mean, std

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -7,10 +8,14 @@ import jsonargparse
 import pytest
 import timm
 import torch
+from torch import nn
 from torchvision import models
 from torchvision.transforms import functional as transforms
 
+from lightning_adv.nn.activations import SmoothReLU
 from lightning_adv.nn.backbones import Backbone, create_backbone
+from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.libraries import classifier_names, default_image_shape
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -248,6 +253,14 @@ def test_options_reach_the_constructor():
         ("small_cnn", 10, {"options": {"widht": 8}}, "backbone.options .* do not fit small_cnn: .*'widht'"),
         ("torchvision/resnet18", 10, {"options": {"depth": 8}}, "backbone.options .* do not fit resnet18: .*'depth'"),
         ("resnet18", 10, {"pretrained": True, "checkpoint": "w.pth"}, "pretrained and backbone.checkpoint are both"),
+        (
+            "small_cnn",
+            10,
+            {"checkpoint_domain": "main"},
+            "checkpoint_domain is 'main', but there is no backbone.checkp",
+        ),
+        ("small_cnn", 10, {"activation_options": {"alpha": 1.0}}, "activation_options are .*no backbone.activation"),
+        ("small_cnn", 10, {"activation": "sliu"}, "activation must be one of .*got 'sliu'; did you mean 'silu'"),
         ("torchvision/resnet18", 10, {"pretrained": True, "in_channels": 1}, "backbone.in_channels must be 3 .* got 1"),
     ],
 )
@@ -364,9 +377,164 @@ def test_errors_of_the_checkpoint_name_the_argument(tmp_path):
         create_backbone("small_cnn", 4, checkpoint=str(tmp_path / "absent.pth"))
 
 
+def test_checkpoint_of_other_classes_keeps_a_new_classifier_and_says_so(tmp_path, caplog):
+    trained = create_backbone("resnet18", 7, stem="cifar").network
+    torch.save({"model": trained.state_dict()}, tmp_path / "trained.pth")
+    with caplog.at_level(logging.INFO, "lightning_adv"):
+        loaded = create_backbone("resnet18", 5, stem="cifar", checkpoint=str(tmp_path / "trained.pth")).network
+    state = loaded.state_dict()
+    same = {key for key, value in trained.state_dict().items() if torch.equal(value, state.get(key))}
+    assert trained.state_dict().keys() - same == {"fc.weight", "fc.bias"}
+    assert loaded.fc.out_features == 5
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.message.startswith("backbone.checkpoint: ")
+    assert "5 classes where the file has 7" in record.message
+
+
+def test_carried_normalization_of_another_project_is_compared_too(tmp_path):
+    path = tmp_path / "trained.pth"
+    state = create_backbone("small_cnn", 4).network.state_dict()
+    torch.save({**state, "mu": torch.full((1, 3, 1, 1), 0.2), "sigma": torch.full((1, 3, 1, 1), 0.4)}, path)
+    loaded = create_backbone("small_cnn", 4, checkpoint=str(path), std=(0.4,) * 3)
+    assert loaded.normalize.mean.flatten().tolist() == pytest.approx([0.2] * 3)
+    with pytest.raises(ValueError, match=r"backbone.std is .*0.5.*, but backbone.checkpoint was trained with .*0.4"):
+        create_backbone("small_cnn", 4, checkpoint=str(path), std=(0.5,) * 3)
+
+
+def test_domain_of_a_checkpoint_is_a_field(tmp_path):
+    network = convert_batchnorm(create_backbone("small_cnn", 4, in_channels=1)).state_dict()
+    network = {key: value + 1 if ".adversarial.weight" in key else value for key, value in network.items()}
+    torch.save(network, tmp_path / "trained.pth")
+    recipe = Backbone("small_cnn", in_channels=1, checkpoint=str(tmp_path / "trained.pth"))
+    assert (recipe.build(4).network.layer1[1].weight == 1).all()
+    adversarial = Backbone(**{**recipe.to_config()["init_args"], "checkpoint_domain": "adversarial"})
+    assert (adversarial.build(4).network.layer1[1].weight == 2).all()
+    assert adversarial.without_weights() == Backbone("small_cnn", in_channels=1)
+
+
+def test_pretrained_weights_say_what_is_new(timm_weights, caplog):
+    options = {"pretrained_cfg_overlay": {"file": str(timm_weights[0])}}
+    with caplog.at_level(logging.INFO, "lightning_adv"):
+        create_backbone("resnet18", 1000, pretrained=True, options=options)
+        create_backbone("resnet18", 7, pretrained=True, stem="cifar", options=options)
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert [level for level, _ in told] == ["INFO", "WARNING", "WARNING"]
+    assert "its classifier fc is new: 7 classes, where the weights have 1000" in told[1][1]
+    assert "the first convolution is new" in told[2][1]
+
+
+# Activations ----------------------------------------------------------------------------------------------------------
+
+
+def _kinds(network):
+    return {type(module) for module in network.modules()}
+
+
+def test_activation_replaces_every_relu():
+    network = create_backbone("resnet18", 4, stem="cifar", activation="elu", activation_options={"alpha": 0.5})
+    assert nn.ReLU not in _kinds(network)
+    assert {module.alpha for module in network.modules() if isinstance(module, nn.ELU)} == {0.5}
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_activation_is_replaced_after_timms_pretrained_weights(timm_weights):
+    path, source = timm_weights
+    options = {"pretrained_cfg_overlay": {"file": str(path)}}
+    network = create_backbone("resnet18", 1000, pretrained=True, activation="smooth_relu", options=options).network
+    assert nn.ReLU not in _kinds(network)
+    state = network.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in source.items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision/densenet121"])  # modules; function calls too
+def test_learnable_activation_keeps_its_start_where_the_file_has_relu(tmp_path, caplog, name):
+    trained = create_backbone(name, 5).network.state_dict()
+    torch.save(trained, tmp_path / "trained.pth")
+    with caplog.at_level(logging.INFO, "lightning_adv"):
+        network = create_backbone(name, 7, activation="smooth_relu", checkpoint=str(tmp_path / "trained.pth")).network
+    state = network.state_dict()
+    new = {key for key, value in trained.items() if not torch.equal(value, state[key])}
+    assert {len(trained[key]) for key in new} == {5}  # the classifier
+    alphas = [module for module in network.modules() if isinstance(module, SmoothReLU)]
+    assert len(state) == len(trained) + len(alphas)
+    assert all(
+        torch.equal(alpha.state_dict()[key], value)
+        for alpha in alphas
+        for key, value in SmoothReLU().state_dict().items()
+    )
+    assert f"not in the file, left as it was: {len(alphas)}" in caplog.text
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_learnable_activation_comes_back_from_a_file(tmp_path):
+    trained = create_backbone("resnet18", 4, stem="cifar", activation="smooth_relu")
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    path = str(tmp_path / "trained.pth")
+    loaded = create_backbone("resnet18", 4, stem="cifar", activation="smooth_relu", checkpoint=path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in trained.state_dict().items())
+    with pytest.raises(ValueError, match=r"of another network: keys 0 missing, \d+ unexpected"):
+        create_backbone("resnet18", 4, stem="cifar", checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("resnet18", {"stem": "cifar"}, (3, 32, 32)),
+        ("resnet18", {"in_channels": 1}, (1, 224, 224)),
+        ("small_cnn", {"in_channels": 1}, (1, 8, 8)),
+        ("vit_tiny_patch16_224", {"options": {"img_size": 32}}, (3, 32, 32)),
+        ("vit_b_16", {"options": {"image_size": 64}}, (3, 64, 64)),
+        ("torchvision/resnet18", {}, (3, 224, 224)),
+        ("torchvision/inception_v3", {}, (3, 299, 299)),
+    ],
+)
+def test_default_image_shape_is_one_that_the_network_takes(name, arguments, shape):
+    with torch.device("meta"):
+        network = create_backbone(name, 4, **arguments)
+        arguments = {"stem": "default", "in_channels": 3, "options": {}, **arguments}
+        assert default_image_shape(network.network, **arguments) == shape
+        assert network.eval()(torch.rand(1, *shape)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("resnet18", ("fc",)),
+        ("efficientnet_b0", ("classifier",)),
+        ("convnext_atto", ("head.fc",)),
+        ("deit_tiny_distilled_patch16_224", ("head", "head_dist")),
+        ("wide_resnet28_10", ("fc",)),
+        ("preact_resnet18", ("linear",)),
+        ("torchvision/vgg11_bn", ("classifier.6",)),
+        ("torchvision/squeezenet1_1", ("classifier.1",)),
+        ("torchvision/inception_v3", ("fc",)),
+        ("vit_b_16", ("heads.head",)),
+    ],
+)
+def test_classifier_is_what_has_an_output_for_each_class(name, head):
+    with torch.device("meta"):
+        one, other = (create_backbone(name, classes).network for classes in (5, 7))
+    assert classifier_names(one) == head
+    others = other.state_dict()
+    changed = {key.rpartition(".")[0] for key, value in one.state_dict().items() if value.shape != others[key].shape}
+    assert changed == set(head)
+
+
 # The recipe -----------------------------------------------------------------------------------------------------------
 
-RECIPE = Backbone("small_cnn", in_channels=1, mean=[0.3], std=(0.4,), options={"width": 8})
+RECIPE = Backbone(
+    "small_cnn",
+    in_channels=1,
+    mean=[0.3],
+    std=(0.4,),
+    options={"width": 8},
+    activation="elu",
+    activation_options={"alpha": 0.5},
+)
 
 
 def test_recipe_builds_what_it_says():
@@ -387,7 +555,9 @@ def test_recipe_is_written_in_yaml_by_its_fields(tmp_path):
     parser.add_argument("--config", action="config")
     parser.add_argument("--backbone", type=Backbone)
     file = tmp_path / "run.yaml"
-    file.write_text("backbone: {name: small_cnn, in_channels: 1, mean: [0.3], std: [0.4], options: {width: 8}}\n")
+    activation = "activation: elu, activation_options: {alpha: 0.5}"
+    fields = f"name: small_cnn, in_channels: 1, mean: [0.3], std: [0.4], options: {{width: 8}}, {activation}"
+    file.write_text(f"backbone: {{{fields}}}\n")
     parsed = parser.parse_args(["--config", str(file)])
     assert parser.instantiate_classes(parsed).backbone == RECIPE
     # what --print_config writes gives the same again

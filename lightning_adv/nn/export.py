@@ -1,0 +1,141 @@
+"""Plain checkpoints out: the weights of the original architecture, and a description that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_adv.nn.batchnorm import plain_state_dict, state_domains
+from lightning_adv.nn.normalize import NormalizedNetwork
+
+FORMAT = "lightning-adv network 1"
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """A plain network as data.
+
+    Args:
+        state: The state dict of the original architecture, without normalisation and domains.
+        description: What :data:`DESCRIPTION` holds, but for the weights' checksum.
+    """
+
+    state: dict[str, Tensor]
+    description: dict[str, Any]
+
+
+def export_network(
+    network: NormalizedNetwork,
+    architecture: Mapping[str, Any],
+    num_classes: int,
+    *,
+    domain: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> ExportedNetwork:
+    """Return a network without what its training added: its normalisation becomes numbers, its domains one BatchNorm.
+
+    The state dict loads strictly into what timm or torchvision builds under the name in ``architecture`` (with its
+    CIFAR stem and activation, if any: learnable activations have keys of their own). On images normalised by the
+    numbers it computes the same logits in eval mode, to the last bit.
+
+    Args:
+        network: The network. It stays as it is.
+        architecture: :meth:`lightning_adv.nn.backbones.Backbone.architecture` of the recipe that built it.
+        num_classes: Number of classes K.
+        domain: The BatchNorm domain of a network that has domains; None is ``main``.
+        facts: What else to write into the description.
+
+    Raises:
+        ValueError: The network has no such domain.
+    """
+    state: Mapping[str, Tensor] = network.network.state_dict()
+    if state_domains(state) or domain is not None:
+        domain = "main" if domain is None else domain
+        state = plain_state_dict(state, domain)
+    description = {
+        "format": FORMAT,
+        "architecture": dict(architecture),
+        "num_classes": num_classes,
+        "normalization": {
+            name: getattr(network.normalize, name).flatten().double().tolist() for name in ("mean", "std")
+        },
+        "domain": domain,
+        **({} if facts is None else facts),
+    }
+    # clones: safetensors refuses tensors that share memory
+    return ExportedNetwork(
+        {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}, description
+    )
+
+
+def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = False) -> None:
+    """Write ``model.safetensors`` and ``model.json``, each whole or not at all.
+
+    Raises:
+        ValueError: One of them is there already and ``overwrite`` is False, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    weights, description = folder / WEIGHTS, folder / DESCRIPTION
+    there = [path for path in (weights, description) if path.exists()]
+    if there and not overwrite:
+        raise ValueError(f"{there[0]} is there already: choose another folder (--output), or give --overwrite.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = weights.with_name(WEIGHTS + ".part")
+        save_file(exported.state, unfinished, metadata={"format": "pt"})
+        checked = {**exported.description, "sha256": _sha256(unfinished)}
+        told = description.with_name(DESCRIPTION + ".part")
+        told.write_text(json.dumps(checked, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.replace(weights)
+        told.replace(description)
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+
+
+def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[str, Any] | None:
+    """Return the description beside exported weights (``model.json`` beside ``model.safetensors``).
+
+    Args:
+        weights: The weights file.
+        argument: The name of the argument that gave it, for the errors.
+
+    Returns:
+        The description; None where there is none, or another program's.
+
+    Raises:
+        ValueError: It is the description of other weights, or incomplete.
+    """
+    weights = Path(weights).expanduser()
+    path = weights.with_suffix(".json")
+    if weights.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        return None
+    lacking = [name for name in ("sha256", "architecture", "normalization") if name not in description]
+    if lacking:
+        raise ValueError(f"{argument}: {path} lacks {', '.join(lacking)}: export the network again.")
+    if description["sha256"] != _sha256(weights):
+        raise ValueError(
+            f"{argument}: {path} describes other weights than {weights} (their checksums differ): put the right one "
+            "beside it, or move it away."
+        )
+    return description
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,212 @@
+"""The networks of timm and torchvision: by name, with their own normalisation, and what is changed in them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from lightning_adv.nn.checkpoints import say
+
+Channels: TypeAlias = Sequence[float]
+Library: TypeAlias = Literal["timm", "torchvision"]
+
+
+def find_network(name: str) -> tuple[Library, str]:
+    """Return the library that a network's name means, and the name without the library's prefix.
+
+    Raises:
+        ValueError: Neither library has a classifier of that name.
+    """
+    import timm
+    import torchvision
+
+    _register_zoo()
+    prefix, _, rest = name.partition("/")
+    wanted = prefix if prefix in ("timm", "torchvision") else None
+    plain = name if wanted is None else rest
+    # without detectors, segmenters, and quantized and video networks, which lie in submodules
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if wanted != "torchvision" and timm.is_model(plain):
+        return "timm", plain
+    if wanted != "timm" and plain.partition(".")[0] in classifiers:
+        return "torchvision", plain
+    known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
+    known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
+    raise ValueError(_unknown(name, plain if wanted == "timm" else name, known))
+
+
+def _unknown(name: str, looked_up: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(looked_up, known, n=3)
+    return f"backbone.name {name!r} is no classifier of timm or torchvision" + (
+        f"; the nearest names are {', '.join(nearest)}." if nearest else "."
+    )
+
+
+def _register_zoo() -> None:
+    """Import the networks of this package, which register themselves with timm."""
+    for module in ("preact_resnet", "small_cnn", "wide_resnet"):
+        importlib.import_module(f"lightning_adv.nn.{module}")
+
+
+def build_timm(
+    name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
+) -> tuple[nn.Module, Channels, Channels]:
+    """Return timm's network, and the mean and the standard deviation that it was pretrained with.
+
+    Raises:
+        ValueError: The options do not fit, or there are no such pretrained weights.
+    """
+    import timm
+
+    try:
+        network = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
+        )
+    except TypeError as error:
+        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
+    except RuntimeError as error:  # an unknown tag, or no weights for this name
+        raise ValueError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
+    config = network.pretrained_cfg
+    if pretrained:
+        _say_pretrained(name, config["num_classes"], num_classes, classifier_names(network))
+    return network, config["mean"], config["std"]
+
+
+def build_torchvision(
+    name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
+) -> tuple[nn.Module, Channels, Channels]:
+    """Return torchvision's network, likewise.
+
+    Raises:
+        ValueError: The options or the channels do not fit, or there are no such pretrained weights.
+    """
+    from torchvision import models
+
+    if pretrained and in_channels != 3:
+        raise ValueError(f"backbone.in_channels must be 3 for torchvision's pretrained {name}, got {in_channels}.")
+    architecture, _, tag = name.partition(".")
+    # without VGG-16's weights for features alone, whose classifier is NaN
+    known = {entry.name: entry for entry in models.get_model_weights(architecture) if entry.meta["categories"]}
+    if tag and tag not in known:
+        raise ValueError(_unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known]))
+    weights = known[tag] if tag else models.get_model_weights(architecture).DEFAULT
+    preset = weights.transforms()
+    mean, std = preset.mean, preset.std
+
+    arguments: dict[str, Any] = {"weights": weights} if pretrained else {"num_classes": num_classes}
+    has_auxiliary_logits = architecture in ("googlenet", "inception_v3")
+    if has_auxiliary_logits:
+        # Pretrained, they turn ImageNet's normalisation into this one by themselves (transform_input).
+        mean = std = (0.5, 0.5, 0.5)
+        arguments["transform_input"] = False
+        if not pretrained:
+            arguments |= {"aux_logits": False, "init_weights": True}
+    if architecture.startswith("vit_"):  # with weights, torchvision takes their size; without, it would be another
+        options = {"image_size": weights.meta["min_size"][0], **options}
+    try:
+        network: nn.Module = models.get_model(architecture, **arguments, **options)
+    except TypeError as error:
+        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
+    if has_auxiliary_logits:
+        # Auxiliary logits make the output a tuple in train mode; pretrained networks have them.
+        for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+            if hasattr(network, attribute):
+                setattr(network, attribute, value)
+    if pretrained:
+        replaced = _replace_classifier(network, num_classes)
+        _say_pretrained(f"{architecture}.{weights.name}", replaced, num_classes, classifier_names(network))
+    if in_channels != 3:
+        _replace_first_convolution(network, in_channels)
+    return network, mean, std
+
+
+def _say_pretrained(weights: str, classes: int, num_classes: int, head: Sequence[str]) -> None:
+    told = f"backbone.pretrained: the network starts from the weights {weights}"
+    if classes != num_classes:
+        told += f"; its classifier {', '.join(head)} is new: {num_classes} classes, where the weights have {classes}"
+    say(f"{told}.", warn=classes != num_classes)
+
+
+def classifier_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the dotted names of the layers that have an output for each class.
+
+    timm says which they are (two in distilled transformers). In torchvision's networks it is the last linear layer or
+    convolution.
+    """
+    config = getattr(network, "pretrained_cfg", None)
+    if config is not None and config["classifier"]:
+        names = config["classifier"]
+        return (names,) if isinstance(names, str) else tuple(names)
+    return tuple(name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d)))[-1:]
+
+
+def _replace_classifier(network: nn.Module, num_classes: int) -> int:
+    """Start a new last layer, unless it has ``num_classes`` outputs already. Returns the old number of outputs."""
+    (name,) = classifier_names(network)
+    head = network.get_submodule(name)
+    bias = head.bias is not None
+    if isinstance(head, nn.Conv2d):  # SqueezeNet, 1×1
+        if head.out_channels != num_classes:
+            network.set_submodule(name, nn.Conv2d(head.in_channels, num_classes, kernel_size=1, bias=bias))
+        return head.out_channels
+    if not isinstance(head, nn.Linear):
+        raise TypeError(f"The classifier {name} is a {type(head).__name__}.")
+    if head.out_features != num_classes:
+        network.set_submodule(name, nn.Linear(head.in_features, num_classes, bias=bias))
+    return head.out_features
+
+
+def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Give an untrained network a first convolution of ``in_channels``, at the scale it was initialised with."""
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    new = _convolution_like(old, in_channels=in_channels)
+    nn.init.normal_(new.weight, std=old.weight.std().item())
+    network.set_submodule(name, new)
+
+
+def use_cifar_stem(network: nn.Module, name: str) -> None:
+    """Make the first convolution 3×3 with stride 1 and drop the max-pool (He et al. 2016, section 4.2), in place.
+
+    Raises:
+        ValueError: The network has no such stem.
+    """
+    old = getattr(network, "conv1", None)
+    if not isinstance(old, nn.Conv2d) or not hasattr(network, "maxpool"):
+        raise ValueError(
+            f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
+            f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...), got {name!r}."
+        )
+    new = _convolution_like(old, kernel_size=3, stride=1, padding=1)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as both libraries do
+    network.conv1, network.maxpool = new, nn.Identity()
+
+
+def _convolution_like(old: nn.Conv2d, **changes: Any) -> nn.Conv2d:
+    arguments = {
+        "in_channels": old.in_channels,
+        "out_channels": old.out_channels,
+        "kernel_size": old.kernel_size,
+        "stride": old.stride,
+        "padding": old.padding,
+        "bias": old.bias is not None,
+    }
+    return nn.Conv2d(**{**arguments, **changes})
+
+
+def default_image_shape(
+    network: nn.Module, stem: str, in_channels: int, options: Mapping[str, Any]
+) -> tuple[int, int, int]:
+    """Return a shape (C, H, W) of images that the network takes, the one that it was designed for if it says so."""
+    config = getattr(network, "pretrained_cfg", None)
+    if stem == "cifar":
+        size: Any = 32
+    elif config is not None:
+        size = options.get("img_size", config["input_size"][1:])
+    else:
+        size = getattr(network, "image_size", 299 if type(network).__name__ == "Inception3" else 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    return in_channels, height, width

@@ -1,0 +1,148 @@
+"""``lightning-adv export``: the checkpoint of a run becomes a plain network that needs nothing of this package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from lightning_adv._version import __version__
+from lightning_adv.attacks import Attack
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
+from lightning_adv.nn.export import DESCRIPTION, WEIGHTS, export_network, write_network
+
+_RESULTS = ("dataset", "seed", "test_images", "evaluation_attack")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print the error in one line, as the other commands do."""
+        sys.stderr.write(f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
+        raise SystemExit(2)
+
+
+def run_export(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``export``.
+
+    Raises:
+        SystemExit: With status 1 for a checkpoint that cannot be exported, told in one line; 2 where the arguments do
+            not parse.
+    """
+    given = _parser().parse_args(arguments)
+    folder = given.output if given.output is not None else _default_folder(given.checkpoint)
+    try:
+        export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv: error: {error}\n")
+        raise SystemExit(1) from error
+    print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")
+
+
+def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = None, overwrite: bool = False) -> None:
+    """Write the network of a run's checkpoint as ``model.safetensors`` and ``model.json``.
+
+    With Lightning's weight averaging the checkpoint holds the averaged weights under ``state_dict``, and these are
+    exported: they are the ones that were validated.
+
+    Args:
+        checkpoint: The checkpoint that a regime of this package was saved in.
+        folder: Where to write.
+        domain: The BatchNorm domain; None takes the one that the regime predicts with.
+        overwrite: Whether files that are there may be replaced.
+
+    Raises:
+        ValueError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
+    """
+    content = read_checkpoint(checkpoint, argument="--checkpoint")
+    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(settings, dict) or "regime" not in content or settings.get("num_classes") is None:
+        raise ValueError(f"--checkpoint: {checkpoint} is not the checkpoint of a run of this package.")
+    backbone, num_classes = Backbone.from_config(settings["backbone"]).without_weights(), settings["num_classes"]
+    network = backbone.build(num_classes)
+    recipe = backbone.architecture()
+    report = load_weights(network, checkpoint, argument="--checkpoint", domain=domain, recipe=recipe)
+    say(f"--checkpoint: {report}")
+    predicted = domain is None or domain == settings.get("inference_domain", "main")
+    facts = {
+        "domain": report.domain,
+        "class_names": None,  # no checkpoint knows them
+        **_training(content, settings),
+        "evaluation_attack": settings.get("evaluation_attack"),
+        "results": _results(checkpoint) if predicted else None,
+        "versions": _versions(content),
+    }
+    write_network(export_network(network, recipe, num_classes, facts=facts), folder, overwrite=overwrite)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lightning-adv export",
+        description="Write the network of a checkpoint as model.safetensors, with the keys of the original "
+        "architecture, and model.json, which says what it is and how robust.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="RUN/checkpoints/best.ckpt")
+    parser.add_argument("--output", type=Path, help="the folder to write (default: RUN/export)")
+    parser.add_argument("--domain", help="the BatchNorm domain (default: the one that the regime predicts with)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return parser
+
+
+def _default_folder(checkpoint: Path) -> Path:
+    folder = checkpoint.parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / "export"
+
+
+def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what trained the network, and against what."""
+    class_path = settings.get("_class_path")  # the command line leaves it there, a regime built in Python does not
+    threat_model = None
+    if settings.get("attack") is not None:
+        attack = Attack.from_config(settings["attack"])  # turns 8/255 into a number
+        norm = getattr(attack, "norm", None)
+        threat_model = {
+            "norm": None if norm is None else type(norm).__name__,
+            "eps": getattr(attack, "eps", None),
+            "attack": attack.to_config(),
+        }
+    return {
+        "regime": None if class_path is None else class_path.rpartition(".")[2],
+        "threat_model": threat_model,
+        "objective": settings.get("objective"),
+        "epoch": content["epoch"],
+        "global_step": content["global_step"],
+    }
+
+
+def _results(checkpoint: Path) -> dict[str, Any] | None:
+    """Return what the run folder says of this checkpoint.
+
+    ``fit`` tests the best checkpoint last: ``results.json`` is about that one, and is newer.
+    """
+    path = checkpoint.parent.parent / "results.json"
+    if checkpoint.name != "best.ckpt" or checkpoint.parent.name != "checkpoints" or not path.is_file():
+        return None
+    if path.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:  # a run that was resumed, and stopped again
+        return None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    # the regimes with domains have accuracies of each
+    return {
+        name: value for name, value in results.items() if name in _RESULTS or "_accuracy" in name or "_interval" in name
+    }
+
+
+def _versions(content: Mapping[str, Any]) -> dict[str, str]:
+    versions = {"lightning-adv": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    versions |= {name: version(name) for name in ("torchvision", "timm", "safetensors")}
+    return versions | {"trained with lightning": content["pytorch-lightning_version"]}
