@@ -60,7 +60,7 @@ class Linf(Ball):
 
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """Draw each entry uniformly from [-eps, eps]."""
-        return (2 * _draw(torch.rand, like.shape, like, generator) - 1) * eps
+        return (2 * draw(torch.rand, like.shape, like, generator) - 1) * eps
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Return the sign."""
@@ -83,8 +83,8 @@ class L2(Ball):
 
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """A Gaussian direction, at a distance of eps U^(1/d)."""
-        direction = _draw(torch.randn, like.shape, like, generator)
-        radius = _draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like.flatten(1).shape[1], 1))
+        direction = draw(torch.randn, like.shape, like, generator)
+        radius = draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like.flatten(1).shape[1], 1))
         return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(_column(like))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
@@ -129,9 +129,9 @@ class L1(Ball):
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """Take d of d + 1 exponential variables over their sum, uniform in the simplex; the signs are coins."""
         shape = (len(like), like.flatten(1).shape[1] + 1)
-        exponential = -torch.log1p(-_draw(torch.rand, shape, like, generator))
+        exponential = -torch.log1p(-draw(torch.rand, shape, like, generator))
         share = exponential[:, :-1] / exponential.sum(1, keepdim=True).clamp_min(_TINY)
-        coins = _draw(torch.rand, share.shape, like, generator) < 0.5
+        coins = draw(torch.rand, share.shape, like, generator) < 0.5
         return eps * torch.where(coins, -share, share).view_as(like)
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
@@ -168,8 +168,9 @@ def _column(x: Tensor) -> tuple[int, ...]:
     return (-1,) + (1,) * (x.ndim - 1)
 
 
-def _draw(
+def draw(
     distribution: Callable[..., Tensor], shape: tuple[int, ...], like: Tensor, generator: torch.Generator
 ) -> Tensor:
+    """Draw from ``torch.rand`` or ``torch.randn`` in ``shape``, with the dtype and on the device of ``like``."""
     # Drawn where the generator lives: a CPU generator gives the same noise whatever the device of the images.
     return distribution(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

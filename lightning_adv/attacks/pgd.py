@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Norm, get_ball
+from lightning_adv.attacks.balls import Norm, draw, get_ball
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import resize_and_pad
@@ -29,7 +29,8 @@ class PGD(Attack):
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the ball's norm.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        start: ``"uniform"`` in the ball, or ``"zero"``.
+        start: ``"uniform"`` in the ball, ``"zero"``, or ``"gaussian"``: 0.001 N(0, 1) in each entry (TRADES, Zhang et
+            al. 2019, algorithm 1).
         clean_start_probability: With this probability a whole batch starts at zero instead (Xie et al. 2019, section
             6.3, use 0.2).
         loss: ``"cross_entropy"``, ``"margin"`` or ``"kl"`` (to the clean prediction).
@@ -60,7 +61,7 @@ class PGD(Attack):
         step_size: Distance = "2/255",
         *,
         norm: Norm = "linf",
-        start: Literal["uniform", "zero"] = "uniform",
+        start: Literal["uniform", "zero", "gaussian"] = "uniform",
         clean_start_probability: float = 0.0,
         loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy",
         label: LabelChoice = "true",
@@ -89,7 +90,7 @@ class PGD(Attack):
 
     def _check(self) -> None:
         choices = {
-            "start": ("uniform", "zero"),
+            "start": ("uniform", "zero", "gaussian"),
             "label": ("true", "predicted", *TARGETED),
             "batchnorm": ("eval", "batch"),
         }
@@ -110,7 +111,9 @@ class PGD(Attack):
             if self.label != "true":
                 raise ValueError(f"loss={self.loss!r} compares with the clean prediction: leave label='true'.")
             if self.start == "zero":
-                raise ValueError(f"loss={self.loss!r} has no gradient at the clean image: use start='uniform'.")
+                raise ValueError(
+                    f"loss={self.loss!r} has no gradient at the clean image: use start='uniform' or 'gaussian'."
+                )
 
     def __call__(
         self,
@@ -155,6 +158,9 @@ class PGD(Attack):
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "zero" or self._coin(self.clean_start_probability, generator):
             return clean
+        if self.start == "gaussian":
+            noise = draw(torch.randn, clean.shape, clean, generator)
+            return (clean + self.norm.project(0.001 * noise, self.eps)).clamp(0, 1)
         return (clean + self.norm.sample(clean, self.eps, generator)).clamp(0, 1)
 
     def _diversify(self, images: Tensor, generator: torch.Generator) -> Tensor:

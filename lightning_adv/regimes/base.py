@@ -1,27 +1,26 @@
-"""What every regime shares: the network, its evaluation, its optimizer, its seeds and its checks."""
+"""What every regime shares: the optimizer, the seeds and the checks of training."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics import MeanMetric
 
-from lightning_adv.attacks import PGD, Attack, attacking
-from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.checkpoints import check_fits
-from lightning_adv.recipe import Recipe
-from lightning_adv.regimes.noise import derive_seed, run_seed
-from lightning_adv.regimes.optimizers import callable_from_config, callable_to_config, configure
+from lightning_adv.regimes.checks import check_precision, check_training_loss
+from lightning_adv.regimes.classifier import Classifier
+from lightning_adv.regimes.noise import run_seed
+from lightning_adv.regimes.optimizers import callable_from_config, configure
 
 
-class Regime(LightningModule):
+class Regime(Classifier):
     """A LightningModule that trains an image classifier and measures how robust it is.
 
     A subclass writes :meth:`training_step`: what is minimised on a batch. The rest is here.
@@ -37,18 +36,13 @@ class Regime(LightningModule):
         scheduler_interval: When the schedule steps, ``"epoch"`` or ``"step"``.
         decay_norm_and_bias: False leaves biases and normalisation parameters out of weight decay.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        running_statistics_epochs: In the last this many epochs every BatchNorm normalises by its running statistics in
+            training too, and no longer updates them (Xie & Yuille 2020, section 6.4.3, table 6.2: 10 of 110).
+        compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
 
     Raises:
         ValueError: An argument is out of its range.
     """
-
-    monitor: ClassVar[str] = "val/robust_accuracy"
-    """The metric by which the best checkpoint is chosen; larger is better."""
-
-    adversarial: ClassVar[bool] = True
-    """Whether training attacks the network."""
-
-    network: nn.Module
 
     def __init__(
         self,
@@ -61,100 +55,55 @@ class Regime(LightningModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         decay_norm_and_bias: bool = True,
         label_smoothing: float = 0.0,
+        running_statistics_epochs: int = 0,
+        compile: bool = False,
     ) -> None:
-        super().__init__()
-        self._save_recipes()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        self.backbone = Backbone.from_config(backbone)
-        self.num_classes = num_classes
-        self.evaluation_attack = Attack.from_config(evaluation_attack)
+        if running_statistics_epochs < 0:
+            raise ValueError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
+        super().__init__(backbone, num_classes, evaluation_attack, compile)
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
         self.scheduler_interval = scheduler_interval
         self.decay_norm_and_bias = decay_norm_and_bias
         self.label_smoothing = label_smoothing
-        self.seed: int | None = None
+        self.running_statistics_epochs = running_statistics_epochs
         self.train_loss = MeanMetric(nan_strategy="disable")  # check_loss has looked
-        if num_classes is not None:
-            self._build(num_classes)
 
-    # Construction and checkpoints ---------------------------------------------------------------------------------
+    @property
+    def adversarial(self) -> bool:
+        """Whether training attacks the network."""
+        return True
 
-    def _save_recipes(self) -> None:
-        """Keep the arguments as plain data, so that a checkpoint loads with ``weights_only=True`` and needs no more."""
-        self.save_hyperparameters(logger=False)
-        for name, value in list(self.hparams.items()):
-            if isinstance(value, Recipe):
-                self.hparams[name] = value.to_config()
-            elif callable(value):
-                self.hparams[name] = callable_to_config(value)
-                if self.hparams[name] is None:  # a lambda: a module loaded from the checkpoint takes the default
-                    del self.hparams[name]
+    @property
+    def monitor(self) -> str:
+        """The metric by which the best checkpoint is chosen; larger is better."""
+        return "val/robust_accuracy" if self.adversarial else "val/clean_accuracy"
 
-    def configure_model(self) -> None:
-        """Build the network once the data module has said how many classes there are (a Lightning hook).
-
-        Raises:
-            ValueError: Nobody says how many classes there are, or the data's images do not fit the network.
-        """
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
-        if shape is not None and shape[0] != self.backbone.in_channels:
-            raise ValueError(
-                f"backbone.in_channels is {self.backbone.in_channels}, but the images of {type(data).__name__} have "
-                f"{shape[0]} channels."
-            )
-        if self.num_classes is None:
-            if classes is None:
-                raise ValueError("num_classes must be given: the Trainer has no data module that knows it.")
-            self._build(int(classes))
-        elif classes is not None and classes != self.num_classes:
-            raise ValueError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
-        if shape is not None:
-            self._try_shape(shape, type(data).__name__)
-
-    def _try_shape(self, shape: tuple[int, ...], data: str) -> None:
-        """Run one black image through the network: some take one size only."""
-        try:
-            with attacking(self.network) as network, torch.no_grad():  # leaves flags and statistics as they are
-                network(torch.zeros(1, *shape, device=self.device))
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(
-                f"backbone.name {self.backbone.name!r} does not take the images of {data}, of shape {tuple(shape)}: "
-                f"{error}"
-            ) from error
-
-    def _build(self, num_classes: int) -> None:
-        self.num_classes = self.hparams["num_classes"] = num_classes
-        self.network = self.backbone.build(num_classes)
-        self.meters = nn.ModuleDict({stage: _meters(num_classes) for stage in ("val", "test")})
+    # Checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run goes on with, and take out of the recipe where the first weights came from."""
+        """Add what a resumed run goes on with (a Lightning hook)."""
+        super().on_save_checkpoint(checkpoint)
         # Lightning forgets the running mean of an epoch that it resumes in the middle.
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
-        checkpoint["regime"] = {"seed": self.seed, "train_loss": train_loss}
-        hyper_parameters = dict(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
-        recipe = self.backbone.to_config()["init_args"]
-        hyper_parameters["backbone"] = {**recipe, "pretrained": False, "checkpoint": None}
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = hyper_parameters
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["regime"] = {"class_path": name, "seed": self.seed, "train_loss": train_loss}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this network, before anything is loaded.
+        """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).
 
         Raises:
-            ValueError: It is not, or this is the base class, which Lightning would build without a word.
+            ValueError: It is of another network, or this is the base class, which Lightning would build without a word.
         """
         if type(self) is Regime:
             raise ValueError(
                 "Regime is the base of the regimes: call load_from_checkpoint of the class that was trained, or of "
                 "LightningModule, which finds it."
             )
-        check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
+        super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.training and "regime" in checkpoint:
             self.seed = checkpoint["regime"]["seed"]
             if self.global_rank == 0:  # the state is that of all processes together
@@ -162,11 +111,6 @@ class Regime(LightningModule):
                     setattr(self.train_loss, name, value.to(self.device))
 
     # Training -----------------------------------------------------------------------------------------------------
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
-        logits: Tensor = self.network(x)
-        return logits
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy of logits (N, K) and labels (N,), smoothed if asked."""
@@ -186,14 +130,21 @@ class Regime(LightningModule):
         """
         if self.seed is None:
             self.seed = run_seed()
-        if self.adversarial and str(self.trainer.precision).startswith(("16-true", "bf16-true")):
+        if self.adversarial:
+            check_precision(str(self.trainer.precision))
+        if self.running_statistics_epochs and not self.trainer.max_epochs > 0:  # type: ignore[operator]
             raise ValueError(
-                f"trainer.precision is {self.trainer.precision}, which rounds an image by more than a step of the "
-                "attack; use 32-true, bf16-mixed or 16-mixed."
+                "running_statistics_epochs counts from the end: give trainer.max_epochs, which is "
+                f"{self.trainer.max_epochs}."
             )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what the network itself draws (dropout), so that a resumed run draws the same (a Lightning hook)."""
+        """Seed what the network itself draws (dropout), and hold still what is not trained (a Lightning hook).
+
+        A resumed run draws the same.
+        """
+        for module in self.held_in_eval():
+            module.training = False
         if batch_idx == 0:  # an epoch that is resumed in the middle goes on with its mean loss
             self.train_loss.reset()
         seed = self._seed_of("network", batch_idx, self.current_epoch)
@@ -202,37 +153,11 @@ class Regime(LightningModule):
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
-    def noise(self, stage: str, batch_idx: int) -> torch.Generator:
-        """Return the attack's source of randomness, on this module's device.
-
-        In training it depends on (seed, epoch, batch, rank); elsewhere not on the epoch, so that epochs compare.
-        """
-        epoch = self.current_epoch if stage == "train" else 0
-        generator = torch.Generator(self.device)
-        return generator.manual_seed(self._seed_of(stage, batch_idx, epoch))
-
-    def _seed_of(self, purpose: str, batch_idx: int, epoch: int) -> int:
-        seed = run_seed() if self.seed is None else self.seed
-        return derive_seed(seed, purpose, epoch, batch_idx, self.global_rank)
-
-    def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return the batch as images (N, C, H, W) and labels (N,).
-
-        On an accelerator only the first batch is looked at: reading a value stops the queue.
-
-        Raises:
-            ValueError: The images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
-        """
-        x, y = batch
-        if batch_idx == 0 or x.device.type == "cpu":
-            if x.ndim != 4 or x.shape[1] != self.backbone.in_channels:
-                raise ValueError(
-                    f"x must be images (N, {self.backbone.in_channels}, H, W) as backbone.in_channels says, got shape "
-                    f"{tuple(x.shape)}."
-                )
-            check_images(x, y)
-            check_labels(y, self.hparams["num_classes"])
-        return x, y
+    def held_in_eval(self) -> Iterable[nn.Module]:
+        """Return the modules that stay in eval mode in this epoch, although the network trains."""
+        if self.current_epoch < (self.trainer.max_epochs or 0) - self.running_statistics_epochs:
+            return []
+        return [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
 
     def check_loss(self, loss: Tensor) -> Tensor:
         """Return a finite loss; the epoch's mean is logged as ``train/loss``.
@@ -240,67 +165,10 @@ class Regime(LightningModule):
         Raises:
             FloatingPointError: The loss is NaN or infinite. The weights of the step before are still in place.
         """
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}). Training "
-                "stops before the weights are touched again. Resume from checkpoints/last.ckpt or best.ckpt with a "
-                "lower learning rate, clip gradients (trainer.gradient_clip_val) or use a wider precision."
-            )
+        check_training_loss(loss, self.global_step, self.current_epoch)
         self.train_loss.update(loss.detach())
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss once: to log in every step would cost half a millisecond (a Lightning hook)."""
         self.log("train/loss", self.train_loss)
-
-    # Evaluation ---------------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure clean and robust accuracy and loss on validation images."""
-        self._evaluate(batch, batch_idx, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Stop at a network that computes no numbers, before it is saved (a Lightning hook).
-
-        Raises:
-            FloatingPointError: The loss on clean images is NaN or infinite.
-        """
-        loss = self.meters["val"]["clean_loss"].compute()  # type: ignore[index]
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The validation loss is {loss.item()} after step {self.global_step} (epoch {self.current_epoch}). "
-                "Training stops before the weights are saved. Lower the learning rate, clip gradients "
-                "(trainer.gradient_clip_val) or use a wider precision."
-            )
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure clean and robust accuracy and loss on test images."""
-        self._evaluate(batch, batch_idx, "test")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the class probabilities (N, K)."""
-        x, _ = self.check_batch(batch, batch_idx)
-        probabilities: Tensor = self(x).float().softmax(1)
-        return probabilities
-
-    def _evaluate(self, batch: Any, batch_idx: int, stage: Literal["val", "test"]) -> None:
-        x, y = self.check_batch(batch, batch_idx)
-        x_adv = self.evaluation_attack(self.network, x, y, generator=self.noise(stage, batch_idx))
-        metrics: Any = self.meters[stage]
-        for kind, images in (("clean", x), ("robust", x_adv)):
-            logits = self(images).float()
-            metrics[f"{kind}_accuracy"].update(logits, y)
-            metrics[f"{kind}_loss"].update(F.cross_entropy(logits, y, reduction="none"))
-        metrics["images"].update(len(x))
-        for name, metric in metrics.items():
-            if name != "images" or stage == "test":
-                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
-
-
-def _meters(num_classes: int) -> nn.ModuleDict:
-    metrics: dict[str, Metric] = {"images": SumMetric()}
-    for kind in ("clean", "robust"):
-        # Labels are checked already, with a clearer message.
-        metrics[f"{kind}_accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        metrics[f"{kind}_loss"] = MeanMetric(nan_strategy="disable")  # the default leaves NaN out of the mean
-    return nn.ModuleDict(metrics)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes.base import Regime
+from lightning_adv.regimes.objectives import CrossEntropy, Forward, Objective
+from lightning_adv.regimes.weight_perturbation import WeightPerturbation
 
 
 class MadryTraining(Regime):
     """min over theta of E[max over delta of loss(x + delta, y; theta)] (Madry et al. 2018, equation 2.1).
 
+    What the field built on it are settings: ``objective`` is TRADES or MART, ``weight_perturbation`` is AWP, a single
+    step from a random start (``PGD(steps=1, step_size=1.25 eps)``) is fast adversarial training (Wong et al. 2020).
+
     Args:
         backbone: See :class:`~lightning_adv.regimes.base.Regime`.
         attack: The inner maximisation. The default is that of "Dissecting Local Properties of Adversarial Examples",
             section 3: PGD-10 at 8/255 with steps of 2/255. Its ``batchnorm`` says how BatchNorm works meanwhile.
-        clean_fraction: Clean images that join the adversarial ones in the batch, as a share of them: 0 is Madry et
-            al., 1 the mixture of Goodfellow et al. (Xie & Yuille 2020, section 6.4.1, figure 6.1).
+        objective: The outer minimisation: :class:`CrossEntropy`, :class:`TRADES` or :class:`MART`.
+        weight_perturbation: :class:`WeightPerturbation` (AWP) or None.
         eps_warmup_epochs: Number of epochs over which ``eps`` and ``step_size`` grow to their full length, in equal
             parts: the first of 5 epochs attacks at a fifth of ``eps``, the fifth in full. 0 is no warm-up.
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.base.Regime`.
@@ -29,6 +33,7 @@ class MadryTraining(Regime):
         ValueError: An argument is out of its range.
 
     Example:
+        >>> import torch
         >>> regime = MadryTraining(Backbone("small_cnn", in_channels=1), num_classes=10, attack=PGD(steps=2))
         >>> regime(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])
@@ -39,29 +44,56 @@ class MadryTraining(Regime):
         backbone: Backbone,
         *,
         attack: Attack = PGD(eps="8/255", steps=10, step_size="2/255"),  # noqa: B008 (a recipe)
-        clean_fraction: float = 0.0,
+        objective: Objective = CrossEntropy(),  # noqa: B008 (a recipe)
+        weight_perturbation: WeightPerturbation | None = None,
         eps_warmup_epochs: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, **kwargs)
-        if not 0 <= clean_fraction <= 1:
-            raise ValueError(f"clean_fraction must lie in [0, 1], got {clean_fraction}.")
         if eps_warmup_epochs < 0:
             raise ValueError(f"eps_warmup_epochs must be at least 0, got {eps_warmup_epochs}.")
+        super().__init__(backbone, **kwargs)
         self.attack = Attack.from_config(attack)
-        self.clean_fraction = clean_fraction
+        self.objective = Objective.from_config(objective)
+        if self.label_smoothing and not self.objective.smooths_labels:
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing}, but {type(self.objective).__name__} has no smoothed form: "
+                "leave it at 0."
+            )
+        self.weight_perturbation = (
+            None if weight_perturbation is None else WeightPerturbation.from_config(weight_perturbation)
+        )
         self.eps_warmup_epochs = eps_warmup_epochs
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss on the adversarial batch, with clean images beside it if asked."""
-        x, y = self.check_batch(batch, batch_idx)
-        x_adv = self._attack_now()(self.network, x, y, generator=self.noise("train", batch_idx))
-        clean = round(self.clean_fraction * len(x))
-        images, labels = torch.cat([x_adv, x[:clean]]), torch.cat([y, y[:clean]])
-        return self.check_loss(self.criterion(self(images), labels))
+    def prepare_network(self) -> None:
+        """Refuse what the weight perturbation cannot do."""
+        if self.weight_perturbation is not None:
+            self.weight_perturbation.check_network(self.network)
 
-    def _attack_now(self) -> Attack:
-        """The attack at this epoch's ``eps``."""
-        if self.current_epoch >= self.eps_warmup_epochs:
-            return self.attack
-        return self.attack.scaled((self.current_epoch + 1) / self.eps_warmup_epochs)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss: the inner maximisation, then the objective of the outer minimisation."""
+        x, y = self.check_batch(batch, batch_idx)
+        x_adv = self.perturb(x, y, batch_idx)
+        return self.check_loss(self.objective_of(x, x_adv, y))
+
+    def perturb(self, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+        """Return the adversarial examples (N, C, H, W), attacked at this epoch's ``eps``."""
+        attack = self.attack
+        if self.current_epoch < self.eps_warmup_epochs:
+            attack = attack.scaled((self.current_epoch + 1) / self.eps_warmup_epochs)
+        return attack(self.network, x, y, generator=self.noise("train", batch_idx))
+
+    def objective_of(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+        """Return the objective, at the worst weights nearby if asked."""
+
+        def loss(forward: Forward) -> Tensor:
+            return self.objective(forward, x, x_adv, y, self.criterion)
+
+        awp = self.weight_perturbation
+        if awp is None or self.current_epoch < awp.warmup_epochs:
+            return loss(self)
+        return loss(awp.perturb(self.network, loss, self._average))
+
+    def _average(self, tensor: Tensor) -> Tensor:
+        """Average over the processes."""
+        averaged: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="mean")
+        return averaged

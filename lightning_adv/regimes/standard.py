@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +15,10 @@ class StandardTraining(Regime):
     The arguments are those of :class:`~lightning_adv.regimes.base.Regime`.
     """
 
-    monitor: ClassVar[str] = "val/clean_accuracy"
-    adversarial: ClassVar[bool] = False
+    @property
+    def adversarial(self) -> bool:
+        """False: nothing is attacked in training."""
+        return False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss on the clean batch."""

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.special import log_softmax, softmax
 from torch import nn
 from torch.nn import functional as F
@@ -260,8 +261,20 @@ def test_arguments_outside_their_range(argument, value):
         PGD(**{argument: value})
 
 
+def test_the_start_of_trades_is_a_thousandth_of_a_normal():
+    """Seen through an attack whose one step has no length to speak of."""
+    x = torch.full((64, 3, 8, 8), 0.5, dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2, dtype=torch.float64))
+    y = torch.zeros(64, dtype=torch.long)
+    noise = PGD(eps=0.2, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=_generator()) - x
+    assert stats.kstest(noise.flatten() / 1e-3, "norm").pvalue > 0.01
+    small = PGD(eps=1e-3, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=_generator()) - x
+    assert small.abs().max() <= 1e-3 + 1e-12
+    assert (small.abs() > 0.999e-3).float().mean() == pytest.approx(0.317, abs=0.02)  # beyond one standard deviation
+
+
 def test_kl_needs_a_random_start_and_no_label():
-    with pytest.raises(ValueError, match="start='uniform'"):
+    with pytest.raises(ValueError, match="start='uniform' or 'gaussian'"):
         PGD(loss="kl", start="zero")
     with pytest.raises(ValueError, match="label='true'"):
         PGD(loss="kl", label="predicted")

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.regimes import MadryTraining, StandardTraining
+from lightning_adv.regimes import CrossEntropy, MadryTraining, StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
@@ -49,7 +49,7 @@ def test_data_of_another_network(tmp_path, module, message):
     [
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        ({"clean_fraction": 1.5}, r"clean_fraction must lie in \[0, 1\], got 1.5"),
+        ({"running_statistics_epochs": -1}, "running_statistics_epochs must be at least 0, got -1"),
         ({"eps_warmup_epochs": -1}, "eps_warmup_epochs must be at least 0, got -1"),
     ],
 )
@@ -105,7 +105,7 @@ def test_prediction_is_a_distribution(tmp_path):
 
 def test_checkpoint_is_data_and_needs_nothing_else(tmp_path):
     """A module that was built in Python: plain data, loaded by the base class's loader into the right class."""
-    module = regime(clean_fraction=0.5)
+    module = regime(objective=CrossEntropy(clean_fraction=0.5))
     trainer = quiet_trainer(tmp_path)
     trainer.fit(module, ToyData())
     trainer.save_checkpoint(tmp_path / "regime.ckpt")
@@ -113,7 +113,7 @@ def test_checkpoint_is_data_and_needs_nothing_else(tmp_path):
     assert stored["hyper_parameters"]["num_classes"] == 2
     loaded = MadryTraining.load_from_checkpoint(tmp_path / "regime.ckpt", weights_only=True)
     assert isinstance(loaded, LightningModule)
-    assert loaded.clean_fraction == 0.5
+    assert loaded.objective.clean_fraction == 0.5
     assert loaded.attack.to_config() == ATTACK.to_config()
     x = torch.rand(4, 1, 8, 8)
     assert torch.equal(loaded.eval()(x), module.eval()(x))

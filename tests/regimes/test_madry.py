@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_adv.attacks import FGSM, PGD
-from lightning_adv.regimes import MadryTraining
+from lightning_adv.regimes import CrossEntropy, MadryTraining
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 
@@ -14,7 +14,8 @@ def test_one_epoch_against_a_loop_written_out(tmp_path, clean_fraction):
     """FGSM by hand in eval mode, then an SGD step on the adversarial and a share of the clean images."""
     data = ToyData()
     sgd = partial(torch.optim.SGD, lr=0.1)
-    module = MadryTraining(BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, clean_fraction=clean_fraction)
+    objective = CrossEntropy(clean_fraction=clean_fraction)
+    module = MadryTraining(BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, objective=objective)
     network = BACKBONE.build(2)
     network.load_state_dict(module.network.state_dict())
     quiet_trainer(tmp_path, limit_val_batches=0).fit(module, data)
@@ -57,4 +58,4 @@ def test_warm_up_reaches_eps_in_equal_parts(tmp_path):
 
 
 def test_selects_on_robust_accuracy():
-    assert MadryTraining.monitor == "val/robust_accuracy"
+    assert MadryTraining(BACKBONE).monitor == "val/robust_accuracy"

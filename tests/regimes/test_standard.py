@@ -26,4 +26,4 @@ def test_one_epoch_is_plain_sgd(tmp_path):
 
 
 def test_selects_on_clean_accuracy():
-    assert StandardTraining.monitor == "val/clean_accuracy"
+    assert StandardTraining(BACKBONE).monitor == "val/clean_accuracy"

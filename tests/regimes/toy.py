@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.attacks import PGD
+from lightning_adv.data.sampler import EpochSampler, TrainLoader
 from lightning_adv.nn.backbones import Backbone
 
 BACKBONE = Backbone("small_cnn", in_channels=1, mean=[0.5], std=[0.5], options={"width": 4})
@@ -26,7 +27,7 @@ class ToyData(LightningDataModule):
         super().__init__()
         drawn = torch.Generator().manual_seed(0)
         self.y = torch.arange(32) % 2 if y is None else y
-        images = torch.rand(32, 1, 8, 8, generator=drawn) * 0.5
+        images = torch.rand(len(self.y), 1, 8, 8, generator=drawn) * 0.5
         images[self.y == 0, :, :4] += 0.4
         images[self.y == 1, :, 4:] += 0.4
         self.x = images if x is None else x
@@ -36,6 +37,25 @@ class ToyData(LightningDataModule):
         return DataLoader(TensorDataset(self.x, self.y), batch_size=self.batch_size)
 
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+class ResumableToyData(ToyData):
+    """The same, shuffled, with a training loader that a resumed run enters in the middle of an epoch."""
+
+    def train_dataloader(self) -> DataLoader:
+        images = _Keyed(self.x, self.y)
+        replicas = {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+        sampler = EpochSampler(images, seed=0, drop_last=False, **replicas)
+        loader = TrainLoader(images, batch_size=self.batch_size, sampler=sampler)
+        loader.trainer = self.trainer
+        return loader
+
+
+class _Keyed(TensorDataset):
+    """Indexed by (epoch, index), as the sampler's keys are."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return super().__getitem__(key[1])
 
 
 def quiet_trainer(tmp_path: Any, **kwargs: Any) -> Trainer:

@@ -1,0 +1,130 @@
+"""Block-wise retraining (Siddiqui & Breuel 2021): some blocks of a network are trained anew, the rest is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.attacks import PGD, Attack
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
+from lightning_adv.nn.libraries import default_image_shape
+from lightning_adv.regimes.madry import MadryTraining
+from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.objectives import CrossEntropy, Objective
+
+
+class BlockwiseRetraining(MadryTraining):
+    """Retrain chosen blocks of a pretrained network, conventionally or adversarially (section 3, figure 1).
+
+    The network's weights come from ``backbone.checkpoint`` (a run of any regime, or a weights file) or
+    ``backbone.pretrained``. Frozen parameters are in no optimizer, and frozen modules stay in eval mode.
+
+    Args:
+        backbone: See :class:`~lightning_adv.regimes.base.Regime`; with ``checkpoint`` or ``pretrained``.
+        blocks: Names of the blocks to retrain, such as ``[m0, m2]`` (section 5.2). None leaves it to ``cutoff``.
+        cutoff: The network is cut before this block: its name, or its number from 1. With neither ``blocks`` nor
+            ``cutoff`` all blocks are retrained.
+        side: Which side of the cut is retrained, ``"before"`` or ``"after"`` (section 4).
+        unit: ``"block"`` for the modules between down-samplings, ``"layer"`` for single layers (section 5.1).
+        reinitialize: Whether the chosen blocks start anew (as in the paper), or from their pretrained weights.
+        only_batchnorm: Train nothing but the BatchNorms of the chosen blocks: with ``blocks``, ``cutoff`` and
+            ``reinitialize`` left out or false, the fine-tuning of Xie & Yuille 2020, section 6.4.4.
+        attack: The attack of adversarial retraining; None retrains conventionally, on clean images only. The default
+            is that of section 3.2, on predicted labels.
+        objective: The default has a clean image for each adversarial one, as the paper on CIFAR-10 and Imagenette;
+            on ImageNet it has none (section 3.2).
+        **kwargs: The other arguments of :class:`~lightning_adv.regimes.madry.MadryTraining`.
+
+    Raises:
+        ValueError: An argument is out of its range, a block does not exist, or there are no pretrained weights.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        blocks: list[str] | None = None,
+        cutoff: int | str | None = None,
+        side: Literal["before", "after"] = "before",
+        unit: Literal["block", "layer"] = "block",
+        reinitialize: bool = True,
+        only_batchnorm: bool = False,
+        attack: Attack | None = PGD(eps="8/255", steps=7, step_size="2/255", label="predicted"),  # noqa: B008
+        objective: Objective = CrossEntropy(clean_fraction=1.0),  # noqa: B008 (recipes)
+        **kwargs: Any,
+    ) -> None:
+        for name, given, allowed in (("side", side, ("before", "after")), ("unit", unit, ("block", "layer"))):
+            if given not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+        if blocks is not None and cutoff is not None:
+            raise ValueError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
+        if only_batchnorm and reinitialize:
+            raise ValueError("only_batchnorm trains on filters that are there: set reinitialize to false.")
+        if attack is None and kwargs.get("weight_perturbation") is not None:
+            raise ValueError("attack is null, which retrains conventionally: leave weight_perturbation out.")
+        self.conventional = attack is None
+        super().__init__(backbone, attack=PGD() if attack is None else attack, objective=objective, **kwargs)
+        self.blocks = blocks
+        self.cutoff = cutoff
+        self.side = side
+        self.unit = unit
+        self.reinitialize = reinitialize
+        self.only_batchnorm = only_batchnorm
+        self.retrained: list[Block] = []
+        self._frozen: list[nn.Module] = []
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the chosen blocks are retrained adversarially."""
+        return not self.conventional
+
+    def prepare_network(self) -> None:
+        """Choose, freeze and reinitialise, at the start of training only.
+
+        Raises:
+            ValueError: A block does not exist, or there are no pretrained weights.
+        """
+        super().prepare_network()
+        if self._trainer is None or self.trainer.state.fn != "fit" or self.retrained:
+            return
+        if self.backbone.checkpoint is None and not self.backbone.pretrained and self.trainer.ckpt_path is None:
+            raise ValueError(
+                "backbone.checkpoint must name the trained network whose blocks are retrained, or backbone.pretrained "
+                "be true: without one, the frozen blocks would stay at random weights."
+            )
+        network: nn.Module = self.network.network  # type: ignore[assignment]  # no block holds the normalisation
+        blocks = split_blocks(network, self._image_shape(), unit=self.unit)
+        self.retrained = choose_blocks(blocks, names=self.blocks, cutoff=self.cutoff, side=self.side)
+        if self.reinitialize:
+            reinitialize(network, self._fresh_network(), self.retrained)
+        self._frozen = freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        """Shape (C, H, W) of the data's images; where nobody says it, one that the network was designed for."""
+        shape = getattr(self.trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        if shape is not None:
+            return tuple(shape)
+        recipe = self.backbone
+        return default_image_shape(self.network.network, recipe.stem, recipe.in_channels, recipe.options)  # type: ignore[arg-type]
+
+    def _fresh_network(self) -> nn.Module:
+        """Build the network anew, with weights that depend on the run's seed only."""
+        recipe = self.backbone.without_weights()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run_seed(), "reinitialize"))
+            return recipe.build(self.hparams["num_classes"]).network
+
+    def held_in_eval(self) -> Iterable[nn.Module]:
+        """Return the frozen modules, and what every regime holds still."""
+        return [*self._frozen, *super().held_in_eval()]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of adversarial or of conventional retraining."""
+        if not self.conventional:
+            return super().training_step(batch, batch_idx)
+        x, y = self.check_batch(batch, batch_idx)
+        return self.check_loss(self.criterion(self(x), y))

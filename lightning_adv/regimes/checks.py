@@ -1,0 +1,87 @@
+"""What a regime refuses, in one sentence each: data, precision, batches and losses that would give wrong numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.attacks import attacking
+from lightning_adv.attacks.base import check_images, check_labels
+
+
+def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str) -> None:
+    """Run one black image through the network: some take one size only.
+
+    Args:
+        network: The network.
+        name: Its name, for the error.
+        shape: Shape (C, H, W) of an image.
+        data: The data module's name, for the error.
+
+    Raises:
+        ValueError: The network does not take such images.
+    """
+    like = next(network.parameters())
+    image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
+    try:
+        with attacking(network) as held_still, torch.no_grad():  # leaves flags and statistics as they are
+            held_still(image)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
+        ) from error
+
+
+def check_precision(precision: str) -> None:
+    """Check that the images keep what an attack does to them.
+
+    Raises:
+        ValueError: The precision rounds an image by more than an attack moves it.
+    """
+    if precision.startswith(("16-true", "bf16-true")):
+        raise ValueError(
+            f"trainer.precision is {precision}, which rounds an image by more than a step of the attack; use 32-true, "
+            "bf16-mixed or 16-mixed."
+        )
+
+
+def check_batch(x: Tensor, y: Tensor, in_channels: int, num_classes: int) -> None:
+    """Check that a batch is of images (N, C, H, W) in [0, 1] and labels (N,) in [0, K).
+
+    Raises:
+        ValueError: It is not.
+    """
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise ValueError(
+            f"x must be images (N, {in_channels}, H, W) as backbone.in_channels says, got shape {tuple(x.shape)}."
+        )
+    check_images(x, y)
+    check_labels(y, num_classes)
+
+
+def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:
+    """Check that a training loss is a number, before its gradient touches the weights.
+
+    Raises:
+        FloatingPointError: The loss is NaN or infinite.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"The training loss is {loss.item()} at step {step} (epoch {epoch}). Training stops before the weights are "
+            "touched again. Resume from checkpoints/last.ckpt or best.ckpt with a lower learning rate, clip gradients "
+            "(trainer.gradient_clip_val) or use a wider precision."
+        )
+
+
+def check_validation_loss(loss: Tensor, step: int, epoch: int) -> None:
+    """Check that a network computes numbers, before it is saved.
+
+    Raises:
+        FloatingPointError: The loss is NaN or infinite.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"The validation loss is {loss.item()} after step {step} (epoch {epoch}). Training stops before the "
+            "weights are saved. Lower the learning rate, clip gradients (trainer.gradient_clip_val) or use a wider "
+            "precision."
+        )

@@ -1,0 +1,214 @@
+"""A network that knows its data, its checkpoints and how robust it is: what every regime trains."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.checkpoints import check_fits
+from lightning_adv.recipe import Recipe
+from lightning_adv.regimes.checks import check_batch, check_shape, check_validation_loss
+from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
+from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.optimizers import callable_to_config
+
+
+class Classifier(LightningModule):
+    """A LightningModule that holds an image classifier and measures how robust it is.
+
+    Args:
+        backbone: What network to build.
+        num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
+        evaluation_attack: The attack of validation and test.
+        compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    network: nn.Module
+
+    domains: tuple[str, ...] = ()
+    """The BatchNorm domains that validation and test measure; none in most regimes."""
+
+    inference_domain: str | None = None
+    """The domain that :meth:`forward` runs through."""
+
+    def __init__(self, backbone: Backbone, num_classes: int | None, evaluation_attack: Attack, compile: bool) -> None:
+        super().__init__()
+        self._save_recipes()
+        if num_classes is not None and num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        self.backbone = Backbone.from_config(backbone)
+        self.num_classes = num_classes
+        self.evaluation_attack = Attack.from_config(evaluation_attack)
+        self.compiles = compile
+        self.seed: int | None = None
+        if num_classes is not None:
+            self._build(num_classes)
+
+    # Construction and checkpoints ---------------------------------------------------------------------------------
+
+    def _save_recipes(self) -> None:
+        """Keep the arguments as plain data, so that a checkpoint loads with ``weights_only=True`` and needs no more."""
+        self.save_hyperparameters(logger=False)
+        for name, value in list(self.hparams.items()):
+            if isinstance(value, Recipe):
+                self.hparams[name] = value.to_config()
+            elif callable(value):
+                self.hparams[name] = callable_to_config(value)
+                if self.hparams[name] is None:  # a lambda: a module loaded from the checkpoint takes the default
+                    del self.hparams[name]
+
+    def configure_model(self) -> None:
+        """Build the network once the data module has said how many classes there are (a Lightning hook).
+
+        Raises:
+            ValueError: Nobody says how many classes there are, or the data's images do not fit the network.
+        """
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
+        if shape is not None and shape[0] != self.backbone.in_channels:
+            raise ValueError(
+                f"backbone.in_channels is {self.backbone.in_channels}, but the images of {type(data).__name__} have "
+                f"{shape[0]} channels."
+            )
+        if self.num_classes is None:
+            if classes is None:
+                raise ValueError("num_classes must be given: the Trainer has no data module that knows it.")
+            self._build(int(classes))
+        elif classes is not None and classes != self.num_classes:
+            raise ValueError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
+        if shape is not None:
+            check_shape(self.network, self.backbone.name, shape, type(data).__name__)
+        self.prepare_network()
+        if self.compiles and self.network._compiled_call_impl is None:
+            # Training, attack and evaluation, in every domain and at the size of a last batch: more than torch's 8.
+            torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
+            self.network.compile()
+
+    def _build(self, num_classes: int) -> None:
+        self.num_classes = self.hparams["num_classes"] = num_classes
+        self.network = self.build_network(num_classes)
+        measured = {stage: Meters(num_classes, self.domains, self.inference_domain) for stage in ("val", "test")}
+        self.meters = nn.ModuleDict(measured)
+
+    def build_network(self, num_classes: int) -> nn.Module:
+        """Return the network that is trained. Override it to change what the backbone's recipe gives.
+
+        It is called by ``__init__`` if ``num_classes`` is known there: what an override reads of ``self``, a subclass
+        sets before it calls ``super().__init__``.
+        """
+        return self.backbone.build(num_classes)
+
+    def prepare_network(self) -> None:
+        """Change the network once the data are known, before the optimizer, DDP and ``torch.compile`` see it.
+
+        Override it; Lightning asks for it before every stage.
+        """
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take out of the recipe where the first weights came from (a Lightning hook)."""
+        hyper_parameters = dict(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
+        hyper_parameters["backbone"] = self.backbone.without_weights().to_config()["init_args"]
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = hyper_parameters
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this network, before anything is loaded (a Lightning hook).
+
+        Raises:
+            ValueError: It is not.
+        """
+        check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
+
+    # What goes in, and what comes out -----------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return self.logits(x, self.inference_domain)
+
+    def logits(self, x: Tensor, through: str | None) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one."""
+        if through is None:
+            logits: Tensor = self.network(x)
+            return logits
+        with domain(self.network, through):
+            logits = self.network(x)
+        return logits
+
+    def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return the batch as images (N, C, H, W) in the network's precision and labels (N,).
+
+        On an accelerator only the first batch is looked at: reading a value stops the queue.
+
+        Raises:
+            ValueError: The images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
+        """
+        x, y = batch
+        if batch_idx == 0 or x.device.type == "cpu":
+            check_batch(x, y, self.backbone.in_channels, self.hparams["num_classes"])
+        return x.to(self.dtype), y  # a data module may make its floats after Lightning has made those of 64-true
+
+    def noise(self, stage: str, batch_idx: int) -> torch.Generator:
+        """Return the attack's source of randomness, on this module's device.
+
+        In training it depends on (seed, epoch, batch, rank); elsewhere not on the epoch, so that epochs compare.
+        """
+        epoch = self.current_epoch if stage == "train" else 0
+        generator = torch.Generator(self.device)
+        return generator.manual_seed(self._seed_of(stage, batch_idx, epoch))
+
+    def _seed_of(self, purpose: str, batch_idx: int, epoch: int) -> int:
+        seed = run_seed() if self.seed is None else self.seed
+        return derive_seed(seed, purpose, epoch, batch_idx, self.global_rank)
+
+    # Evaluation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure clean and robust accuracy and loss on validation images."""
+        self._evaluate(batch, batch_idx, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop at a network that computes no numbers, before it is saved (a Lightning hook).
+
+        Raises:
+            FloatingPointError: The loss on clean images is NaN or infinite.
+        """
+        loss = self._meters("val")["clean_loss"].compute()
+        check_validation_loss(loss, self.global_step, self.current_epoch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure clean and robust accuracy and loss on test images."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the class probabilities (N, K)."""
+        x, _ = self.check_batch(batch, batch_idx)
+        probabilities: Tensor = self(x).float().softmax(1)
+        return probabilities
+
+    def _evaluate(self, batch: Any, batch_idx: int, stage: Literal["val", "test"]) -> None:
+        x, y = self.check_batch(batch, batch_idx)
+        loader = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
+        if ends_with_repetition(loader, batch_idx):
+            x, y = x[:-1], y[:-1]
+        meters = self._meters(stage)
+        for through in self.domains if self.domains else (None,):
+            noise = self.noise(stage, batch_idx)
+            x_adv = self.evaluation_attack(self.network, x, y, domain=through, generator=noise)
+            meters.update("clean", through, self.logits(x, through), y)
+            meters.update("robust", through, self.logits(x_adv, through), y)
+        meters["images"].update(len(x))
+        for name, metric in meters.items():
+            if name != "images" or stage == "test":
+                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
+
+    def _meters(self, stage: str) -> Meters:
+        meters: Meters = self.meters[stage]  # type: ignore[assignment]
+        return meters

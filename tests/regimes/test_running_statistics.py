@@ -1,0 +1,59 @@
+"""The last epochs on running statistics (Xie & Yuille 2020, section 6.4.3)."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+
+from lightning_adv.regimes import MadryTraining, StandardTraining
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+
+
+class Snapshots(Callback):
+    def __init__(self):
+        self.states = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.states.append(copy.deepcopy(pl_module.network.state_dict()))
+
+
+def buffers(state):
+    return [value for name, value in sorted(state.items()) if "running" in name or "num_batches" in name]
+
+
+def test_buffers_stand_still_and_weights_move(tmp_path):
+    snapshots = Snapshots()
+    module = MadryTraining(
+        BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, running_statistics_epochs=2
+    )
+    quiet_trainer(tmp_path, max_epochs=4, callbacks=[snapshots]).fit(module, ToyData())
+    second, third, fourth = snapshots.states[1:]
+    for before, after in ((second, third), (third, fourth)):
+        assert all(torch.equal(a, b) for a, b in zip(buffers(before), buffers(after), strict=True))
+        assert not torch.equal(before["network.layer1.0.weight"], after["network.layer1.0.weight"])
+        assert not torch.equal(before["network.layer1.1.weight"], after["network.layer1.1.weight"])
+    assert not torch.equal(buffers(snapshots.states[0])[0], buffers(second)[0])
+
+
+def test_against_a_loop_in_eval_mode(tmp_path):
+    """This network has nothing but BatchNorm that eval mode changes."""
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    module = StandardTraining(BACKBONE, num_classes=2, optimizer=sgd, running_statistics_epochs=5)
+    network = copy.deepcopy(module.network).eval()
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for x, y in ToyData().train_dataloader():
+        optimizer.zero_grad()
+        F.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+
+
+def test_a_run_without_an_end_has_no_last_epochs(tmp_path):
+    module = StandardTraining(BACKBONE, num_classes=2, running_statistics_epochs=1)
+    with pytest.raises(ValueError, match=r"give trainer.max_epochs, which is -1"):
+        quiet_trainer(tmp_path, max_epochs=-1, max_steps=2).fit(module, ToyData())

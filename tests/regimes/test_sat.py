@@ -1,0 +1,147 @@
+"""Smooth adversarial training and its control experiment (table 5.1), against loops written out."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.regimes import SmoothAdversarialTraining
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+class Bent(torch.autograd.Function):
+    """ReLU forward, equation 5.3 with alpha = 10 backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient / (1 + torch.exp(-10 * x))
+
+
+class Switched(nn.Module):
+    bent = False
+
+    def forward(self, x):
+        return Bent.apply(x) if Switched.bent else F.relu(x)
+
+
+@pytest.mark.parametrize("where", ["attack", "update", "both"])
+def test_control_experiment_against_a_loop(tmp_path, where):
+    module = SmoothAdversarialTraining(
+        BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=SGD, smooth_gradient=where
+    )
+    network = BACKBONE.build(2)
+    network.load_state_dict(module.network.state_dict())  # the names are those of the plain network
+    for layer in (network.network.layer1, network.network.layer2, network.network.layer3, network.network.layer4):
+        layer[2] = Switched()
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for x, y in ToyData().train_dataloader():
+        network.eval()
+        leaf = x.clone().requires_grad_()
+        Switched.bent = where in ("attack", "both")
+        F.cross_entropy(network(leaf), y).backward()
+        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
+        network.train()
+        optimizer.zero_grad()
+        Switched.bent = where in ("update", "both")
+        F.cross_entropy(network(x_adv), y).backward()
+        optimizer.step()
+    Switched.bent = False
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+
+
+def test_the_three_rows_of_the_table_differ(tmp_path):
+    ends = {}
+    for where in (None, "attack", "update", "both"):
+        torch.manual_seed(0)
+        activation = {"activation": "smooth_backward_relu"} if where is None else {"smooth_gradient": where}
+        attack = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
+        module = SmoothAdversarialTraining(BACKBONE, num_classes=2, attack=attack, optimizer=SGD, **activation)
+        quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+        ends[where] = module.network.network.layer1[0].weight.detach().clone()
+    rows = list(ends.values())
+    assert all(not torch.equal(a, b) for i, a in enumerate(rows) for b in rows[:i])
+
+
+def test_validation_attacks_through_the_gradient_of_relu(tmp_path):
+    """Inference is ReLU's alone (section 5.3.2): the numbers are those of the plain network."""
+    attack = PGD(eps=0.1, steps=3, step_size=0.05, start="zero")
+    module = SmoothAdversarialTraining(
+        BACKBONE, num_classes=2, attack=attack, evaluation_attack=attack, smooth_gradient="both", optimizer=SGD
+    )
+    trainer = quiet_trainer(tmp_path, num_sanity_val_steps=0)
+    trainer.fit(module, ToyData(batch_size=32))
+    plain = BACKBONE.build(2).eval()
+    plain.load_state_dict(module.network.state_dict())
+    data = ToyData()
+    loss = F.cross_entropy(plain(attack(plain, data.x, data.y)), data.y)
+    assert trainer.callback_metrics["val/robust_loss"].item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "options", "function"),
+    [
+        ("silu", None, F.silu),
+        ("gelu", None, F.gelu),
+        ("parametric_softplus", {"alpha": 5.0}, lambda x: F.softplus(x, beta=5.0)),
+        ("elu", {"alpha": 1.5}, lambda x: F.elu(x, alpha=1.5)),
+    ],
+)
+def test_the_network_computes_with_the_activation(activation, options, function):
+    module = SmoothAdversarialTraining(BACKBONE, num_classes=2, activation=activation, activation_options=options)
+    x = torch.rand(4, 1, 8, 8)
+    module.eval()
+    network = module.network.network
+    features = (x - 0.5) / 0.5
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        features = function(layer[1](layer[0](features)))
+    torch.testing.assert_close(module(x), network.fc(features.mean((2, 3))))
+
+
+def test_smooth_relu_is_learned(tmp_path):
+    adam = partial(torch.optim.Adam, lr=0.1)
+    module = SmoothAdversarialTraining(
+        BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=adam, activation="smooth_relu"
+    )
+    before = copy.deepcopy(module.network.network.layer1[2])
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    after = module.network.network.layer1[2]
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_a_network_without_relu_is_taken_as_it_is():
+    module = SmoothAdversarialTraining(Backbone("efficientnet_b0"), num_classes=2, activation=None)
+    assert module.backbone.activation is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "sillu"}, "'silu'"),
+        ({"activation": None}, "activation is null, but backbone.name 'small_cnn' has ReLUs"),
+        ({"smooth_gradient": "forward"}, "smooth_gradient must be attack, update, both or null, got 'forward'"),
+        ({"smooth_gradient": "both", "activation": "gelu"}, "leave activation 'gelu' out"),
+        (
+            {"backbone": Backbone("small_cnn", in_channels=1, activation="gelu")},
+            "backbone.activation is 'gelu' and activation is 'silu'",
+        ),
+        ({"backbone": Backbone("efficientnet_b0")}, "replaces ReLUs, and EfficientNet has none"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothAdversarialTraining(**{"backbone": BACKBONE, "num_classes": 2} | arguments)
