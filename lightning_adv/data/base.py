@@ -89,6 +89,11 @@ class ImageDataModule(LightningDataModule):
         """Number of classes."""
         raise NotImplementedError
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the labels; None where nobody knows them."""
+        return None
+
     def load(self) -> Splits:
         """Read the data set and split it.
 

@@ -36,6 +36,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     name = "cifar10"
     num_classes = 10
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     image_shape = (3, 32, 32)
 
     def __init__(

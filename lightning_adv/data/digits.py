@@ -35,6 +35,7 @@ class DigitsDataModule(ImageDataModule):
 
     name = "digits"
     num_classes = 10
+    class_names = tuple("0123456789")
     image_shape = (1, 8, 8)
 
     def __init__(

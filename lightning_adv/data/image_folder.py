@@ -121,13 +121,22 @@ class ImageFolderDataModule(ImageDataModule):
         self.save_hyperparameters(logger=False)  # Lightning refuses to log a name that the regime has too
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the class folders, in the order of the labels.
+
+        Raises:
+            ValueError: There are none.
+        """
+        return tuple(folders.find_class_names(self.root, own_split=self.test_fraction is None))
+
+    @property
     def num_classes(self) -> int:
         """Number of class folders.
 
         Raises:
             ValueError: There are none.
         """
-        return len(folders.find_class_names(self.root, own_split=self.test_fraction is None))
+        return len(self.class_names)
 
     def prepare_data(self) -> None:
         """Look for images that cannot be read, on one process of each machine.

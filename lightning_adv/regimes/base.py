@@ -17,7 +17,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes.checks import check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
-from lightning_adv.regimes.optimizers import callable_from_config, configure
+from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
 
 
 class Regime(Classifier):
@@ -91,6 +91,8 @@ class Regime(Classifier):
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["regime"] = {"class_path": name, "seed": self.seed, "train_loss": train_loss}
+        class_names = getattr(self.trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+        checkpoint["regime"]["class_names"] = None if class_names is None else list(class_names)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).
@@ -155,7 +157,8 @@ class Regime(Classifier):
 
     def held_in_eval(self) -> Iterable[nn.Module]:
         """Return the modules that stay in eval mode in this epoch, although the network trains."""
-        if self.current_epoch < (self.trainer.max_epochs or 0) - self.running_statistics_epochs:
+        epochs = self.running_statistics_epochs
+        if not epochs or self.current_epoch < self.trainer.max_epochs - epochs:  # type: ignore[operator]
             return []
         return [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
 
@@ -170,5 +173,9 @@ class Regime(Classifier):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss once: to log in every step would cost half a millisecond (a Lightning hook)."""
+        """Log the mean loss once, and step a schedule that looks at metrics (a Lightning hook).
+
+        To log in every step would cost half a millisecond.
+        """
         self.log("train/loss", self.train_loss)
+        step_plateau(self)

@@ -76,7 +76,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
     predicted = domain is None or domain == settings.get("inference_domain", "main")
     facts = {
         "domain": report.domain,
-        "class_names": None,  # no checkpoint knows them
+        "class_names": content["regime"].get("class_names"),
         **_training(content, settings),
         "evaluation_attack": settings.get("evaluation_attack"),
         "results": _results(checkpoint) if predicted else None,
@@ -106,7 +106,7 @@ def _default_folder(checkpoint: Path) -> Path:
 
 def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Say what trained the network, and against what."""
-    class_path = settings.get("_class_path")  # the command line leaves it there, a regime built in Python does not
+    class_path = content["regime"]["class_path"]
     threat_model = None
     if settings.get("attack") is not None:
         attack = Attack.from_config(settings["attack"])  # turns 8/255 into a number
@@ -117,7 +117,7 @@ def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
             "attack": attack.to_config(),
         }
     return {
-        "regime": None if class_path is None else class_path.rpartition(".")[2],
+        "regime": class_path.rpartition(".")[2],
         "threat_model": threat_model,
         "objective": settings.get("objective"),
         "epoch": content["epoch"],

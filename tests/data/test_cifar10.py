@@ -100,3 +100,9 @@ def test_download_is_asked_for_only_where_wanted(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"data.root is .* cannot be downloaded into it \(no network\)"):
         CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
     assert asked == [str(tmp_path)]
+
+
+def test_class_names_are_in_the_order_of_the_labels(tmp_path, monkeypatch):
+    """The data set's own documentation lists them in this order, which torchvision reads from the archive."""
+    expected = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    assert list(CIFAR10DataModule.class_names) == expected

@@ -1,4 +1,5 @@
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -181,6 +182,31 @@ def test_noise_depends_on_seed_epoch_batch_rank_and_stage(tmp_path):
     assert module.noise("val", 0).initial_seed() != first
     module.seed = 4
     assert module.noise("train", 0).initial_seed() != first
+
+
+def test_training_noise_depends_on_epoch_and_process_and_evaluation_noise_not_on_the_epoch():
+    seeds = {}
+    for epoch in (0, 1):
+        for rank in (0, 1):
+            module = regime(num_classes=2)
+            module.seed = 3
+            where = "lightning_adv.regimes.MadryTraining"
+            with patch(f"{where}.current_epoch", epoch), patch(f"{where}.global_rank", rank):
+                for stage in ("train", "val"):
+                    seeds[stage, epoch, rank] = module.noise(stage, 0).initial_seed()
+    assert len({seed for (stage, _, _), seed in seeds.items() if stage == "train"}) == 4
+    assert seeds["val", 0, 0] == seeds["val", 1, 0] != seeds["val", 0, 1]
+
+
+def test_label_smoothing_is_for_training_alone(tmp_path):
+    """Validation and test report the plain cross-entropy."""
+    module = StandardTraining(BACKBONE, num_classes=2, label_smoothing=0.5)
+    trainer = quiet_trainer(tmp_path, num_sanity_val_steps=0)
+    trainer.fit(module, ToyData())
+    data = ToyData()
+    with torch.no_grad():
+        plain = torch.nn.functional.cross_entropy(module.network.eval()(data.x), data.y)
+    assert trainer.callback_metrics["val/clean_loss"].item() == pytest.approx(plain.item(), rel=1e-5)
 
 
 def test_resuming_takes_the_seed_of_the_run(tmp_path):

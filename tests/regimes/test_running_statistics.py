@@ -53,6 +53,12 @@ def test_against_a_loop_in_eval_mode(tmp_path):
         torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
 
 
+def test_without_last_epochs_the_buffers_move_whatever_the_end(tmp_path):
+    module = StandardTraining(BACKBONE, num_classes=2)
+    quiet_trainer(tmp_path, max_epochs=-1, max_steps=3, limit_val_batches=0).fit(module, ToyData())
+    assert int(module.network.network.layer1[1].num_batches_tracked) == 3
+
+
 def test_a_run_without_an_end_has_no_last_epochs(tmp_path):
     module = StandardTraining(BACKBONE, num_classes=2, running_statistics_epochs=1)
     with pytest.raises(ValueError, match=r"give trainer.max_epochs, which is -1"):

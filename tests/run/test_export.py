@@ -88,6 +88,7 @@ def test_description_says_what_it_is_and_how_robust(run):
     }
     assert description["num_classes"] == 10
     assert description["domain"] is None
+    assert description["class_names"] == list("0123456789")
     assert description["regime"] == "MadryTraining"
     assert (description["threat_model"]["norm"], description["threat_model"]["eps"]) == ("Linf", 0.2)
     assert description["threat_model"]["attack"]["init_args"]["steps"] == 7
