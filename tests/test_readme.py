@@ -40,7 +40,7 @@ def test_commands_parse(command, tmp_path, monkeypatch):
 
 
 def test_named_configurations_and_files_exist():
-    named = set(re.findall(r"\b((?:digits|cifar10|cifar10_folder|imagenet)/(?:madry|standard))\b", README))
+    named = set(re.findall(r"\b((?:digits|cifar10|cifar10_folder|imagenet)/\w+)\b", README))
     assert named
     assert named <= set(config_names())
     for target in re.findall(r"\]\(([^)#:]+)\)", README):

@@ -124,7 +124,8 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
     if not converted:
         raise ValueError(
             "The model has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
-            "statistics are of one image, so train them with the same regime without domains."
+            "statistics are of one image. To learn from clean and adversarial images together, train them by "
+            "MadryTraining with the objective CrossEntropy(clean_fraction=1.0)."
         )
     return model
 
