@@ -53,7 +53,9 @@ class Backbone(Recipe):
         name: A timm name (``resnet18``, ``resnet50.a1_in1k``), else a torchvision name; ``timm/`` or ``torchvision/``
             in front picks the library. torchvision's weights are picked as in
             ``torchvision/resnet50.IMAGENET1K_V1``.
-        stem: ``cifar`` makes a ResNet's first convolution 3×3 with stride 1 and drops its max-pool.
+        stem: ``cifar`` fits the network to images of 32×32. It makes a ResNet's first convolution 3×3 with stride 1 and
+            drops its max-pool (He et al. 2016, section 4.2); a VGG of torchvision pools its features to 1×1 before the
+            classifier (Siddiqui and Breuel 2021, section 3.3).
         in_channels: Channels C of the images.
         pretrained: Download the weights that the library has for this name.
         checkpoint: A weights file to load: a state dict, a checkpoint of Lightning or of another project, or what
@@ -139,7 +141,7 @@ def create_backbone(
     """Build a classifier by name, with the normalisation as its first layer.
 
     The arguments are those of :class:`Backbone`. With pretrained weights, the classifier is new where
-    ``num_classes`` differs from theirs, and so is the first convolution with ``stem="cifar"``. timm adapts pretrained
+    ``num_classes`` differs from theirs, and so is the layer that ``stem="cifar"`` replaces. timm adapts pretrained
     weights to ``in_channels``; torchvision cannot. Where the network's own ``mean`` and ``std`` have another
     number of channels, each channel gets their average.
 
@@ -159,9 +161,9 @@ def create_backbone(
     build = build_timm if library == "timm" else build_torchvision
     network, own_mean, own_std = build(name, num_classes, in_channels, pretrained, settings)
     if stem == "cifar":
-        use_cifar_stem(network, name)
+        new = use_cifar_stem(network, name)
         if pretrained:
-            say("backbone.stem 'cifar': the first convolution is new, and not pretrained.", warn=True)
+            say(f"backbone.stem 'cifar': {new} is new, and not pretrained.", warn=True)
     keys, head = network.state_dict().keys(), classifier_names(network)
     if activation is not None:
         shape = default_image_shape(network, stem, in_channels, settings)

@@ -168,21 +168,43 @@ def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
     network.set_submodule(name, new)
 
 
-def use_cifar_stem(network: nn.Module, name: str) -> None:
-    """Make the first convolution 3×3 with stride 1 and drop the max-pool (He et al. 2016, section 4.2), in place.
+def use_cifar_stem(network: nn.Module, name: str) -> str:
+    """Fit a ResNet or a VGG to images of 32×32, in place.
+
+    A ResNet's first convolution becomes 3×3 with stride 1, and its max-pool is dropped (He et al. 2016, section 4.2).
+    A VGG of torchvision pools its features to 1×1 instead of 7×7 before the classifier, whose first layer then has 512
+    inputs (Siddiqui and Breuel 2021, section 3.3).
+
+    Returns:
+        What is new in the network, for a message.
 
     Raises:
         ValueError: The network has no such stem.
     """
+    from torchvision.models import VGG
+
+    if isinstance(network, VGG):
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier[0] = _linear_like(network.classifier[0], in_features=512)
+        return "the first linear layer"
     old = getattr(network, "conv1", None)
     if not isinstance(old, nn.Conv2d) or not hasattr(network, "maxpool"):
         raise ValueError(
             f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
-            f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...), got {name!r}."
+            f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...) and for torchvision's VGGs "
+            f"(torchvision/vgg11_bn, ...), got {name!r}."
         )
     new = _convolution_like(old, kernel_size=3, stride=1, padding=1)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as both libraries do
     network.conv1, network.maxpool = new, nn.Identity()
+    return "the first convolution"
+
+
+def _linear_like(old: Any, in_features: int) -> nn.Linear:
+    new = nn.Linear(in_features, old.out_features)
+    nn.init.normal_(new.weight, std=0.01)  # as torchvision's VGG does
+    nn.init.zeros_(new.bias)
+    return new
 
 
 def _convolution_like(old: nn.Conv2d, **changes: Any) -> nn.Conv2d:

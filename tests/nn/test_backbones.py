@@ -15,7 +15,8 @@ from torchvision.transforms import functional as transforms
 from lightning_adv.nn.activations import SmoothReLU
 from lightning_adv.nn.backbones import Backbone, create_backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm
-from lightning_adv.nn.libraries import classifier_names, default_image_shape
+from lightning_adv.nn.blocks import split_blocks
+from lightning_adv.nn.libraries import classifier_names, default_image_shape, use_cifar_stem
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -218,10 +219,63 @@ def test_cifar_resnet18_has_its_published_size(name):
     assert sum(parameter.numel() for parameter in network.parameters()) == 11_173_962
 
 
+def _vgg(name, **arguments):
+    """Build a VGG without drawing its millions of parameters twice."""
+    with torch.device("meta"):
+        network = create_backbone(name, 10, stem="cifar", **arguments)
+    return network.to_empty(device="cpu")
+
+
+def test_cifar_vgg_pools_its_features_to_one_pixel():
+    network = _vgg("torchvision/vgg11_bn").eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.network.classifier[0].weight[0] = 1.0
+    seen = []
+    network.network.features.register_forward_hook(lambda module, inputs, output: torch.rand(2, 512, 2, 2))
+    network.network.features.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    network.network.classifier[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, 10)
+    features, first = seen
+    torch.testing.assert_close(first[:, 0], features.sum((1, 2, 3)) / 4)  # the mean over 2×2 pixels of each channel
+
+
+def test_cifar_vgg11_has_the_size_counted_by_hand():
+    channels = [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512), (512, 512), (512, 512), (512, 512)]
+    features = sum(9 * before * after + after + 2 * after for before, after in channels)  # with bias, and BatchNorm
+    classifier = (512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 10
+    assert features + classifier == 28_149_514
+    assert sum(parameter.numel() for parameter in _vgg("torchvision/vgg11_bn").parameters()) == 28_149_514
+
+
+def test_cifar_vgg_draws_its_new_layer_as_torchvision_does():
+    with torch.device("meta"):
+        network = models.vgg11()
+    torch.manual_seed(0)
+    assert use_cifar_stem(network, "vgg11") == "the first linear layer"
+    first = network.classifier[0]
+    assert first.weight.shape == (4096, 512)
+    assert first.weight.std().item() == pytest.approx(0.01, rel=0.01)
+    assert not first.bias.any()
+
+
+@pytest.mark.parametrize("name", ["torchvision/vgg11_bn", "torchvision/vgg16_bn", "torchvision/resnet18"])
+def test_networks_of_the_blockwise_paper_have_six_modules_at_32_pixels(name):
+    stem = "cifar" if "vgg" in name else "default"  # section 3.3: the ResNets have one architecture for all data sets
+    with torch.device("meta"):
+        network = create_backbone(name, 10, stem=stem)
+    blocks = split_blocks(network.to_empty(device="cpu"), (3, 32, 32))
+    assert [block.name for block in blocks] == ["m0", "m1", "m2", "m3", "m4", "m5"]
+    head = "classifier" if "vgg" in name else "fc"
+    assert [path.split(".")[-1] for path in blocks[-1].modules] == ["avgpool", head]
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "resnet18d",
+        "vgg11_bn",  # timm's, whose first linear layer is a convolution of 7×7
         "torchvision/densenet121",
         "vit_tiny_patch16_224",
         "preact_resnet18",
@@ -229,7 +283,7 @@ def test_cifar_resnet18_has_its_published_size(name):
     ],
 )
 def test_cifar_stem_is_refused_where_there_is_none(name):
-    with pytest.raises(ValueError, match=r"backbone.stem 'cifar' is for the ResNets .*resnet18.*torchvision/resnet18"):
+    with pytest.raises(ValueError, match=r"backbone.stem 'cifar' is for the ResNets .*resnet18.*torchvision/vgg11_bn"):
         create_backbone(name, 10, stem="cifar")
 
 

@@ -1,14 +1,49 @@
 """Every configuration runs through the real command line, shortened."""
 
-import pytest
-import torch
+import shlex
+from pathlib import Path
 
-from lightning_adv.run.configs import config_names
+import pytest
+import timm
+import torch
+import yaml
+from torchvision import models
+
+from lightning_adv.regimes import advprop_attack
+from lightning_adv.run.configs import config_names, find_config
 from tests.data.fake_cifar10 import write_fake_cifar10
 from tests.data.fake_folder import write_dataset
 from tests.run.shortened import fit, results
 
-SMALL_BATCHES = ["--data.init_args.batch_size=4", "--data.init_args.evaluation_batch_size=4"]
+ONE_STEP = [
+    "--trainer.max_epochs=1",
+    "--model.init_args.evaluation_attack.init_args.steps=1",
+    "--last_checkpoint.every_n_epochs=2",  # large networks are slow to write
+]
+SMALL_BATCHES = [
+    "--data.init_args.batch_size=4",
+    "--data.init_args.evaluation_batch_size=4",
+    "--trainer.limit_train_batches=1",
+    "--model.init_args.optimizer.init_args.lr=0.001",  # the recipe's may be too much for a step on four images
+]
+
+# The run that leaves the checkpoint that a configuration starts from.
+FIRST = {
+    "digits/blockwise": "digits/standard",
+    "cifar10/blockwise": "cifar10/blockwise_standard",
+    "cifar10/blockwise_vgg": "cifar10/blockwise_standard",
+    "imagenet/batchnorm_finetuning": "imagenet/madry",
+}
+
+
+def read(config):
+    return yaml.safe_load(Path(find_config(config)).read_text())
+
+
+def comment(config):
+    """Return the comment at the head of a configuration."""
+    lines = Path(find_config(config)).read_text().splitlines()
+    return [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
 
 
 @pytest.fixture
@@ -25,20 +60,37 @@ def data_arguments(tmp_path, monkeypatch):
             return [
                 *SMALL_BATCHES,
                 f"--data.init_args.root={root}",
+                "--data.init_args.image_size=32",
                 "--data.init_args.num_workers=0",
                 "--data.init_args.val_fraction=0.5",
-                "--trainer.limit_train_batches=1",
             ]
         return []
 
     return write
 
 
+@pytest.fixture
+def torchvision_weights(monkeypatch):
+    """Make torchvision "download" the weights of a ResNet-50 that was just drawn."""
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url",
+        lambda *args, **kwargs: models.resnet50(weights=None).state_dict(),
+    )
+
+
+def shortened_attack(config):
+    """Return the argument that makes the attack of training one step, where there is one."""
+    attacks = read(config)["model"]["init_args"].get("attack") is not None
+    return ["--model.init_args.attack.init_args.steps=1"] if attacks else []
+
+
 @pytest.mark.parametrize("config", config_names())
-def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
+def test_config_runs(config, data_arguments, torchvision_weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    attack = [] if config.endswith("/standard") else ["--model.init_args.attack.init_args.steps=1"]
-    run = fit(*data_arguments(config), *attack, "--trainer.max_epochs=1", config=config)
+    data = data_arguments(config)
+    if first := FIRST.get(config):
+        fit(*data, *ONE_STEP, *shortened_attack(first), *command_in_comment(config), config=first)
+    run = fit(*data, *ONE_STEP, *shortened_attack(config), config=config)
     found = results(run)
     assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "images")
     assert 0 <= found["robust_accuracy"] <= 1
@@ -47,3 +99,44 @@ def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
     }  # fmt: skip
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["hyper_parameters"]["num_classes"] >= 2
+
+
+def command_in_comment(config):
+    """Return the arguments that a comment adds to the run that comes first: its last paragraph, if it is a command."""
+    told = " ".join(comment(config))
+    _, found, command = told.partition(f"lightning-adv fit --config {FIRST[config]} ")
+    return shlex.split(command) if found else []
+
+
+def test_configs_of_cifar10_run_on_image_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data" / "cifar10", test="test", classes=("cat", "dog"))
+    told = " ".join(comment("cifar10_folder/standard"))
+    data = shlex.split(told[told.index("--data ") :])
+    small = [*SMALL_BATCHES, "--data.init_args.val_fraction=0.5"]
+    run = fit(*data, *small, *ONE_STEP, *shortened_attack("cifar10/advprop"), config="cifar10/advprop")
+    assert results(run)["dataset"] == "cifar10_folder"
+
+
+def test_attacks_of_advprop_follow_the_papers_rule():
+    names = [name for name in config_names() if name.startswith("imagenet/advprop")]
+    assert len(names) == 3
+    for name in names:
+        attack = read(name)["model"]["init_args"]["attack"]["init_args"]
+        assert attack["steps"] == {"1/255": 1, "2/255": 3, "3/255": 4, "4/255": 5}[attack["eps"]]  # section 7.5.1
+        assert attack["step_size"] == "1/255"
+        assert advprop_attack(attack["eps"]).steps == attack["steps"]
+
+
+def test_table_of_efficientnets_agrees_with_timm():
+    rows = [line.split() for line in comment("imagenet/advprop") if line.startswith("tf_efficientnet_b")]
+    assert [row[0] for row in rows] == [f"tf_efficientnet_b{i}" for i in range(8)]
+    for name, size, crop, *_ in rows:
+        config = timm.get_pretrained_cfg(name)
+        assert config.input_size == (3, int(size), int(size))
+        assert config.crop_pct == float(crop)
+
+
+@pytest.mark.parametrize("config", config_names())
+def test_lines_are_at_most_120_characters(config):
+    assert max(map(len, Path(find_config(config)).read_text().splitlines())) <= 120
