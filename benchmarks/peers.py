@@ -7,14 +7,12 @@ Each function takes the network, our attack and a batch's images, and returns ``
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import torch
+from timing import AttackFunction
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD
-
-AttackFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def torchattacks_pgd(network: nn.Module, pgd: PGD, images: Tensor) -> AttackFunction:

@@ -1,0 +1,256 @@
+"""Training loops that take their steps in turns, and the clock over them: what the benchmarks share.
+
+README.md beside this file says how it is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import queue
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+
+from lightning_adv.attacks import PGD
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.regimes import MadryTraining, Regime
+
+Batch = tuple[Tensor, Tensor]
+AttackFunction = Callable[[Tensor, Tensor], Tensor]
+Loop = Callable[[Iterable[Batch]], None]  # trains on each batch of a loader
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+# With a learning rate of 0 an update costs the same, and every step of every contender sees the same weights.
+OPTIMIZER = partial(torch.optim.SGD, lr=0.0, momentum=0.9, weight_decay=5e-4)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network and the attack that it is trained against, as in ``configs/``."""
+
+    backbone: Backbone
+    image_shape: tuple[int, int, int]
+    batch_size: int
+    eps: float
+    step_size: float
+    passes: int  # training steps of each contender in a round
+    steps: int = 10  # of the attack
+    clock: Callable[[], float] = time.perf_counter
+
+    def attack(self, **options: Any) -> PGD:
+        return PGD(self.eps, self.steps, self.step_size, **options)
+
+    def batch(self) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(self.batch_size, *self.image_shape, generator=generator)
+        return x, torch.randint(10, (self.batch_size,), generator=generator)
+
+    def regime(self, kind: type[Regime] = MadryTraining, **options: Any) -> Regime:
+        torch.manual_seed(0)  # the same weights for everyone
+        settings = {"num_classes": 10, "attack": self.attack(), "optimizer": OPTIMIZER, **options}
+        return kind(self.backbone, **settings).train()
+
+
+# A zero-initialised last BatchNorm would make the gradients of every residual branch exactly zero.
+RESNET18 = Backbone("resnet18", stem="cifar", options={"zero_init_last": False})
+SMALL_CNN = Backbone("small_cnn", in_channels=1, options={"width": 32})
+WORKLOADS = {
+    "resnet18": Workload(RESNET18, (3, 32, 32), batch_size=8, eps=8 / 255, step_size=2 / 255, passes=3),
+    "small_cnn": Workload(SMALL_CNN, (1, 8, 8), batch_size=64, eps=0.2, step_size=0.05, passes=20),
+}
+
+
+# What the bounds are made of ------------------------------------------------------------------------------------------
+
+
+def gradients_alone(network: nn.Module, pgd: PGD, images: Tensor) -> AttackFunction:
+    """K times forward and backward to the input, BatchNorm in eval mode: what no eager attack can do without."""
+    evaluated = twin(network).eval()  # so that switching train flags is not part of the bound
+    leaf = images.clone().requires_grad_()
+
+    def attack(x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(pgd.steps):
+            torch.autograd.grad(F.cross_entropy(evaluated(leaf), y, reduction="sum"), leaf)
+        return x
+
+    return attack
+
+
+def twin(network: nn.Module, own: Iterable[Tensor] = ()) -> nn.Module:
+    """Return a copy with train flags of its own that shares every tensor, except for copies of those in ``own``."""
+    left_out = {id(tensor) for tensor in own}
+    tensors = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors if id(tensor) not in left_out})
+
+
+# Training loops -------------------------------------------------------------------------------------------------------
+
+
+def loop_of(loss: Callable[[Tensor, Tensor], Tensor], network: nn.Module) -> Loop:
+    """On each batch the loss, its gradients to the weights, and the optimizer's update."""
+    optimizer = OPTIMIZER(network.parameters())
+
+    def loop(loader: Iterable[Batch]) -> None:
+        for x, y in loader:
+            value = loss(x, y)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    return loop
+
+
+def regime_loop(regime: Regime) -> Loop:
+    """``training_step`` called by hand: with no Trainer, ``self.log`` would warn and return."""
+    return loop_of(lambda x, y: cast(Tensor, regime.training_step((x, y), 0)), regime.network)
+
+
+def trainer(folder: str, name: str, **options: Any) -> Trainer:
+    """Return a Trainer for one epoch with a CSVLogger, which writes to ``folder/name``."""
+    return Trainer(
+        accelerator="cpu", max_epochs=1, enable_model_summary=False, logger=CSVLogger(folder, name), **options
+    )
+
+
+def bare_trainer(folder: str, name: str) -> Trainer:
+    """Return a Trainer with a CSVLogger, no progress bar and no checkpoints."""
+    return trainer(folder, name, enable_progress_bar=False, enable_checkpointing=False)
+
+
+# The contenders: training loops that take one step when they are told to ----------------------------------------------
+
+
+class Finished(Exception):  # noqa: N818 (not an error)
+    """Ends a training loop from inside its loader."""
+
+
+class Contender:
+    """A training loop in a thread of its own; a call lets it take one step and returns the seconds.
+
+    The Trainer owns its loop, so the only place to hold it is its loader, and all the other loops are held in the same
+    way. A step lasts from a batch leaving the loader until the next one is asked for: nothing is left out.
+    """
+
+    def __init__(self, workload: Workload, loop: Loop) -> None:
+        self._workload, self._loop, self._threads = workload, loop, torch.get_num_threads()
+        self._go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[float | Exception] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> float:
+        self._go_on.put(True)
+        result = self._results.get()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def close(self) -> None:
+        self._go_on.put(False)
+        self._thread.join()
+
+    def __len__(self) -> int:
+        return 10**9  # without a length, Lightning would fetch one batch ahead
+
+    def __iter__(self) -> Iterator[Batch]:
+        batch, clock = self._workload.batch(), self._workload.clock
+        while self._go_on.get():
+            start = clock()
+            yield batch
+            self._results.put(clock() - start)
+        raise Finished
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)  # each thread has its own number
+        try:
+            self._loop(self)
+        except Exception as error:
+            self._results.put(error)
+
+
+# The measurement ------------------------------------------------------------------------------------------------------
+
+
+def take_turns(loops: dict[str, Loop], workload: Workload, rounds: int) -> dict[str, list[float]]:
+    """Return each loop's median seconds of a step in each round."""
+    contenders = {name: Contender(workload, loop) for name, loop in loops.items()}
+    try:
+        return measure(contenders, rounds, workload.passes)
+    finally:
+        for contender in contenders.values():
+            contender.close()
+
+
+def measure(contenders: dict[str, Contender], rounds: int, passes: int) -> dict[str, list[float]]:
+    """Return the median seconds of a step in each round. In a pass the contenders take turns in a random order."""
+    shuffled = random.Random(0)
+    for take_a_step in contenders.values():
+        take_a_step(), take_a_step()  # warm-up
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(passes):
+            for name in shuffled.sample(list(contenders), len(contenders)):
+                times[name].append(contenders[name]())
+        for name, own in times.items():
+            seconds[name].append(median(own))
+    return seconds
+
+
+def ratios(seconds: list[float], reference: list[float]) -> list[float]:
+    """Return the ratio of each round."""
+    return [a / b for a, b in zip(seconds, reference, strict=True)]
+
+
+def cells(seconds: list[float], reference: list[float]) -> str:
+    """Return three cells of a table: ms a step, the median ratio, and the lowest and the highest."""
+    over = ratios(seconds, reference)
+    return f"{1e3 * median(seconds):.1f} | {median(over):.3f} | {min(over):.3f} to {max(over):.3f}"
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+def parse_arguments(description: str | None, steps: int) -> argparse.Namespace:
+    """Return the command line, with ``workloads`` by name, and set torch's threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--networks", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--batch-size", type=int, help="default: 8 for resnet18, 64 for small_cnn")
+    parser.add_argument("--steps", type=int, default=steps, help="gradient steps of the attack")
+    parser.add_argument("--rounds", type=int, default=7, help="each gives one ratio; the table has their median")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for one thread on a busy machine")
+    parser.add_argument("--json", type=Path, help="file for the seconds of every round")
+    args = parser.parse_args()
+    args.workloads = {}
+    for name in args.networks:
+        batch_size = WORKLOADS[name].batch_size if args.batch_size is None else args.batch_size
+        args.workloads[name] = replace(
+            WORKLOADS[name], batch_size=batch_size, steps=args.steps, clock=CLOCKS[args.clock]
+        )
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return args
+
+
+def heading(name: str, workload: Workload, args: argparse.Namespace) -> str:
+    attack = f"{workload.batch_size}×{'×'.join(map(str, workload.image_shape))}, PGD-{workload.steps}"
+    measured = f"{args.rounds} rounds of {workload.passes} steps, {args.clock} time, threads: {args.threads}"
+    return f"\n{name}, {attack}, {measured}, torch {torch.__version__}\n"
