@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,6 +29,12 @@ def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     return others.logsumexp(1) - own
 
 
+def log_odds_gradient(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the softmax over the other classes, and -1 at the label (N, K)."""
+    _, others = _split(logits, y)
+    return others.softmax(1).scatter(1, y[:, None], -1)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return by how much the best other class leads: max over j != y of z_j, minus z_y.
 
@@ -44,6 +51,12 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - own
 
 
+def margin_gradient(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 1 at the best other class, -1 at the label (N, K)."""
+    _, others = _split(logits, y)
+    return torch.zeros_like(logits).scatter(1, others.argmax(1, keepdim=True), 1).scatter(1, y[:, None], -1)
+
+
 def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """Return KL(p(clean) || p(adversarial)) (N,), which TRADES maximises (Zhang et al. 2019, equation 5).
 
@@ -53,6 +66,11 @@ def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """
     divergence = F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), reduction="none", log_target=True)
     return divergence.sum(1)
+
+
+def kl_gradient(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """Return the adversarial minus the clean prediction (N, K)."""
+    return logits.softmax(1) - clean_logits.softmax(1)
 
 
 def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,14 +84,16 @@ class Loss(NamedTuple):
     function: Callable[[Tensor, Tensor], Tensor]
     alone: Callable[[Tensor, Tensor], Tensor]
     """What to climb where samples do not see each other: a function that grows with the loss, sample by sample."""
+    alone_gradient: Callable[[Tensor, Tensor], Tensor]
+    """Its gradient to the logits (N, K), in closed form: no step builds and differentiates a graph of the loss."""
     target: str
     """``"labels"`` (N,) or ``"clean_logits"`` (N, K)."""
 
 
 LOSSES = {
-    "cross_entropy": Loss(cross_entropy, log_odds, "labels"),
-    "margin": Loss(margin, margin, "labels"),
-    "kl": Loss(kl, kl, "clean_logits"),
+    "cross_entropy": Loss(cross_entropy, log_odds, log_odds_gradient, "labels"),
+    "margin": Loss(margin, margin, margin_gradient, "labels"),
+    "kl": Loss(kl, kl, kl_gradient, "clean_logits"),
 }
 
 

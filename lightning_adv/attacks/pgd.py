@@ -13,7 +13,7 @@ from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_i
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import resize_and_pad
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
-from lightning_adv.attacks.losses import get_loss
+from lightning_adv.attacks.losses import Loss, get_loss
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -177,35 +177,37 @@ class PGD(Attack):
     def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
         loss = get_loss(self.loss)
         targeted, independent = self.label in TARGETED, self.batchnorm == "eval"
-        function = loss.alone if independent else loss.function
-        target = y
+        label = y
         if self.label != "true" or loss.target == "clean_logits":
             with torch.no_grad():
                 clean_logits = forward(clean)
             check_labels(y, clean_logits.shape[1])
-            target = choose_labels(self.label, y, clean_logits, generator)
+            label = choose_labels(self.label, y, clean_logits, generator)
             if loss.target == "clean_logits":
-                return Objective(lambda logits: function(logits, clean_logits), target, targeted, independent)
-        sign = -1 if targeted else 1
-        return Objective(lambda logits: sign * function(logits, target), target, targeted, independent)
+                return Objective(loss, clean_logits, label, targeted, independent)
+        return Objective(loss, label, label, targeted, independent)
 
 
 class Objective:
     """What a run climbs: a loss of the logits, and the label by which success is told.
 
     Args:
-        loss: Logits (N, K) -> (N,), larger for a stronger adversarial example.
+        loss: What grows with a stronger adversarial example, or falls if the attack is targeted.
+        target: What the loss compares the logits with.
         label: The attacked label (N,).
         targeted: Whether ``label`` is approached.
         independent: Whether a sample's logits depend on its own image only, as they do with BatchNorm in eval mode.
     """
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], label: Tensor, targeted: bool, independent: bool) -> None:
+    def __init__(self, loss: Loss, target: Tensor, label: Tensor, targeted: bool, independent: bool) -> None:
         self.loss = loss
+        self.target = target
         self.label = label
         self.targeted = targeted
         # What is scaled as one: samples that see each other must keep their shares of the sum.
         self._scaled_axes = (1,) if independent else (0, 1)
+        self._sign = -1 if targeted else 1
+        self._independent = independent
         self._checked = False
 
     def gradient(self, forward: Forward, images: Tensor) -> Tensor:
@@ -220,15 +222,22 @@ class Objective:
             self._checked = True
         # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
         # underflows on the way back: each sample sets out with 1 as its largest entry.
-        logits.register_hook(lambda gradient: _unit_max(gradient, self._scaled_axes))  # type: ignore[no-untyped-call]
-        # Summed, not averaged: a sample's gradient must not shrink with the batch.
-        return torch.autograd.grad(self.loss(logits).sum(), images)[0]
+        ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
+        return torch.autograd.grad(logits, images, ascent)[0]
+
+    def _slope(self, logits: Tensor) -> Tensor:
+        """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""
+        if self._independent:
+            return self.loss.alone_gradient(logits, self.target)
+        logits.requires_grad_()
+        return torch.autograd.grad(self.loss.function(logits, self.target).sum(), logits)[0]
 
     @torch.no_grad()
     def score(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return whether each attack succeeded, and its loss: both (N,)."""
         logits = forward(images)
-        return (logits.argmax(1) == self.label) == self.targeted, self.loss(logits)
+        function = self.loss.alone if self._independent else self.loss.function
+        return (logits.argmax(1) == self.label) == self.targeted, self._sign * function(logits, self.target)
 
 
 def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:

@@ -80,3 +80,11 @@ def test_log_odds_against_probabilities():
     y = torch.arange(50) % 7
     p = logits.softmax(1)[torch.arange(50), y]
     torch.testing.assert_close(log_odds(logits, y), torch.log((1 - p) / p))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "kl"])
+def test_closed_form_gradients_are_those_of_autograd(name, logits, y):
+    loss, target = get_loss(name), y if name != "kl" else logits.flip(0)
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss.alone(leaf, target).sum(), leaf)
+    torch.testing.assert_close(loss.alone_gradient(logits, target), expected, rtol=1e-10, atol=1e-12)

@@ -166,7 +166,7 @@ def test_the_attack_of_section_7_5(eps, steps, attacker):
     ("arguments", "message"),
     [
         ({"clean_fraction": 1.1}, r"clean_fraction must lie in \[0, 1\], got 1.1"),
-        ({"clean_fraction": 0.0}, "clean_fraction is 0, so that nothing trains the main BatchNorms"),
+        ({"clean_fraction": 0.0}, "clean_fraction is 0, which trains no main BatchNorm"),
         ({"inference_domain": "augmented"}, "inference_domain must be one of main, adversarial, got 'augmented'"),
         ({"reduction": "max"}, "reduction must be one of sum, mean, got 'max'"),
         ({"backbone": Backbone("convnext_atto")}, "no BatchNorm"),
