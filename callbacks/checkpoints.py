@@ -5,15 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
+def check_finite(trainer: Trainer, module: LightningModule) -> None:
+    """Check that all parameters are numbers: one look at each, which is little beside writing them.
+
+    Parameters only, which are the same on every process: BatchNorm statistics are not, and a process that raises alone
+    would leave the others waiting.
+
+    Raises:
+        FloatingPointError: They are not.
+    """
+    parameters = dict(module.named_parameters())
+    broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
+    if broken:
+        raise FloatingPointError(
+            f"The weights are NaN or infinite after step {trainer.global_step} (epoch {trainer.current_epoch}): "
+            f"{broken[0]}, {len(broken)} of {len(parameters)} parameters in all. They are not saved; "
+            "checkpoints/last.ckpt and best.ckpt stay as they were. "
+            "Resume from one of them with a lower learning rate, clip gradients (trainer.gradient_clip_val) or use a "
+            "wider precision."
+        )
+
+
 class _RunCheckpoint(ModelCheckpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the loggers write what they hold back: a run that is killed resumes here, and would miss it."""
+        """Look at the weights, and let the loggers write what they hold back (a Lightning hook).
+
+        A run that is killed resumes here, and would miss what was logged. Lightning calls this before it writes the
+        file: if the weights are no numbers, the checkpoint that was there stays.
+
+        Raises:
+            FloatingPointError: A parameter holds NaN or an infinite number. In the middle of an epoch this is how an
+                exploding step is found: its own loss was finite, and no loss of the new weights was computed yet.
+        """
+        check_finite(trainer, pl_module)
         for logger in trainer.loggers:
             logger.save()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import nn
 from torch.optim import Optimizer
@@ -43,15 +45,59 @@ def configure(
     interval: str,
     decay_norm_and_bias: bool,
 ) -> dict[str, Any]:
-    """Return what ``LightningModule.configure_optimizers`` returns."""
+    """Return what ``LightningModule.configure_optimizers`` returns.
+
+    Raises:
+        ValueError: The schedule looks at a metric, and does not say at which, or would step between epochs.
+    """
     built = optimizer(parameter_groups(module, decay_norm_and_bias))
     if scheduler is None:
         return {"optimizer": built}
     schedule = scheduler(built)
     config: dict[str, Any] = {"scheduler": schedule, "interval": interval}
-    if isinstance(schedule, ReduceLROnPlateau):
-        config["monitor"] = schedule.monitor
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if not isinstance(schedule, ReduceLROnPlateau):
+            raise ValueError(
+                "scheduler is torch.optim.lr_scheduler.ReduceLROnPlateau, which does not know its metric: use "
+                "lightning.pytorch.cli.ReduceLROnPlateau with monitor, such as val/clean_loss."
+            )
+        if interval != "epoch":
+            raise ValueError(
+                f"scheduler_interval is {interval!r}, but ReduceLROnPlateau looks at a metric of whole epochs: use "
+                "'epoch'."
+            )
+        # Never: step_plateau does it.
+        config |= {"monitor": schedule.monitor, "frequency": sys.maxsize}
     return {"optimizer": built, "lr_scheduler": config}
+
+
+def step_plateau(module: LightningModule) -> None:
+    """Step the schedules that look at a metric; called at the end of every training epoch, before it is saved.
+
+    Lightning would step them after it has saved the epoch's checkpoint. Since the checkpoint holds no metrics, a run
+    that is resumed from it leaves this step out, and ends in other weights than one that never stopped.
+
+    An epoch without validation (``check_val_every_n_epoch``) has nothing new to look at, and does not count for the
+    schedule's ``patience``; neither does one that was cut short.
+
+    Raises:
+        ValueError: Nothing of that name was measured in this run.
+    """
+    trainer = module.trainer
+    every = trainer.check_val_every_n_epoch
+    validated = every is None or (trainer.current_epoch + 1) % every == 0
+    for config in trainer.lr_scheduler_configs:
+        monitor = str(config.monitor)
+        stale = monitor.startswith("val/") and not validated
+        if not config.reduce_on_plateau or stale or not trainer.is_last_batch:
+            continue
+        metrics = trainer.callback_metrics
+        if monitor not in metrics:
+            raise ValueError(
+                f"scheduler.monitor is {monitor!r}, which was not measured in epoch {trainer.current_epoch}; there are "
+                f"{', '.join(sorted(metrics))}."
+            )
+        module.lr_scheduler_step(config.scheduler, metrics[monitor])
 
 
 def callable_to_config(factory: Callable[..., Any] | None) -> dict[str, Any] | None:

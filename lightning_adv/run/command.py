@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, dict_to_namespace
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
 from lightning_adv.run.configs import resolve_configs
-from lightning_adv.run.folder import check_run_checkpoint, check_writable, continue_metrics, run_folder_of
+from lightning_adv.run.folder import (
+    Start,
+    check_run_checkpoint,
+    check_writable,
+    continue_metrics,
+    run_folder_of,
+    set_aside,
+)
+from lightning_adv.run.messages import missing_recipe
 from lightning_adv.run.parser import Parser
-from lightning_adv.run.results import collect_results, print_results, write_results
+from lightning_adv.run.predictions import PredictionTable
+from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -38,19 +47,24 @@ class AdversarialCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        super().__init__(
-            model_class=Regime,
-            datamodule_class=LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            parser_class=Parser,
-            # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.
-            parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
-            trainer_defaults={"logger": _LOGGER},
-            args=list(args),
-        )
+        self._start = Start()
+        try:
+            super().__init__(
+                model_class=Regime,
+                datamodule_class=LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                parser_class=Parser,
+                # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.
+                parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
+                trainer_defaults={"logger": _LOGGER},
+                args=list(args),
+            )
+        except BaseException:  # an interrupt too
+            self._start.undo()
+            raise
 
     # Arguments ----------------------------------------------------------------------------------------------------
 
@@ -67,8 +81,17 @@ class AdversarialCLI(LightningCLI):
         """Leave the configuration alone: LightningCLI lets a checkpoint's arguments override what the user typed."""
 
     def before_instantiate_classes(self) -> None:
-        """Check the checkpoint's path, and go on in its run folder when a run is resumed."""
+        """Check what would fail late, and go on in the run folder of a run that is resumed.
+
+        Raises:
+            ValueError: The Trainer is set up in a way that a run cannot end in, the regime lacks a part, or the
+                checkpoint is none of a run.
+        """
         config = self.config[self.subcommand]
+        check_trainer(config.trainer)
+        arguments = config.model.get("init_args")
+        if arguments is not None and (wrong := missing_recipe(config.model.class_path, vars(arguments))):
+            raise ValueError(f"model.init_args.{wrong}")
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True
@@ -84,68 +107,125 @@ class AdversarialCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
-        if self.subcommand == "fit":
-            own = [Throughput(), TrainingCurves(), LearningRateMonitor(logging_interval="epoch")]
-            self.trainer_defaults["callbacks"] = own
+        own: dict[str, list[Callback]] = {
+            "fit": [Throughput(), TrainingCurves(), LearningRateMonitor(logging_interval="epoch"), self._start],
+            "predict": [PredictionTable()],
+        }
+        self.trainer_defaults["callbacks"] = own.get(str(self.subcommand), [])
+        if self.config[self.subcommand]["trainer"].get("sync_batchnorm"):
+            from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm  # imports timm
+
+            # torch's converter, the default, loses the activation of timm's BatchNormAct2d
+            given = self._get(self.config_init, "trainer.plugins")
+            others = given if isinstance(given, list) else [] if given is None else [given]
+            kwargs["plugins"] = [*others, TimmSyncBatchNorm()]
         return super().instantiate_trainer(**kwargs)
 
     # Subcommands --------------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
         """Make sure that the run folder can be written before anything is computed."""
+        folder = self._prepare_folder()
         path = self.config["fit"].get("ckpt_path")
-        folder = self.trainer.log_dir  # a collective call: on every process
-        if not self.trainer.is_global_zero or folder is None or self._is_dry():
+        if folder is None or path is None or run_folder_of(path) is None:
             return
-        check_writable(Path(folder))
+        set_aside(folder / "results.json")  # they are of the run before: this one may be killed before it has its own
         for logger in self.trainer.loggers[:1]:
-            if isinstance(logger, CSVLogger) and path is not None and run_folder_of(path) is not None:
+            if isinstance(logger, CSVLogger):
                 continue_metrics(logger, path)
 
+    def before_validate(self) -> None:
+        """Make sure that the run folder can be written."""
+        self._prepare_folder()
+
+    before_test = before_predict = before_validate
+
+    def _prepare_folder(self) -> Path | None:
+        """Return the run folder, which can be written; None where it is not up to this process, or there is none."""
+        folder = self.trainer.log_dir  # a collective call: on every process
+        if not self.trainer.is_global_zero or folder is None or self._is_dry():
+            return None
+        self._start.remember(Path(folder))
+        check_writable(Path(folder))
+        return Path(folder)
+
     def after_fit(self) -> None:
-        """Test the best checkpoint and report it."""
+        """Test the best checkpoint, or the last weights where no validation chose one, and report it."""
         if self._is_dry() or self.trainer.interrupted:
             return
         best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint))
+        checkpoint = None
         if best.best_model_path:
             # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
             content = read_checkpoint(best.best_model_path, argument="best_checkpoint")
             self.model.load_state_dict(content["state_dict"])
-        metrics = self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-        self._report(metrics[0])
+            checkpoint = describe_checkpoint(best.best_model_path, content, self.trainer.log_dir)
+        self._report(self.trainer.test(self.model, datamodule=self.datamodule, verbose=False), checkpoint)
 
     def test(self, **kwargs: Any) -> None:
         """Test and report a checkpoint."""
-        self._report(self.trainer.test(**kwargs | {"verbose": False})[0])
+        tested = self.trainer.test(**kwargs | {"verbose": False})
+        path, checkpoint = kwargs.get("ckpt_path"), None
+        if path is not None:
+            content = read_checkpoint(path, argument="ckpt_path")
+            checkpoint = describe_checkpoint(path, content, self.trainer.log_dir)
+        self._report(tested, checkpoint)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class probabilities of the test images to ``predictions.csv`` in the run folder."""
-        batches = self.trainer.predict(**kwargs)
-        folder = self.trainer.log_dir
-        if folder is None or batches is None:
-            return
-        rank = f"-{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-        path = Path(folder) / f"predictions{rank}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            rows = [row for batch in batches for row in batch.tolist()]  # type: ignore[union-attr]
-            writer.writerow(["predicted", *(f"probability_{k}" for k in range(len(rows[0]) if rows else 0))])
-            writer.writerows([max(range(len(row)), key=row.__getitem__), *row] for row in rows)
-        print(f"{len(rows)} predictions are in {path}")
+        self.trainer.predict(**kwargs | {"return_predictions": False})
+        for table in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(table, PredictionTable) and table.path is not None:
+                print(f"{table.rows} predictions are in {table.path}")
 
     def _is_dry(self) -> bool:
         """Whether this is a ``fast_dev_run``, which writes nothing."""
         return bool(self.config[self.subcommand]["trainer"]["fast_dev_run"])
 
-    def _report(self, metrics: Any) -> None:
+    def _report(self, tested: Sequence[Mapping[str, float]], checkpoint: Mapping[str, Any] | None) -> None:
+        """Write and print the results.
+
+        Args:
+            tested: What ``trainer.test`` returned.
+            checkpoint: See :func:`collect_results`.
+        """
         folder = self.trainer.log_dir
+        if not tested or "test/images" not in tested[0]:
+            rank_zero_info("Nothing was tested: trainer.limit_test_batches leaves no image.")
+            return
         seed = self.config[self.subcommand]["seed_everything"]
-        results = collect_results(self.trainer, self.model, self.datamodule, metrics, seed)
+        results = collect_results(
+            self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint
+        )
         if self.trainer.is_global_zero:
             if folder is not None:
                 write_results(results, Path(folder))
             print_results(results, None if folder is None else Path(folder))
+
+
+def check_trainer(config: Any) -> None:
+    """Check that a run can end under this Trainer: in the test of its best checkpoint.
+
+    Args:
+        config: The Trainer's arguments.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    strategy = config.strategy
+    name = strategy if isinstance(strategy, str) else ""
+    arguments = strategy.get("init_args") if isinstance(strategy, Namespace) else None
+    method = "popen" if arguments is None else arguments.get("start_method", "popen")
+    if name.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")) or method != "popen":
+        raise ValueError(
+            f"trainer.strategy is {name or method!r}, whose processes end with the training, and the test after it "
+            "would start others: use 'ddp'."
+        )
+    if config.enable_checkpointing is False:
+        raise ValueError(
+            "trainer.enable_checkpointing is false, but every run keeps its best checkpoint, which is tested, and its "
+            "last: leave it out."
+        )
 
 
 def _first_csv_logger(config: Any) -> Any:

@@ -45,8 +45,9 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if resolved and resolved[-1] in ("--config", "-c"):
             resolved.append(find_config(argument))
-        elif argument.startswith("--config="):
-            resolved.append(f"--config={find_config(argument.removeprefix('--config='))}")
+        elif argument.startswith(("--config=", "-c=")):
+            option, _, name = argument.partition("=")
+            resolved.append(f"{option}={find_config(name)}")
         else:
             resolved.append(argument)
     return resolved

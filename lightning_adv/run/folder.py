@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.nn.checkpoints import read_checkpoint
@@ -27,6 +30,52 @@ def check_writable(folder: Path) -> None:
             f"The run folder {folder} cannot be written ({error.strerror}). Set the logger's save_dir "
             "(--trainer.logger.init_args.save_dir) to a folder that can."
         ) from error
+
+
+class Start(Callback):
+    """The start of a command in a run folder, which is taken back if it fails before anything was trained.
+
+    A refused resume leaves the run as it was, and a new folder that would hold nothing but a configuration is removed.
+    As a callback it learns when training has begun.
+
+    Attributes:
+        began: Whether a training batch has ended.
+    """
+
+    _WRITTEN = ("config-resumed.yaml", "metrics.csv", "results.json")
+
+    def __init__(self) -> None:
+        self.began = False
+        self._folder: Path | None = None
+        self._files: set[str] | None = None
+        self._contents: dict[str, bytes] = {}
+
+    def remember(self, folder: Path) -> None:
+        """Take down what is in the folder, before the command writes into it."""
+        self._folder = folder
+        if folder.is_dir():
+            self._files = {path.name for path in folder.iterdir()}
+            written = [name for name in self._WRITTEN if name in self._files]
+            self._contents = {name: (folder / name).read_bytes() for name in written}
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Note that training has begun (a Lightning hook)."""
+        self.began = True
+
+    def undo(self) -> None:
+        """Put the folder back as it was, if training has not begun."""
+        if self._folder is None or not self._folder.is_dir() or self.began:
+            return
+        now = {path.name: path for path in self._folder.iterdir()}
+        if self._files is None:
+            if now.keys() <= {"config.yaml"}:
+                shutil.rmtree(self._folder)
+            return
+        for name, path in now.items():
+            if name not in self._files and (name in self._WRITTEN or "-until-resume-" in name):
+                path.unlink()
+        for name, content in self._contents.items():
+            (self._folder / name).write_bytes(content)
 
 
 def check_run_checkpoint(path: str | Path) -> None:
@@ -50,6 +99,20 @@ def run_folder_of(checkpoint: str | Path) -> Path | None:
     return folder if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 
 
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that a resumed run writes anew: ``results.json`` becomes ``results-until-resume-1.json``.
+
+    Returns:
+        The new path; None if there is no such file.
+    """
+    if not path.is_file():
+        return None
+    number = sum(1 for _ in path.parent.glob(f"{path.stem}-until-resume-*{path.suffix}")) + 1
+    aside = path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}")
+    os.replace(path, aside)
+    return aside
+
+
 def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
     """Let a resumed run go on in the ``metrics.csv`` of the run that stopped.
 
@@ -62,11 +125,9 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
         checkpoint: The checkpoint that the run resumes from.
     """
     path = Path(logger.log_dir) / "metrics.csv"
-    if not path.is_file():
+    aside = set_aside(path)
+    if aside is None:
         return
-    number = sum(1 for _ in path.parent.glob("metrics-until-resume-*.csv")) + 1
-    aside = path.with_name(f"metrics-until-resume-{number}.csv")
-    os.replace(path, aside)
     step = read_checkpoint(checkpoint, argument="ckpt_path")["global_step"]
     with aside.open(newline="") as file:
         reader = csv.DictReader(file)

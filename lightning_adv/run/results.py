@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,10 +20,23 @@ from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
 from lightning_adv.callbacks import Throughput
 from lightning_adv.regimes import Regime
+from lightning_adv.regimes.evaluation import KINDS
+
+_LABELS = {
+    "predicted": ", predicted labels",
+    "random": ", random targets",
+    "least_likely": ", least-likely targets",
+}
 
 
 def collect_results(
-    trainer: Trainer, regime: Regime, data: LightningDataModule | None, metrics: Mapping[str, float], seed: Any
+    trainer: Trainer,
+    regime: Regime,
+    data: LightningDataModule | None,
+    metrics: Mapping[str, float],
+    *,
+    seed: Any,
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Gather what a reader needs to know of a run, as plain data.
 
@@ -32,6 +46,7 @@ def collect_results(
         data: The data module.
         metrics: What ``trainer.test`` returned for the data set.
         seed: The run's seed.
+        checkpoint: The one whose weights were tested, by :func:`describe_checkpoint`; None if they come from none.
 
     Returns:
         See the README, "What a run leaves behind". Accuracies are fractions, intervals 95 % Wilson, times seconds.
@@ -42,17 +57,18 @@ def collect_results(
         "network": regime.backbone.name,
         "regime": type(regime).__name__,
         "seed": seed if regime.seed is None else regime.seed,  # a resumed run has that of its checkpoint
+        "data_seed": getattr(data, "seed", None),
+        "checkpoint": None if checkpoint is None else dict(checkpoint),
         "test_images": images,
+        **_measured(metrics, images),
     }
-    for kind in ("clean", "robust"):
-        correct = round(metrics[f"test/{kind}_accuracy"] * images)  # the metric is a share in fp32
-        results[f"{kind}_accuracy"] = correct / images
-        results[f"{kind}_interval"] = list(wilson_interval(correct, images))
-        results[f"{kind}_loss"] = metrics[f"test/{kind}_loss"]
-    results["evaluation_attack"] = {
-        "name": attack_name(regime.evaluation_attack),
-        **regime.evaluation_attack.to_config(),
-    }
+    if regime.domains:
+        results["inference_domain"] = regime.inference_domain
+        results["domains"] = {domain: _measured(metrics, images, f"_{domain}") for domain in regime.domains}
+    results["evaluation_attack"] = _describe_attack(regime.evaluation_attack)
+    results["threat_model"] = threat_model(regime.evaluation_attack)
+    results["training"] = describe_training(regime)
+    results["backbone"] = regime.backbone.to_config()["init_args"]
     clocks = [callback for callback in trainer.callbacks if isinstance(callback, Throughput) and callback.images]  # type: ignore[attr-defined]
     if clocks:
         results["epochs"] = trainer.current_epoch
@@ -68,6 +84,60 @@ def collect_results(
     return results
 
 
+def _measured(metrics: Mapping[str, float], images: int, suffix: str = "") -> dict[str, Any]:
+    """The accuracies, their intervals and the losses, of the network or of one of its BatchNorm domains."""
+    measured: dict[str, Any] = {}
+    for kind in KINDS:
+        correct = round(metrics[f"test/{kind}_accuracy{suffix}"] * images)  # the metric is a share in fp32
+        measured[f"{kind}_accuracy"] = correct / images
+        measured[f"{kind}_interval"] = list(wilson_interval(correct, images))
+        measured[f"{kind}_loss"] = metrics[f"test/{kind}_loss{suffix}"]
+    return measured
+
+
+def describe_checkpoint(path: str | Path, content: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+    """Say which checkpoint was tested.
+
+    Args:
+        path: The file.
+        content: What is in it.
+        folder: The run folder, from which the path is written down; None leaves it as it is.
+    """
+    relative = Path(path) if folder is None else Path(os.path.relpath(path, folder))
+    return {"path": relative.as_posix(), "epoch": content["epoch"], "step": content["global_step"]}
+
+
+def _describe_attack(attack: Attack) -> dict[str, Any]:
+    return {"name": attack_name(attack), **attack.to_config()}
+
+
+def describe_training(regime: Regime) -> dict[str, Any]:
+    """Return how a regime trains, as plain data: its attack, and every argument that is its own.
+
+    Args:
+        regime: The regime. ``retrained_blocks`` is there if blocks were chosen, that is after training.
+    """
+    attack = getattr(regime, "attack", None) if regime.adversarial else None
+    described: dict[str, Any] = {"attack": None if attack is None else _describe_attack(attack)}
+    objective = getattr(regime, "objective", None)
+    if objective is not None and regime.adversarial:
+        described["objective"] = objective.to_config()
+    described["activation"] = regime.backbone.activation
+    if blocks := getattr(regime, "retrained", None):
+        described["retrained_blocks"] = [block.name for block in blocks]
+    told = (*described, "backbone", "evaluation_attack", "num_classes", "compile", "objective", "activation")
+    settings = {name: value for name, value in regime.hparams.items() if name not in told and name[0] != "_"}
+    return described | settings
+
+
+def threat_model(attack: Attack) -> dict[str, Any] | None:
+    """Return the norm and ``eps`` of the ball that an attack stays in; None if it stays in none, as GD does."""
+    norm, eps = getattr(attack, "norm", None), getattr(attack, "eps", None)
+    if norm is None or eps is None or not getattr(attack, "project", True):
+        return None
+    return {"norm": type(norm).__name__, "eps": eps}
+
+
 def attack_name(attack: Attack) -> str:
     """Return the attack's name as papers write it: PGD-20.
 
@@ -75,11 +145,14 @@ def attack_name(attack: Attack) -> str:
         >>> from lightning_adv.attacks import PGD
         >>> attack_name(PGD(steps=20))
         'PGD-20'
+        >>> attack_name(PGD(steps=20, label="random"))
+        'PGD-20, random targets'
     """
     steps = getattr(attack, "steps", 1)
     restarts = getattr(attack, "restarts", 1)
     name = type(attack).__name__ + (f"-{steps}" if steps > 1 else "")
-    return name + (f" × {restarts} restarts" if restarts > 1 else "")
+    name += f" × {restarts} restarts" if restarts > 1 else ""
+    return name + _LABELS.get(getattr(attack, "label", "true"), "")
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
@@ -94,11 +167,23 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     table = Table(title=f"{results['regime']}: {results['network']} on {results['dataset']}", show_header=False)
     table.add_row("seed", str(results["seed"]))
     table.add_row("test images", f"{results['test_images']:,}")
-    table.add_row("clean accuracy", _percent(results, "clean"))
-    attack, config = results["evaluation_attack"], results["evaluation_attack"]["init_args"]
-    threat = f"{config['norm']['class_path'].rpartition('.')[2]}, eps {config['eps']:.4g}" if "norm" in config else ""
-    table.add_row(f"{attack['name']} robust accuracy", _percent(results, "robust"))
-    table.add_row("threat model", threat)
+    name, comma, label = results["evaluation_attack"]["name"].partition(",")
+    robust = f"{name} robust accuracy{comma}{label}"
+    domains = results.get("domains", {})
+    for domain, measured in domains.items():
+        used = " (inference)" if domain == results["inference_domain"] else ""
+        table.add_row(f"{domain} BatchNorm{used}", "")
+        table.add_row("  clean accuracy", _percent(measured, "clean"))
+        table.add_row(f"  {robust}", _percent(measured, "robust"))
+    if not domains:
+        table.add_row("clean accuracy", _percent(results, "clean"))
+        table.add_row(robust, _percent(results, "robust"))
+    threat = results["threat_model"]
+    table.add_row(
+        "threat model", "no ball of a norm" if threat is None else f"{threat['norm']}, eps {threat['eps']:.4g}"
+    )
+    if tested := results["checkpoint"]:
+        table.add_row("checkpoint", f"{tested['path']}, epoch {tested['epoch']}, step {tested['step']}")
     if "training_seconds" in results:
         table.add_row("training time", f"{results['training_seconds']:.1f} s")
         table.add_row("training speed", f"{results['images_per_second']:,.0f} images/s")
@@ -109,6 +194,6 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     Console().print(table)
 
 
-def _percent(results: Mapping[str, Any], kind: str) -> str:
-    low, high = results[f"{kind}_interval"]
-    return f"{100 * results[f'{kind}_accuracy']:.1f} %  (95 %: {100 * low:.1f} to {100 * high:.1f} %)"
+def _percent(measured: Mapping[str, Any], kind: str) -> str:
+    low, high = measured[f"{kind}_interval"]
+    return f"{100 * measured[f'{kind}_accuracy']:.1f} %  (95 %: {100 * low:.1f} to {100 * high:.1f} %)"

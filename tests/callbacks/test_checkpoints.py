@@ -64,3 +64,26 @@ def test_metrics_are_on_disk_whenever_a_checkpoint_is(tmp_path):
     trainer.logger.experiment.log_metrics({"kept": 1.0}, 0)
     trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
     assert "kept" in (tmp_path / "run/version_0/metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("at_step", [2, 3])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, at_step, value):
+    """Within an epoch of four steps, after a step whose own loss was finite: what was saved before stays whole."""
+    folder = tmp_path / "run/version_0/checkpoints"
+
+    class Explosion(StandardTraining):
+        def optimizer_step(self, *args, **kwargs):
+            super().optimizer_step(*args, **kwargs)
+            if self.trainer.global_step == at_step - 1:  # it counts this step afterwards
+                with torch.no_grad():
+                    next(self.parameters()).view(-1)[0] = value
+
+    trainer = trainer_with(tmp_path, [LastCheckpoint(every_n_train_steps=1), BestCheckpoint()])
+    words = rf"NaN or infinite after step {at_step} \(epoch 0\): network\S+weight, 1 of \d+ parameters"
+    with pytest.raises(FloatingPointError, match=words):
+        trainer.fit(Explosion(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
+    kept = torch.load(folder / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == at_step - 1
+    assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())

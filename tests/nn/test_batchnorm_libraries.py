@@ -107,7 +107,10 @@ def test_a_plain_state_dict_goes_to_every_domain(build, trained, x):
 
 def test_a_network_with_layernorms_needs_no_domains():
     network = timm.create_model("convnext_atto", num_classes=5)
-    with pytest.raises(ValueError, match=r"Networks with LayerNorm or GroupNorm need none: .* MadryTraining with the objective CrossEntropy"):
+    with pytest.raises(
+        ValueError,
+        match=r"Networks with LayerNorm or GroupNorm need none: .* MadryTraining with the objective CrossEntropy",
+    ):
         convert_batchnorm(network)
 
 

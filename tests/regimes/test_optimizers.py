@@ -1,10 +1,17 @@
+import csv
 from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from lightning_adv.callbacks import LastCheckpoint
+from lightning_adv.regimes import StandardTraining
 from lightning_adv.regimes.optimizers import callable_from_config, callable_to_config, configure, parameter_groups
+from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
 
 def network():
@@ -61,3 +68,97 @@ def test_lambda_cannot_be_written_down():
 def test_only_optimizers_and_schedules_are_built_from_a_checkpoint():
     with pytest.raises(ValueError, match="neither an optimizer nor"):
         callable_from_config({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}})
+
+
+# A schedule that looks at a metric ------------------------------------------------------------------------------
+
+# The accuracy does not fall below what it was for long: with mode "min" nearly every look is one without progress.
+PLATEAU = partial(ReduceLROnPlateau, monitor="val/clean_accuracy", mode="min", patience=0, factor=0.5)
+
+
+def plateau_run(folder, stop, resume=None, schedule=PLATEAU, **kwargs):
+    """Train with a plateau schedule on 4 steps an epoch; return the checkpoint of the end and the rates by epoch."""
+    torch.manual_seed(0)
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    logger = CSVLogger(folder, name="", version="run")
+    callbacks = [LastCheckpoint(every_n_train_steps=1), Rates()]
+    trainer = quiet_trainer(folder, callbacks=callbacks, logger=logger, enable_checkpointing=True, **kwargs, **stop)
+    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK, optimizer=sgd, scheduler=schedule)
+    trainer.fit(regime, ResumableToyData(), ckpt_path=resume, weights_only=True)
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    return torch.load(last, weights_only=True), rates
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """The end of a run that never stopped."""
+    whole, rates = plateau_run(tmp_path_factory.mktemp("whole"), {"max_epochs": 5})
+    assert len(rates) == 5
+    assert len(set(rates)) >= 3, "the schedule did nothing that could be lost"
+    return whole
+
+
+@pytest.mark.parametrize("stop", [{"max_epochs": 2}, {"max_steps": 10}, {"max_steps": 15}])
+def test_plateau_resumes_bit_identical(whole_run, tmp_path, stop):
+    """At the end of an epoch, in the middle of one, and before its last step."""
+    plateau_run(tmp_path, {"max_epochs": 9, **stop})
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    resumed, _ = plateau_run(tmp_path, {"max_epochs": 5}, resume=last)
+    assert resumed["global_step"] == whole_run["global_step"] == 20
+    for name, value in whole_run["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], value), name
+    assert resumed["optimizer_states"][0]["param_groups"] == whole_run["optimizer_states"][0]["param_groups"]
+    assert resumed["lr_schedulers"] == whole_run["lr_schedulers"]
+
+
+def test_plateau_on_the_training_loss_resumes_too(tmp_path):
+    schedule = partial(PLATEAU, monitor="train/loss", mode="max")
+    whole, rates = plateau_run(tmp_path / "whole", {"max_epochs": 4}, schedule=schedule)
+    assert len(set(rates)) >= 3
+    plateau_run(tmp_path / "stopped", {"max_epochs": 2}, schedule=schedule)
+    last = tmp_path / "stopped" / "run" / "checkpoints" / "last.ckpt"
+    resumed, _ = plateau_run(tmp_path / "stopped", {"max_epochs": 4}, last, schedule)
+    assert all(torch.equal(resumed["state_dict"][name], value) for name, value in whole["state_dict"].items())
+    assert resumed["lr_schedulers"] == whole["lr_schedulers"]
+    assert whole["lr_schedulers"][0]["last_epoch"] == 4, "one step an epoch"
+
+
+def test_plateau_looks_once_for_each_validation(tmp_path):
+    """Validation every second epoch: the rate can fall after the second, fourth and sixth epoch only."""
+    _, rates = plateau_run(tmp_path, {"max_epochs": 7}, check_val_every_n_epoch=2)
+    assert rates[0] == rates[1] == rates[2] == rates[3] == 0.1, "the first look is the best so far"
+    assert rates[4] == rates[5] == 0.05
+    assert rates[6] == 0.025
+
+
+def test_plateau_agrees_with_the_schedule_stepped_by_hand(tmp_path):
+    """PyTorch's own schedule, given the accuracies that were logged, has the same rates."""
+    _, rates = plateau_run(tmp_path, {"max_epochs": 6})
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        seen = [float(row["val/clean_accuracy"]) for row in csv.DictReader(file) if row["val/clean_accuracy"]]
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", patience=0, factor=0.5)
+    expected = []
+    for accuracy in seen:
+        expected.append(optimizer.param_groups[0]["lr"])
+        schedule.step(accuracy)
+    assert rates == expected
+
+
+def test_plateau_of_a_metric_that_nobody_measures(tmp_path):
+    with pytest.raises(ValueError, match=r"'val/robust_acc', which was not measured in epoch 0.*val/robust_accuracy"):
+        plateau_run(tmp_path, {"max_epochs": 2}, schedule=partial(PLATEAU, monitor="val/robust_acc"))
+
+
+def test_plateau_that_does_not_say_its_metric_or_steps_within_epochs():
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    with pytest.raises(ValueError, match="does not know its metric"):
+        configure(network(), sgd, torch.optim.lr_scheduler.ReduceLROnPlateau, "epoch", decay_norm_and_bias=True)
+    with pytest.raises(ValueError, match="scheduler_interval is 'step'"):
+        configure(network(), sgd, PLATEAU, "step", decay_norm_and_bias=True)

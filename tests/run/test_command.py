@@ -1,5 +1,7 @@
 import csv
+import functools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningModule
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import AsyncCheckpointIO
 from scipy.stats import binomtest
 
 from lightning_adv.attacks import PGD
+from lightning_adv.callbacks import Throughput
 from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
-from lightning_adv.regimes import MadryTraining, Regime
+from lightning_adv.regimes import MadryTraining, Regime, StandardTraining
+from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm
+from lightning_adv.run.command import check_trainer
 from tests.data.fake_folder import write_dataset
 from tests.run.shortened import FAST_ATTACK, SHORT, fit, results
 
@@ -70,6 +77,108 @@ def test_results_say_what_ran():
     assert found["evaluation_attack"]["init_args"]["eps"] == 0.2
     assert found["training_seconds"] > 0
     assert found["images_per_second"] > 0
+    assert found["data_seed"] == 0
+    assert found["checkpoint"]["path"] == "checkpoints/best.ckpt"
+    assert found["checkpoint"]["step"] == 3 * (found["checkpoint"]["epoch"] + 1)
+    assert found["training"]["attack"]["name"] == "PGD-7"
+    assert found["training"]["attack"]["init_args"]["eps"] == 0.2
+    assert found["training"]["objective"]["class_path"].endswith("CrossEntropy")
+    assert found["backbone"]["options"] == {"width": 32}
+    assert found["threat_model"] == {"norm": "Linf", "eps": 0.2}
+
+
+def test_the_best_checkpoint_is_tested_and_the_last_is_not():
+    """The learning rate grows so much after two epochs that the network forgets what it has learnt."""
+    run = fit(
+        "--trainer.max_epochs=4", "--trainer.limit_train_batches=10", "--trainer.limit_val_batches=1.0",
+        "--trainer.limit_test_batches=1.0", "--model.init_args.scheduler.init_args={milestones: [2], gamma: 60}",
+        config="digits/standard",
+    )  # fmt: skip
+    best, last = (torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "last.ckpt"))
+    assert (best["epoch"], last["epoch"]) == (1, 3)
+    found = results(run)
+    assert found["checkpoint"] == {"path": "checkpoints/best.ckpt", "epoch": 1, "step": 20}
+    data = DigitsDataModule()
+    data.setup()
+    (x, y), *_ = data.test_dataloader()
+    correct = []
+    for checkpoint in (best, last):
+        regime = StandardTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+        regime.load_state_dict(checkpoint["state_dict"])
+        with torch.no_grad():
+            correct.append(int((regime(x).argmax(1) == y).sum()))
+    assert correct[0] > correct[1] + 36
+    assert len(y) == 360
+    assert found["clean_accuracy"] == correct[0] / 360
+
+
+def test_nothing_that_is_loaded_may_run_code(monkeypatch):
+    """Every file is read with ``weights_only=True``, said aloud: in fit, its test, a resumed fit, test and predict."""
+    asked = []
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **kwargs: asked.append(kwargs.get("weights_only")) or load(*args, **kwargs)
+    )
+    run = fit("--trainer.max_epochs=1")
+    seen = [len(asked)]
+    for command, name in (("fit", "last"), ("test", "best"), ("validate", "best"), ("predict", "best")):
+        more = ["--trainer.max_epochs=2"] if command == "fit" else []
+        path = run / "checkpoints" / f"{name}.ckpt"
+        main([command, "--config", str(run / "config.yaml"), f"--ckpt_path={path}", *more])
+        seen.append(len(asked))
+    assert seen == sorted(set(seen)), "each of them loads something"
+    assert asked == [True] * len(asked)
+
+
+def test_interrupted_run_has_no_results_and_can_go_on(monkeypatch):
+    """Ctrl-C, in a run that was finished once and is trained for longer: the old results do not stay as if new."""
+    run = fit("--last_checkpoint.every_n_train_steps=1")
+    old = results(run)
+    count = Throughput.on_train_batch_end
+
+    def interrupted(self, trainer, *args):
+        count(self, trainer, *args)
+        if trainer.global_step == 8:
+            raise KeyboardInterrupt
+
+    resume = ["fit", "--config", str(run / "config.yaml"), f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Throughput, "on_train_batch_end", interrupted)
+        with pytest.raises(SystemExit):
+            main([*resume, "--trainer.max_epochs=4"])
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert not (run / "results.json").exists()
+    assert json.loads((run / "results-until-resume-1.json").read_text()) == old
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] in (7, 8)
+    main([*resume, "--trainer.max_epochs=4"])
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 12
+    assert results(run)["epochs"] == 4
+
+
+def test_no_test_images_no_results(capsys):
+    run = fit("--trainer.limit_test_batches=0", "--trainer.max_epochs=1")
+    assert not (run / "results.json").exists()
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert "robust accuracy" not in capsys.readouterr().out
+
+
+def test_sync_batchnorm_is_that_of_timm(monkeypatch):
+    """The converter of torch loses timm's activations; a plugin of the user's stays."""
+    trainers = []
+
+    @functools.wraps(Trainer.fit)
+    def seen(self, *_, **__):
+        trainers.append(self)
+
+    monkeypatch.setattr(Trainer, "fit", seen)
+    plugins = "--trainer.plugins=lightning.pytorch.plugins.AsyncCheckpointIO"
+    main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true", "--trainer.sync_batchnorm=true", plugins])
+    main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true"])
+    given, plain = (trainer._accelerator_connector for trainer in trainers)
+    assert type(given._layer_sync) is TimmSyncBatchNorm
+    assert type(given.checkpoint_io) is AsyncCheckpointIO
+    assert plain._layer_sync is None
 
 
 def test_best_checkpoint_has_the_best_validation_metric():
@@ -122,7 +231,10 @@ def test_predictions_are_a_table():
     main(["predict", *arguments])
     with (run.with_name("version_1") / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 360
+    data = DigitsDataModule()
+    data.setup()
+    assert [int(row["index"]) for row in rows] == list(range(360))
+    assert [int(row["label"]) for row in rows] == torch.cat([y for _, y in data.predict_dataloader()]).tolist()
     for row in rows:
         probabilities = [float(row[f"probability_{k}"]) for k in range(10)]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
@@ -235,6 +347,18 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--config=digits/mardy"], ["digits/mardy", "Did you mean digits/madry", "imagenet/madry"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
+        (["--trainer.strategy=ddp_spawn"], ["trainer.strategy is 'ddp_spawn'", "use 'ddp'"]),
+        (["--trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing is false"]),
+        (["--model.init_args.attack=null"], ["model.init_args.attack is null", "MadryTraining", "PGD"]),
+        (["-c=digits/mardy"], ["digits/mardy", "Did you mean digits/madry"]),
+        (
+            [
+                "--model.init_args.scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+                "--model.init_args.scheduler.init_args.monitor=val/clean_loss",
+                "--model.init_args.scheduler_interval=step",
+            ],
+            ["scheduler_interval is 'step'", "use 'epoch'"],
+        ),
     ],
 )
 def test_values_that_are_not_allowed(capsys, arguments, words):
@@ -242,6 +366,27 @@ def test_values_that_are_not_allowed(capsys, arguments, words):
     last = message.strip().splitlines()[-1]
     assert all(word in last for word in words), message
     assert "Traceback" not in message
+    assert not list(Path().glob("runs/*/*")), "a start that failed leaves no run folder"
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "ddp_notebook",
+        "ddp_fork_find_unused_parameters_true",
+        Namespace(class_path="lightning.pytorch.strategies.DDPStrategy", init_args=Namespace(start_method="spawn")),
+    ],
+)
+def test_processes_that_end_with_the_training(strategy):
+    with pytest.raises(ValueError, match="use 'ddp'"):
+        check_trainer(Namespace(strategy=strategy, enable_checkpointing=None))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"])
+def test_processes_that_stay(strategy):
+    check_trainer(Namespace(strategy=strategy, enable_checkpointing=True))
+    arguments = Namespace(find_unused_parameters=True, start_method="popen")
+    check_trainer(Namespace(strategy=Namespace(init_args=arguments), enable_checkpointing=None))
 
 
 def test_data_folder_that_is_not_there(capsys):
@@ -289,24 +434,28 @@ def test_unquoted_true_is_the_true_label():
     assert MadryTraining.load_from_checkpoint(run / "checkpoints/last.ckpt", weights_only=True).attack.label == "true"
 
 
-def test_run_folder_that_cannot_be_written(capsys):
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_run_folder_that_cannot_be_written(capsys, command):
     Path("file").touch()
     arguments = ["--config", "digits/madry", *SHORT, "--trainer.logger.init_args.save_dir=file/runs"]
-    message = error_of(capsys, "fit", *arguments, status=1)
+    message = error_of(capsys, command, *arguments, status=1)
     assert "run folder" in message
     assert "cannot be written" in message
 
 
-def test_checkpoint_of_another_network_leaves_the_run_as_it_was(capsys):
-    run = fit()
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".csv"}
-    message = error_of(
-        capsys, "fit", "--config", "digits/madry", *SHORT, *FAST_ATTACK,
-        "--model.init_args.backbone.options={width: 8}", f"--ckpt_path={run}/checkpoints/last.ckpt", status=1,
-    )  # fmt: skip
-    assert "ckpt_path: the checkpoint is of another network" in message
-    assert "of another shape" in message
-    assert all(path.read_bytes() == content for path, content in before.items())
+def test_refused_resume_leaves_the_run_as_it_was(capsys):
+    run = fit("--trainer.max_steps=4")  # in the middle of the second epoch
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {"results.json", "metrics.csv"} <= {path.name for path in before}
+    resume = ["fit", "--config", "digits/madry", *SHORT, *FAST_ATTACK, f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    for wrong, words in (
+        ("--model.init_args.backbone.options={width: 8}", ["of another network", "of another shape"]),
+        ("--data.init_args.batch_size=32", ["data.batch_size", "in batches of 32"]),
+    ):
+        message = error_of(capsys, *resume, wrong, status=1)
+        assert all(word in message.strip().splitlines()[-1] for word in words), message
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
 
 
 def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(capsys):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_adv.run.folder import check_writable, continue_metrics, run_folder_of
+from lightning_adv.run.folder import Start, check_writable, continue_metrics, run_folder_of, set_aside
 
 
 def run_folder(tmp_path, step):
@@ -62,3 +62,70 @@ def test_folder_that_cannot_be_written(tmp_path, below):
 def test_checking_leaves_nothing_behind(tmp_path):
     check_writable(tmp_path / "new" / "run")
     assert os.listdir(tmp_path / "new" / "run") == []
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_files_are_set_aside_under_new_names(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "results.json").write_text(str(number))
+        assert set_aside(tmp_path / "results.json") == tmp_path / f"results-until-resume-{number}.json"
+    assert contents(tmp_path) == {"results-until-resume-1.json": "1", "results-until-resume-2.json": "2"}
+    assert set_aside(tmp_path / "results.json") is None
+
+
+def started(folder):
+    """A resume that has written what it writes before it trains."""
+    start = Start()
+    start.remember(folder)
+    set_aside(folder / "results.json")
+    continue_metrics(CSVLogger(folder.parent, name="", version=folder.name), folder / "checkpoints" / "last.ckpt")
+    (folder / "config-resumed.yaml").write_text("new")
+    return start
+
+
+@pytest.mark.parametrize("resumed_before", [False, True])
+def test_start_that_failed_is_taken_back(tmp_path, resumed_before):
+    folder = run_folder(tmp_path, step=7)
+    (folder / "results.json").write_text("old")
+    (folder / "notes.txt").write_text("the user's own")
+    if resumed_before:
+        (folder / "config-resumed.yaml").write_text("old")
+        (folder / "metrics-until-resume-1.csv").write_text("older")
+    before = contents(folder)
+    start = started(folder)
+    assert "results.json" not in contents(folder)
+    (folder / "more notes.txt").write_text("")
+    start.undo()
+    assert contents(folder) == before | {"more notes.txt": ""}
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_start_after_which_a_batch_was_trained_stays(tmp_path):
+    folder = run_folder(tmp_path, step=7)
+    start = started(folder)
+    start.on_train_batch_end()
+    before = contents(folder)
+    start.undo()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("files", "stays"), [(["config.yaml"], False), ([], False), (["config.yaml", "x.csv"], True)])
+def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, files, stays):
+    start = Start()
+    start.remember(tmp_path / "version_0")
+    check_writable(tmp_path / "version_0")
+    for name in files:
+        (tmp_path / "version_0" / name).touch()
+    start.undo()
+    assert (tmp_path / "version_0").exists() == stays
+
+
+def test_nothing_to_take_back(tmp_path):
+    start = Start()
+    start.undo()
+    start.remember(tmp_path / "never made")
+    start.undo()
+    assert list(tmp_path.iterdir()) == []

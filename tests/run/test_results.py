@@ -1,9 +1,31 @@
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
+from scipy.stats import binomtest
 
-from lightning_adv.attacks import FGSM, PGD
-from lightning_adv.run.results import attack_name, print_results, write_results
+from lightning_adv.attacks import FGSM, GD, PGD, Attack
+from lightning_adv.nn.batchnorm import domain, domain_norms
+from lightning_adv.regimes import (
+    TRADES,
+    AdvPropTraining,
+    BlockwiseRetraining,
+    MadryTraining,
+    SmoothAdversarialTraining,
+    StandardTraining,
+)
+from lightning_adv.run.results import (
+    attack_name,
+    collect_results,
+    describe_checkpoint,
+    describe_training,
+    print_results,
+    threat_model,
+    write_results,
+)
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 RESULTS = {
     "dataset": "digits",
@@ -16,13 +38,22 @@ RESULTS = {
     "robust_accuracy": 0.25,
     "robust_interval": [0.2, 0.3],
     "evaluation_attack": {"name": "PGD-20", **PGD(eps="8/255").to_config()},
+    "threat_model": {"norm": "Linf", "eps": 8 / 255},
+    "checkpoint": {"path": "checkpoints/best.ckpt", "epoch": 3, "step": 80},
     "versions": {"lightning-adv": "0", "torch": "1", "lightning": "2"},
 }
 
 
 @pytest.mark.parametrize(
     ("attack", "name"),
-    [(PGD(steps=20), "PGD-20"), (FGSM(), "FGSM"), (PGD(steps=50, restarts=10), "PGD-50 × 10 restarts")],
+    [
+        (PGD(steps=20), "PGD-20"),
+        (FGSM(), "FGSM"),
+        (PGD(steps=50, restarts=10), "PGD-50 × 10 restarts"),
+        (PGD(steps=20, label="random"), "PGD-20, random targets"),
+        (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
+        (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
+    ],
 )
 def test_name(attack, name):
     assert attack_name(attack) == name
@@ -31,8 +62,133 @@ def test_name(attack, name):
 def test_table(capsys, tmp_path):
     print_results(RESULTS | {"training_seconds": 12.34, "images_per_second": 5678.9}, tmp_path)
     printed = capsys.readouterr().out
-    for words in ("50.0 %  (95 %: 40.0 to 60.0 %)", "25.0 %", "Linf, eps 0.03137", "12.3 s", "5,679", "1,360"):
+    for words in (
+        "50.0 %  (95 %: 40.0 to 60.0 %)",
+        "25.0 %",
+        "Linf, eps 0.03137",
+        "12.3 s",
+        "5,679",
+        "1,360",
+        "best.ckpt, epoch 3",
+    ):
         assert words in printed
+
+
+def test_table_of_a_targeted_attack_in_no_ball(capsys):
+    attack = {"name": "GD-5, random targets", **GD(label="random").to_config()}
+    print_results(RESULTS | {"evaluation_attack": attack, "threat_model": None, "checkpoint": None}, None)
+    printed = capsys.readouterr().out
+    assert "GD-5 robust accuracy, random targets" in printed
+    assert "no ball of a norm" in printed
+    assert "checkpoint" not in printed
+
+
+class Blur(Attack):
+    """An attack that knows neither norm nor eps."""
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (PGD(eps=0.5, norm="l2"), {"norm": "L2", "eps": 0.5}),
+        (FGSM(eps=0.25), {"norm": "Linf", "eps": 0.25}),
+        (GD(eps=0.1), None),
+        (PGD(eps=0.1, project=False), None),
+        (Blur(), None),
+    ],
+)
+def test_threat_model(attack, expected):
+    assert threat_model(attack) == expected
+
+
+def test_domains_have_results_of_their_own(tmp_path, capsys):
+    """Counted by hand through each BatchNorm, one of which is spoilt."""
+    attack = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
+    torch.manual_seed(0)
+    regime = AdvPropTraining(
+        BACKBONE, num_classes=2, evaluation_attack=attack, attack=attack, inference_domain="adversarial",
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+    )  # fmt: skip
+    data, trainer = ToyData(), quiet_trainer(tmp_path, max_epochs=5)
+    trainer.fit(regime, data)
+    with torch.no_grad():
+        for norm in domain_norms(regime.network, "adversarial")[-1:]:
+            norm.bias.normal_()
+    metrics = trainer.test(regime, data, verbose=False)[0]
+    found = collect_results(trainer, regime, data, metrics, seed=7)
+    regime.eval()
+    assert list(found["domains"]) == ["main", "adversarial"]
+    assert found["inference_domain"] == "adversarial"
+    counts = {}
+    for name, numbers in found["domains"].items():
+        x_adv = attack(regime.network, data.x, data.y, domain=name)
+        for kind, x in (("clean", data.x), ("robust", x_adv)):
+            with torch.no_grad(), domain(regime.network, name):
+                correct = int((regime.network(x).argmax(1) == data.y).sum())
+            counts[name, kind] = correct
+            assert numbers[f"{kind}_accuracy"] == correct / 32
+            interval = binomtest(correct, 32).proportion_ci(0.95, method="wilson")
+            assert numbers[f"{kind}_interval"] == pytest.approx([interval.low, interval.high])
+    assert len(set(counts.values())) >= 3, "the domains must differ for this test to say anything"
+    for name, value in found["domains"]["adversarial"].items():
+        assert found[name] == value, "the numbers of the network are those of its inference domain"
+    json.dumps(found)
+    print_results(found, None)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " %" in line or "BatchNorm" in line]
+    assert [line.split()[1] for line in lines] == ["main", "clean", "PGD-2", "adversarial", "clean", "PGD-2"]
+    assert "(inference)" in lines[3]
+    assert "(inference)" not in lines[0]
+    for line, correct in zip([lines[i] for i in (1, 2, 4, 5)], counts.values(), strict=True):
+        assert f" {100 * correct / 32:.1f} %" in line
+
+
+def test_a_network_without_domains_has_none(tmp_path):
+    regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
+    data, trainer = ToyData(), quiet_trainer(tmp_path)
+    metrics = trainer.test(regime, data, verbose=False)[0]
+    found = collect_results(trainer, regime, data, metrics, seed=7)
+    assert not {"domains", "inference_domain"} & found.keys()
+    assert (found["seed"], found["data_seed"], found["checkpoint"]) == (7, None, None)
+    assert found["backbone"]["options"] == {"width": 4}
+    assert found["backbone"]["mean"] == [0.5]
+
+
+def test_checkpoint_is_named_from_the_run_folder(tmp_path):
+    content = {"epoch": 3, "global_step": 80}
+    best = tmp_path / "version_0" / "checkpoints" / "best.ckpt"
+    assert describe_checkpoint(best, content, str(tmp_path / "version_0"))["path"] == "checkpoints/best.ckpt"
+    described = describe_checkpoint(best, content, str(tmp_path / "version_1"))
+    assert described == {"path": "../version_0/checkpoints/best.ckpt", "epoch": 3, "step": 80}
+
+
+def test_what_trained_the_network():
+    standard = describe_training(StandardTraining(BACKBONE, label_smoothing=0.1))
+    assert standard["attack"] is None
+    assert standard["label_smoothing"] == 0.1
+    madry = describe_training(MadryTraining(BACKBONE, attack=PGD(eps="8/255", steps=7), objective=TRADES(beta=4)))
+    assert madry["attack"]["name"] == "PGD-7"
+    assert madry["attack"]["init_args"]["eps"] == 8 / 255
+    assert madry["attack"]["init_args"]["norm"]["class_path"].endswith(".Linf")
+    assert madry["objective"]["class_path"].endswith(".TRADES")
+    assert madry["objective"]["init_args"]["beta"] == 4
+    assert describe_training(SmoothAdversarialTraining(BACKBONE, activation="gelu"))["activation"] == "gelu"
+    conventional = BlockwiseRetraining(BACKBONE, attack=None, cutoff=2, side="after")
+    described = describe_training(conventional)
+    assert described["attack"] is None
+    assert (described["cutoff"], described["side"]) == (2, "after")
+    json.dumps([standard, madry, described])
+
+
+def test_retrained_blocks_by_name(tmp_path):
+    torch.save(BACKBONE.build(2).state_dict(), tmp_path / "weights.pth")
+    regime = BlockwiseRetraining(
+        replace(BACKBONE, checkpoint=str(tmp_path / "weights.pth")), cutoff=2, attack=None, evaluation_attack=FGSM()
+    )
+    quiet_trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(regime, ToyData())
+    assert describe_training(regime)["retrained_blocks"] == ["m0", "m1"]
 
 
 def test_file_is_whole_or_absent(tmp_path):
