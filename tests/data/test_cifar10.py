@@ -104,5 +104,5 @@ def test_download_is_asked_for_only_where_wanted(tmp_path, monkeypatch):
 
 def test_class_names_are_in_the_order_of_the_labels(tmp_path, monkeypatch):
     """The data set's own documentation lists them in this order, which torchvision reads from the archive."""
-    expected = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    expected = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert list(CIFAR10DataModule.class_names) == expected
