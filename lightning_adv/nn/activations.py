@@ -195,8 +195,8 @@ def replace_activations(
     return model
 
 
-def find_relus(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-    """Describe every ReLU of a network, be it a module or a function call.
+def find_kinks(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+    """Describe every activation of a network that is not smooth: ReLUs, modules or function calls, and other modules.
 
     Args:
         model: Any timm or torchvision classifier, which is left as it is.
@@ -206,11 +206,15 @@ def find_relus(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]
         ValueError: The network does not take such images.
 
     Example:
-        >>> find_relus(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 8, 8))
+        >>> find_kinks(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 8, 8))
         ['the ReLU at 1']
     """
-    modules = [f"the {type(m).__name__} at {name}" for name, m in model.named_modules() if isinstance(m, RELUS)]
-    return modules + [call.describe() for call in find_functional_relus(model, image_shape, ignore=ON_PURPOSE)]
+    kinks = [
+        f"the {type(module).__name__} at {name}"
+        for name, module in model.named_modules()
+        if isinstance(module, RELUS) or (_is_activation(module) and type(module).__name__ not in SMOOTH)
+    ]
+    return kinks + [call.describe() for call in find_functional_relus(model, image_shape, ignore=ON_PURPOSE)]
 
 
 def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[bool], nn.Module]:
@@ -237,10 +241,13 @@ def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[
     return make
 
 
-def _no_relu(model: nn.Module, name: str) -> str:
+def _is_activation(module: nn.Module) -> bool:
     homes = ("torch.nn.modules.activation", "timm.layers.activations", SmoothReLU.__module__, __name__)
-    kinds = {type(module) for module in model.modules() if type(module).__module__.startswith(homes)}
-    names = sorted(kind.__name__ for kind in kinds if kind is not nn.MultiheadAttention)
+    return type(module).__module__.startswith(homes) and not isinstance(module, nn.MultiheadAttention)
+
+
+def _no_relu(model: nn.Module, name: str) -> str:
+    names = sorted({type(module).__name__ for module in model.modules() if _is_activation(module)})
     message = f"activation {name!r} replaces ReLUs, and {type(model).__name__} has none"
     if not names:
         return f"{message}."

@@ -84,6 +84,10 @@ class Backbone(Recipe):
     activation_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # jsonargparse hands a dataclass "None" where the command line says null for an optional string
+        for name in ("checkpoint", "checkpoint_domain", "activation"):
+            if getattr(self, name) == "None":
+                object.__setattr__(self, name, None)
         # YAML has lists: as tuples, a recipe equals the one that its configuration gives back
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -159,12 +163,16 @@ def create_backbone(
     _check_channels(in_channels, mean=mean, std=std)
     library, name = find_network(name)
     build = build_timm if library == "timm" else build_torchvision
-    network, own_mean, own_std = build(name, num_classes, in_channels, pretrained, settings)
+    network, own_mean, own_std, new_head = build(name, num_classes, in_channels, pretrained, settings)
+    head = classifier_names(network)
+    new = [f"{layer}.{key}" for layer in head if new_head for key in network.get_submodule(layer).state_dict()]
     if stem == "cifar":
-        new = use_cifar_stem(network, name)
+        before = set(network.parameters())
+        replaced = use_cifar_stem(network, name)
         if pretrained:
-            say(f"backbone.stem 'cifar': {new} is new, and not pretrained.", warn=True)
-    keys, head = network.state_dict().keys(), classifier_names(network)
+            new += [key for key, parameter in network.named_parameters() if parameter not in before]
+            say(f"backbone.stem 'cifar': {replaced} is new, and not pretrained.", warn=True)
+    keys = network.state_dict().keys()
     if activation is not None:
         shape = default_image_shape(network, stem, in_channels, settings)
         network = replace_activations(network, activation, options=activation_options, image_shape=shape)
@@ -180,8 +188,10 @@ def create_backbone(
             optional=sorted(network.state_dict().keys() - keys),
             recipe=recipe,
         )
+        new = [*report.replaced_head, *(key for key in report.missing if key in keys)]
         _check_carried_normalization(built, mean, std)
         say(f"backbone.checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
+    built.new = tuple(new)
     return built
 
 

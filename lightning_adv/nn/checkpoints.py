@@ -108,7 +108,8 @@ def load_weights(
             domain. The network is then unchanged.
     """
     file = _open(path, argument)
-    _check_recipe(file, {} if recipe is None else recipe, argument)
+    if file.recipe is not None:
+        check_activation(file.recipe, {} if recipe is None else recipe, f"{argument}: {file.path}")
     plain = network.network if isinstance(network, NormalizedNetwork) else network
     own = plain.state_dict()
     state, domains, domain = _choose_domain(file, own, domain, argument)
@@ -239,10 +240,19 @@ def _reason(error: Exception) -> str:
     return f"{sentence if sentence else type(error).__name__}."
 
 
-def _check_recipe(file: _File, recipe: Mapping[str, Any], argument: str) -> None:
-    """The keys of two activations are mostly the same, so that the wrong one would load without a word."""
-    if file.recipe is None:
-        return
+def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source: str) -> None:
+    """Check that two recipes compute with the same activation.
+
+    The keys of two activations are mostly the same, so that the wrong one would load without a word.
+
+    Args:
+        theirs: The recipe that the weights were trained with, a Backbone's arguments.
+        ours: The recipe that they are to be loaded into.
+        source: The argument and the file that gave the weights, for the error.
+
+    Raises:
+        ValueError: They do not.
+    """
 
     def told(of: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         name, options = of.get("activation"), of.get("activation_options")
@@ -250,12 +260,12 @@ def _check_recipe(file: _File, recipe: Mapping[str, Any], argument: str) -> None
             name, options = None, None
         return "the network's own" if name is None else name, {} if options is None else dict(options)
 
-    theirs, ours = told(file.recipe), told(recipe)
-    if theirs != ours:
-        trained, wanted = (name + (f" with {options}" if options else "") for name, options in (theirs, ours))
+    pair = told(theirs), told(ours)
+    if pair[0] != pair[1]:
+        trained, wanted = (name + (f" with {options}" if options else "") for name, options in pair)
         raise ValueError(
-            f"{argument}: {file.path} was trained with the activation {trained}, and backbone.activation is {wanted}: "
-            "the weights would fit, but compute something else."
+            f"{source} was trained with the activation {trained}, and backbone.activation is {wanted}: the weights "
+            "would fit, but compute something else."
         )
 
 

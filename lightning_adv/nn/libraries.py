@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
@@ -52,10 +52,18 @@ def _register_zoo() -> None:
         importlib.import_module(f"lightning_adv.nn.{module}")
 
 
-def build_timm(
-    name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
-) -> tuple[nn.Module, Channels, Channels]:
-    """Return timm's network, and the mean and the standard deviation that it was pretrained with.
+class Built(NamedTuple):
+    """A library's network, and the mean and the standard deviation that it was pretrained with."""
+
+    network: nn.Module
+    mean: Channels
+    std: Channels
+    new_head: bool
+    """Whether the weights are pretrained, but for a classifier of another size."""
+
+
+def build_timm(name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]) -> Built:
+    """Build timm's network.
 
     Raises:
         ValueError: The options do not fit, or there are no such pretrained weights.
@@ -71,15 +79,16 @@ def build_timm(
     except RuntimeError as error:  # an unknown tag, or no weights for this name
         raise ValueError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
     config = network.pretrained_cfg
+    classes = config["num_classes"] if pretrained else num_classes
     if pretrained:
-        _say_pretrained(name, config["num_classes"], num_classes, classifier_names(network))
-    return network, config["mean"], config["std"]
+        _say_pretrained(name, classes, num_classes, classifier_names(network))
+    return Built(network, config["mean"], config["std"], new_head=classes != num_classes)
 
 
 def build_torchvision(
     name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]
-) -> tuple[nn.Module, Channels, Channels]:
-    """Return torchvision's network, likewise.
+) -> Built:
+    """Build torchvision's network.
 
     Raises:
         ValueError: The options or the channels do not fit, or there are no such pretrained weights.
@@ -116,12 +125,13 @@ def build_torchvision(
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(network, attribute):
                 setattr(network, attribute, value)
+    classes = num_classes
     if pretrained:
-        replaced = _replace_classifier(network, num_classes)
-        _say_pretrained(f"{architecture}.{weights.name}", replaced, num_classes, classifier_names(network))
+        classes = _replace_classifier(network, num_classes)
+        _say_pretrained(f"{architecture}.{weights.name}", classes, num_classes, classifier_names(network))
     if in_channels != 3:
         _replace_first_convolution(network, in_channels)
-    return network, mean, std
+    return Built(network, mean, std, new_head=classes != num_classes)
 
 
 def _say_pretrained(weights: str, classes: int, num_classes: int, head: Sequence[str]) -> None:

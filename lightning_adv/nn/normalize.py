@@ -52,7 +52,13 @@ class NormalizedNetwork(nn.Module):
     Args:
         normalize: The first layer.
         network: A classifier of normalised images, (N, C, H, W) -> (N, K).
+
+    Attributes:
+        new: Keys of ``network`` that started anew, although the rest of it came with weights (a classifier of another
+            size, a CIFAR stem).
     """
+
+    new: tuple[str, ...] = ()
 
     def __init__(self, normalize: Normalize, network: nn.Module) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.regimes.checks import check_precision, check_training_loss
+from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
@@ -89,8 +89,7 @@ class Regime(Classifier):
         # Lightning forgets the running mean of an epoch that it resumes in the middle.
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
-        name = f"{type(self).__module__}.{type(self).__qualname__}"
-        checkpoint["regime"] = {"class_path": name, "seed": self.seed, "train_loss": train_loss}
+        checkpoint["regime"] = {"class_path": self._class_path(), "seed": self.seed, "train_loss": train_loss}
         class_names = getattr(self.trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
         checkpoint["regime"]["class_names"] = None if class_names is None else list(class_names)
 
@@ -105,12 +104,22 @@ class Regime(Classifier):
                 "Regime is the base of the regimes: call load_from_checkpoint of the class that was trained, or of "
                 "LightningModule, which finds it."
             )
+        resumes = self._trainer is not None and self.trainer.training and "regime" in checkpoint
+        if resumes and checkpoint["regime"]["class_path"] != self._class_path():
+            trained = checkpoint["regime"]["class_path"].rpartition(".")[2]
+            raise ValueError(
+                f"ckpt_path: this is a run of {trained}, and a {type(self).__name__} cannot go on with it. To begin "
+                "with its weights, give the file as model.init_args.backbone.checkpoint."
+            )
         super().on_load_checkpoint(checkpoint)
-        if self._trainer is not None and self.trainer.training and "regime" in checkpoint:
+        if resumes:
             self.seed = checkpoint["regime"]["seed"]
             if self.global_rank == 0:  # the state is that of all processes together
                 for name, value in checkpoint["regime"]["train_loss"].items():
                     setattr(self.train_loss, name, value.to(self.device))
+
+    def _class_path(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     # Training -----------------------------------------------------------------------------------------------------
 
@@ -134,11 +143,10 @@ class Regime(Classifier):
             self.seed = run_seed()
         if self.adversarial:
             check_precision(str(self.trainer.precision))
-        if self.running_statistics_epochs and not self.trainer.max_epochs > 0:  # type: ignore[operator]
-            raise ValueError(
-                "running_statistics_epochs counts from the end: give trainer.max_epochs, which is "
-                f"{self.trainer.max_epochs}."
-            )
+        if self.running_statistics_epochs:
+            recipe = self.backbone
+            trained = recipe.pretrained or recipe.checkpoint is not None
+            check_last_epochs(self.running_statistics_epochs, self.trainer.max_epochs, self.trainer.max_steps, trained)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what the network itself draws (dropout), and hold still what is not trained (a Lightning hook).

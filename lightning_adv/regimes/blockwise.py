@@ -12,6 +12,7 @@ from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
 from lightning_adv.nn.libraries import default_image_shape
+from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.regimes.madry import MadryTraining
 from lightning_adv.regimes.noise import derive_seed, run_seed
 from lightning_adv.regimes.objectives import CrossEntropy, Objective
@@ -64,8 +65,10 @@ class BlockwiseRetraining(MadryTraining):
             raise ValueError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
         if only_batchnorm and reinitialize:
             raise ValueError("only_batchnorm trains on filters that are there: set reinitialize to false.")
-        if attack is None and kwargs.get("weight_perturbation") is not None:
-            raise ValueError("attack is null, which retrains conventionally: leave weight_perturbation out.")
+        ignored = [name for name in ("weight_perturbation", "eps_warmup_epochs") if kwargs.get(name)]
+        ignored += [] if isinstance(Objective.from_config(objective), CrossEntropy) else ["objective"]
+        if attack is None and ignored:
+            raise ValueError(f"attack is null, which retrains conventionally: leave {ignored[0]} out.")
         self.conventional = attack is None
         super().__init__(backbone, attack=PGD() if attack is None else attack, objective=objective, **kwargs)
         self.blocks = blocks
@@ -75,7 +78,7 @@ class BlockwiseRetraining(MadryTraining):
         self.reinitialize = reinitialize
         self.only_batchnorm = only_batchnorm
         self.retrained: list[Block] = []
-        self._frozen: list[nn.Module] = []
+        self._frozen: list[str] = []
 
     @property
     def adversarial(self) -> bool:
@@ -101,7 +104,21 @@ class BlockwiseRetraining(MadryTraining):
         self.retrained = choose_blocks(blocks, names=self.blocks, cutoff=self.cutoff, side=self.side)
         if self.reinitialize:
             reinitialize(network, self._fresh_network(), self.retrained)
-        self._frozen = freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm)
+        self._check_frozen(blocks)
+        frozen = set(freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm))
+        # By name: SyncBatchNorm's converters put other modules in their place.
+        self._frozen = [name for name, module in network.named_modules(remove_duplicate=False) if module in frozen]
+
+    def _check_frozen(self, blocks: list[Block]) -> None:
+        """What started anew must be retrained: frozen, it would stay at random weights."""
+        built: NormalizedNetwork = self.network  # type: ignore[assignment]
+        left = [key for key in built.new if not any(_holds(block, key) for block in self.retrained)]
+        if left:
+            owner = next(block for block in blocks if _holds(block, left[0]))
+            raise ValueError(
+                f"{left[0]} has no pretrained weights, since it has another size there, and would be frozen as it was "
+                f"drawn: retrain block {owner.name} too (blocks or cutoff)."
+            )
 
     def _image_shape(self) -> tuple[int, ...]:
         """Shape (C, H, W) of the data's images; where nobody says it, one that the network was designed for."""
@@ -120,7 +137,8 @@ class BlockwiseRetraining(MadryTraining):
 
     def held_in_eval(self) -> Iterable[nn.Module]:
         """Return the frozen modules, and what every regime holds still."""
-        return [*self._frozen, *super().held_in_eval()]
+        network: nn.Module = self.network.network  # type: ignore[assignment]
+        return [*(network.get_submodule(name) for name in self._frozen), *super().held_in_eval()]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of adversarial or of conventional retraining."""
@@ -128,3 +146,8 @@ class BlockwiseRetraining(MadryTraining):
             return super().training_step(batch, batch_idx)
         x, y = self.check_batch(batch, batch_idx)
         return self.check_loss(self.criterion(self(x), y))
+
+
+def _holds(block: Block, key: str) -> bool:
+    """Whether a block holds the module that a state-dict key belongs to."""
+    return any(key.startswith(f"{name}.") for name in block.modules)

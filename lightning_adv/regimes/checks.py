@@ -45,6 +45,30 @@ def check_precision(precision: str) -> None:
         )
 
 
+def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, trained: bool) -> None:
+    """Check that the last epochs on running statistics come, and that there are statistics to run on.
+
+    Args:
+        number: How many epochs they are.
+        max_epochs: The Trainer's.
+        max_steps: The Trainer's; -1 is no limit.
+        trained: Whether the network starts from weights, and so from running statistics of their own.
+
+    Raises:
+        ValueError: Nobody knows which epochs are the last, or no epoch before them would set the statistics.
+    """
+    if max_epochs is None or max_epochs < 1 or max_steps != -1:
+        raise ValueError(
+            f"running_statistics_epochs is {number} and counts from the end: give trainer.max_epochs without "
+            f"trainer.max_steps, got {max_epochs} and {max_steps}."
+        )
+    if number >= max_epochs and not trained:
+        raise ValueError(
+            f"running_statistics_epochs is {number}, and trainer.max_epochs {max_epochs}: it must be less, since a "
+            "BatchNorm that was never trained has no running statistics."
+        )
+
+
 def check_batch(x: Tensor, y: Tensor, in_channels: int, num_classes: int) -> None:
     """Check that a batch is of images (N, C, H, W) in [0, 1] and labels (N,) in [0, K).
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_adv.attacks import Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
-from lightning_adv.nn.checkpoints import check_fits
+from lightning_adv.nn.checkpoints import check_activation, check_fits
 from lightning_adv.recipe import Recipe
 from lightning_adv.regimes.checks import check_batch, check_shape, check_validation_loss
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
@@ -126,6 +126,9 @@ class Classifier(LightningModule):
             ValueError: It is not.
         """
         check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
+        trained = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("backbone")
+        if trained is not None:
+            check_activation(trained, self.backbone.to_config()["init_args"], "ckpt_path: the network")
 
     # What goes in, and what comes out -----------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class Classifier(LightningModule):
         if ends_with_repetition(loader, batch_idx):
             x, y = x[:-1], y[:-1]
         meters = self._meters(stage)
-        for through in self.domains if self.domains else (None,):
+        for through in (self.domains if self.domains else (None,)) if len(x) else ():
             noise = self.noise(stage, batch_idx)
             x_adv = self.evaluation_attack(self.network, x, y, domain=through, generator=noise)
             meters.update("clean", through, self.logits(x, through), y)

@@ -23,19 +23,16 @@ def parameter_groups(module: nn.Module, decay_norm_and_bias: bool) -> list[dict[
     Args:
         module: The network.
         decay_norm_and_bias: False puts biases and the parameters of normalisation layers, which are the vectors
-            (``ndim <= 1``), in a group without weight decay.
+            (``ndim <= 1``), in a group without weight decay. Scalars are there in any case: decayed towards 0,
+            SmoothReLU's alpha would take the activation away.
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if decay_norm_and_bias:
+    spared = 0 if decay_norm_and_bias else 1
+    decayed = [parameter for parameter in trainable if parameter.ndim > spared]
+    others = [parameter for parameter in trainable if parameter.ndim <= spared]
+    if decay_norm_and_bias and not others:
         return [{"params": trainable}]
-    return [
-        {"name": "decay", "params": [parameter for parameter in trainable if parameter.ndim > 1]},
-        {
-            "name": "no_decay",
-            "params": [parameter for parameter in trainable if parameter.ndim <= 1],
-            "weight_decay": 0.0,
-        },
-    ]
+    return [{"name": "decay", "params": decayed}, {"name": "no_decay", "params": others, "weight_decay": 0.0}]
 
 
 def configure(

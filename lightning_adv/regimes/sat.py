@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lightning_adv.nn.activations import find_relus, smooth_backward
+from lightning_adv.nn.activations import find_kinks, smooth_backward
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.libraries import default_image_shape
 from lightning_adv.regimes.madry import MadryTraining
@@ -54,20 +54,20 @@ class SmoothAdversarialTraining(MadryTraining):
         )
 
     def build_network(self, num_classes: int) -> nn.Module:
-        """Return the backbone, which must have no ReLU if it was to be taken as it is.
+        """Return the backbone, which must be smooth if it was to be taken as it is.
 
         Raises:
-            ValueError: It has one.
+            ValueError: It is not.
         """
         built = self.backbone.build(num_classes)
         if self.backbone.activation is None:
             shape = default_image_shape(
                 built.network, self.backbone.stem, self.backbone.in_channels, self.backbone.options
             )
-            if found := find_relus(built.network, shape):
+            if found := find_kinks(built.network, shape):
                 raise ValueError(
-                    f"activation is null, but backbone.name {self.backbone.name!r} has ReLUs, as in {found[0]}: name "
-                    "the activation that replaces them."
+                    f"activation is null, but backbone.name {self.backbone.name!r} is not smooth, as in {found[0]}: "
+                    "name the activation that replaces its ReLUs, or take another network."
                 )
         return built
 
@@ -95,6 +95,11 @@ def _with_activation(
                 f"smooth_gradient={smooth_gradient!r} keeps ReLU going forward: leave activation {activation!r} out."
             )
         activation = "smooth_backward_relu"
+    elif activation == "smooth_backward_relu":
+        raise ValueError(
+            "activation 'smooth_backward_relu' is ReLU until it is told where to be smooth: set smooth_gradient to "
+            "attack, update or both instead."
+        )
     if backbone.activation not in (None, activation):
         raise ValueError(
             f"backbone.activation is {backbone.activation!r} and activation is {activation!r}: leave one of them out."

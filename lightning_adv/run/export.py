@@ -18,8 +18,9 @@ from lightning_adv.attacks import Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
 from lightning_adv.nn.export import DESCRIPTION, WEIGHTS, export_network, write_network
+from lightning_adv.run.threat import threat_model
 
-_RESULTS = ("dataset", "seed", "test_images", "evaluation_attack")
+_RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,18 +108,12 @@ def _default_folder(checkpoint: Path) -> Path:
 def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Say what trained the network, and against what."""
     class_path = content["regime"]["class_path"]
-    threat_model = None
-    if settings.get("attack") is not None:
-        attack = Attack.from_config(settings["attack"])  # turns 8/255 into a number
-        norm = getattr(attack, "norm", None)
-        threat_model = {
-            "norm": None if norm is None else type(norm).__name__,
-            "eps": getattr(attack, "eps", None),
-            "attack": attack.to_config(),
-        }
+    given, evaluation = settings.get("attack"), settings.get("evaluation_attack")
     return {
         "regime": class_path.rpartition(".")[2],
-        "threat_model": threat_model,
+        "training_attack": None if given is None else Attack.from_config(given).to_config(),  # 8/255 as a number
+        # of the accuracies below; what was trained against may be another
+        "threat_model": None if evaluation is None else threat_model(Attack.from_config(evaluation)),
         "objective": settings.get("objective"),
         "epoch": content["epoch"],
         "global_step": content["global_step"],

@@ -21,12 +21,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.callbacks import Throughput
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.evaluation import KINDS
-
-_LABELS = {
-    "predicted": ", predicted labels",
-    "random": ", random targets",
-    "least_likely": ", least-likely targets",
-}
+from lightning_adv.run.threat import attack_name, threat_model
 
 
 def collect_results(
@@ -128,31 +123,6 @@ def describe_training(regime: Regime) -> dict[str, Any]:
     told = (*described, "backbone", "evaluation_attack", "num_classes", "compile", "objective", "activation")
     settings = {name: value for name, value in regime.hparams.items() if name not in told and name[0] != "_"}
     return described | settings
-
-
-def threat_model(attack: Attack) -> dict[str, Any] | None:
-    """Return the norm and ``eps`` of the ball that an attack stays in; None if it stays in none, as GD does."""
-    norm, eps = getattr(attack, "norm", None), getattr(attack, "eps", None)
-    if norm is None or eps is None or not getattr(attack, "project", True):
-        return None
-    return {"norm": type(norm).__name__, "eps": eps}
-
-
-def attack_name(attack: Attack) -> str:
-    """Return the attack's name as papers write it: PGD-20.
-
-    Example:
-        >>> from lightning_adv.attacks import PGD
-        >>> attack_name(PGD(steps=20))
-        'PGD-20'
-        >>> attack_name(PGD(steps=20, label="random"))
-        'PGD-20, random targets'
-    """
-    steps = getattr(attack, "steps", 1)
-    restarts = getattr(attack, "restarts", 1)
-    name = type(attack).__name__ + (f"-{steps}" if steps > 1 else "")
-    name += f" × {restarts} restarts" if restarts > 1 else ""
-    return name + _LABELS.get(getattr(attack, "label", "true"), "")
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:

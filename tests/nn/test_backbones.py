@@ -627,3 +627,21 @@ def test_import_brings_neither_timm_nor_torchvision_nor_lightning():
     code = "import sys, lightning_adv.nn.backbones; print({'timm', 'torchvision', 'lightning'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_null_of_the_command_line_is_none():
+    """For a dataclass's optional strings the parser hands it over as text."""
+    backbone = Backbone("resnet18", checkpoint="None", checkpoint_domain="None", activation="None")
+    assert (backbone.checkpoint, backbone.checkpoint_domain, backbone.activation) == (None, None, None)
+
+
+def test_what_is_new_beside_weights(tmp_path):
+    """Against a comparison of the numbers, with those of another seed."""
+    torch.manual_seed(0)
+    weights = create_backbone("resnet18", 7, options={"channels": [8, 8, 8, 8]})
+    torch.save(weights.state_dict(), tmp_path / "seven.pth")
+    torch.manual_seed(1)
+    loaded = create_backbone("resnet18", 5, options={"channels": [8, 8, 8, 8]}, checkpoint=str(tmp_path / "seven.pth"))
+    old, new = weights.network.state_dict(), loaded.network.state_dict()
+    assert set(loaded.new) == {key for key in new if not torch.equal(new[key], old[key])} == {"fc.weight", "fc.bias"}
+    assert weights.new == ()

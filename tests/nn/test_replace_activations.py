@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_adv.nn.activations import ACTIVATIONS, SmoothBackwardReLU, SmoothReLU, find_relus, replace_activations
+from lightning_adv.nn.activations import ACTIVATIONS, SmoothBackwardReLU, SmoothReLU, find_kinks, replace_activations
 from lightning_adv.nn.backbones import create_backbone
 
 # name -> size of the images, ReLUs as modules, ReLUs as function calls
@@ -176,12 +176,12 @@ def test_train_flag_dtype_and_parameters():
     assert network[1].raw_alpha.dtype == torch.float64
 
 
-def test_find_relus():
-    assert find_relus(_small_densenet(), (3, 32, 32))[-2:] == [
+def test_find_kinks():
+    assert find_kinks(_small_densenet(), (3, 32, 32))[-2:] == [
         "the ReLU at features.denseblock4.denselayer1.relu2",
         "the call of relu() in DenseNet",
     ]
-    assert find_relus(timm.create_model("test_efficientnet"), (3, 32, 32)) == []
+    assert find_kinks(timm.create_model("test_efficientnet"), (3, 32, 32)) == []
 
 
 def test_an_unknown_name():

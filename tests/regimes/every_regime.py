@@ -50,14 +50,12 @@ REGIMES: dict[str, tuple[type[Regime], dict[str, Any]]] = {
 
 
 def make(name: str, folder: Path, **kwargs: Any) -> Regime:
-    """Build a regime after seeding the global random state; block-wise ones start from weights in ``folder``."""
+    """Build a regime after seeding the global random state; it starts from weights in ``folder``."""
     torch.manual_seed(0)
     kind, arguments = REGIMES[name]
-    backbone = BACKBONE
-    if kind is BlockwiseRetraining:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(BACKBONE.build(2).state_dict(), folder / "pretrained.pth")
-        backbone = replace(BACKBONE, checkpoint=str(folder / "pretrained.pth"))
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(BACKBONE.build(2).state_dict(), folder / "pretrained.pth")
+    backbone = replace(BACKBONE, checkpoint=str(folder / "pretrained.pth"))
     if kind is not StandardTraining:
         arguments = {"attack": PGD(eps=0.1, steps=2, step_size=0.05), **arguments}
     defaults = {

@@ -78,7 +78,7 @@ def test_precision(tmp_path, name, precision):
     weights = {}
     for used in ("32-true", precision):
         module = make(name, tmp_path, **still(name))
-        quiet_trainer(tmp_path, precision=used, max_steps=2, limit_val_batches=0).fit(module, ToyData())
+        quiet_trainer(tmp_path, precision=used, limit_train_batches=2, limit_val_batches=0).fit(module, ToyData())
         weights[used] = torch.cat([p.detach().float().flatten() for p in module.network.parameters()])
     assert not torch.equal(weights["32-true"], weights[precision])
     distance = torch.linalg.vector_norm(weights[precision] - weights["32-true"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -140,12 +141,27 @@ def test_checkpoint_of_another_network(tmp_path):
     trainer = quiet_trainer(tmp_path)
     trainer.fit(regime(), ToyData())
     trainer.save_checkpoint(tmp_path / "regime.ckpt")
-    other = StandardTraining(Backbone("small_cnn", in_channels=1, options={"width": 8}), num_classes=2)
+    other = MadryTraining(Backbone("small_cnn", in_channels=1, options={"width": 8}), num_classes=2)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(ValueError, match="ckpt_path: the checkpoint is of another network"):
         quiet_trainer(tmp_path).fit(other, ToyData(), ckpt_path=tmp_path / "regime.ckpt", weights_only=True)
     for name, value in other.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_run_of_another_regime_or_activation_is_not_gone_on_with(tmp_path):
+    """The keys of the network are the same each time."""
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(regime(), ToyData())
+    path = tmp_path / "madry.ckpt"
+    trainer.save_checkpoint(path)
+    other = StandardTraining(BACKBONE)
+    with pytest.raises(ValueError, match="this is a run of MadryTraining, and a StandardTraining cannot go on with it"):
+        quiet_trainer(tmp_path, max_epochs=2).fit(other, ToyData(), ckpt_path=path, weights_only=True)
+    smooth = MadryTraining(replace(BACKBONE, activation="silu"))
+    with pytest.raises(ValueError, match=r"trained with the activation the network's own, and .* is silu"):
+        quiet_trainer(tmp_path).test(smooth, ToyData(), ckpt_path=path, weights_only=True)
+    quiet_trainer(tmp_path).test(other, ToyData(), ckpt_path=path, weights_only=True, verbose=False)  # the same network
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

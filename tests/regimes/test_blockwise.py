@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import (
+    TRADES,
     AdvPropTraining,
     BlockwiseRetraining,
     CrossEntropy,
@@ -19,6 +20,7 @@ from lightning_adv.regimes import (
     StandardTraining,
     WeightPerturbation,
 )
+from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -159,6 +161,35 @@ def test_test_after_training_keeps_the_weights(tmp_path, pretrained):
     assert all(torch.equal(value, before[name]) for name, value in module.network.state_dict().items())
 
 
+def test_frozen_under_synchronised_batchnorm(tmp_path, pretrained):
+    """The converter puts other modules in the place of the BatchNorms, after the blocks were chosen."""
+
+    class Synchronised(BlockwiseRetraining):
+        def configure_model(self):
+            super().configure_model()
+            TimmSyncBatchNorm().apply(self)
+
+    backbone = replace(BACKBONE, checkpoint=pretrained)
+    chosen = {"blocks": ["m0"], "reinitialize": False}
+    module = Synchronised(backbone, num_classes=2, attack=PREDICTED, optimizer=SGD, **chosen)
+    loaded = copy.deepcopy(module.network.state_dict())
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    assert isinstance(module.network.network.layer2[1], torch.nn.SyncBatchNorm)
+    for name, value in module.network.state_dict().items():
+        assert torch.equal(value, loaded[name]) != name.startswith("network.layer1"), name
+
+
+def test_a_new_classifier_cannot_be_frozen(tmp_path):
+    """The checkpoint has seven classes, the data two."""
+    torch.save(BACKBONE.build(7).state_dict(), tmp_path / "seven.pth")
+    backbone = replace(BACKBONE, checkpoint=str(tmp_path / "seven.pth"))
+    frozen = BlockwiseRetraining(backbone, attack=PREDICTED, cutoff="m2")
+    with pytest.raises(ValueError, match=r"fc\.weight has no pretrained weights, .* retrain block m3 too"):
+        quiet_trainer(tmp_path).fit(frozen, ToyData())
+    retrained = BlockwiseRetraining(backbone, attack=PREDICTED, evaluation_attack=ATTACK, blocks=["m0", "m3"])
+    quiet_trainer(tmp_path).fit(retrained, ToyData())
+
+
 def test_without_pretrained_weights(tmp_path):
     module = BlockwiseRetraining(BACKBONE, num_classes=2, cutoff=1)
     with pytest.raises(ValueError, match=r"backbone.checkpoint must name the trained network"):
@@ -178,6 +209,8 @@ def test_a_block_that_does_not_exist(tmp_path, pretrained):
         ({"blocks": ["m0"], "cutoff": 1}, r"blocks is \['m0'\] and cutoff is 1: give one of them"),
         ({"only_batchnorm": True}, "set reinitialize to false"),
         ({"attack": None, "weight_perturbation": WeightPerturbation()}, "leave weight_perturbation out"),
+        ({"attack": None, "eps_warmup_epochs": 2}, "leave eps_warmup_epochs out"),
+        ({"attack": None, "objective": TRADES()}, "leave objective out"),
         ({"objective": CrossEntropy(1.0), "backbone": Backbone("small_cn")}, "small_cnn"),
     ],
 )

@@ -1,6 +1,7 @@
 """The last epochs on running statistics (Xie & Yuille 2020, section 6.4.3)."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -41,7 +42,9 @@ def test_buffers_stand_still_and_weights_move(tmp_path):
 def test_against_a_loop_in_eval_mode(tmp_path):
     """This network has nothing but BatchNorm that eval mode changes."""
     sgd = partial(torch.optim.SGD, lr=0.1)
-    module = StandardTraining(BACKBONE, num_classes=2, optimizer=sgd, running_statistics_epochs=5)
+    torch.save(BACKBONE.build(2).state_dict(), tmp_path / "trained.pth")
+    backbone = replace(BACKBONE, checkpoint=str(tmp_path / "trained.pth"))
+    module = StandardTraining(backbone, num_classes=2, optimizer=sgd, running_statistics_epochs=5)
     network = copy.deepcopy(module.network).eval()
     quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -61,5 +64,12 @@ def test_without_last_epochs_the_buffers_move_whatever_the_end(tmp_path):
 
 def test_a_run_without_an_end_has_no_last_epochs(tmp_path):
     module = StandardTraining(BACKBONE, num_classes=2, running_statistics_epochs=1)
-    with pytest.raises(ValueError, match=r"give trainer.max_epochs, which is -1"):
-        quiet_trainer(tmp_path, max_epochs=-1, max_steps=2).fit(module, ToyData())
+    for arguments in ({"max_epochs": -1, "max_steps": 2}, {"max_epochs": 10, "max_steps": 4}):
+        with pytest.raises(ValueError, match=r"give trainer.max_epochs without trainer.max_steps, got"):
+            quiet_trainer(tmp_path, **arguments).fit(module, ToyData())
+
+
+def test_a_network_that_was_never_trained_has_no_statistics_to_run_on(tmp_path):
+    module = StandardTraining(BACKBONE, num_classes=2, running_statistics_epochs=2)
+    with pytest.raises(ValueError, match=r"running_statistics_epochs is 2, and trainer.max_epochs 2: it must be less"):
+        quiet_trainer(tmp_path, max_epochs=2).fit(module, ToyData())

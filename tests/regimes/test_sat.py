@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.regimes import SmoothAdversarialTraining
+from lightning_adv.regimes import MadryTraining, SmoothAdversarialTraining
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -64,13 +64,13 @@ def test_control_experiment_against_a_loop(tmp_path, where):
         torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
 
 
-def test_the_three_rows_of_the_table_differ(tmp_path):
+def test_the_four_rows_of_the_table_differ(tmp_path):
     ends = {}
     for where in (None, "attack", "update", "both"):
         torch.manual_seed(0)
-        activation = {"activation": "smooth_backward_relu"} if where is None else {"smooth_gradient": where}
+        kind, given = (MadryTraining, {}) if where is None else (SmoothAdversarialTraining, {"smooth_gradient": where})
         attack = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
-        module = SmoothAdversarialTraining(BACKBONE, num_classes=2, attack=attack, optimizer=SGD, **activation)
+        module = kind(BACKBONE, num_classes=2, attack=attack, optimizer=SGD, **given)
         quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
         ends[where] = module.network.network.layer1[0].weight.detach().clone()
     rows = list(ends.values())
@@ -112,6 +112,16 @@ def test_the_network_computes_with_the_activation(activation, options, function)
     torch.testing.assert_close(module(x), network.fc(features.mean((2, 3))))
 
 
+def test_weight_decay_leaves_the_parameter_of_smooth_relu_alone(tmp_path):
+    """With a gradient of next to nothing, decay alone would take alpha from 400 to 384."""
+    decays = partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)
+    module = SmoothAdversarialTraining(
+        BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=decays, activation="smooth_relu"
+    )
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    assert module.network.network.layer1[2].alpha.item() == pytest.approx(400, abs=0.1)
+
+
 def test_smooth_relu_is_learned(tmp_path):
     adam = partial(torch.optim.Adam, lr=0.1)
     module = SmoothAdversarialTraining(
@@ -132,7 +142,9 @@ def test_a_network_without_relu_is_taken_as_it_is():
     ("arguments", "message"),
     [
         ({"activation": "sillu"}, "'silu'"),
-        ({"activation": None}, "activation is null, but backbone.name 'small_cnn' has ReLUs"),
+        ({"activation": None}, "activation is null, but backbone.name 'small_cnn' is not smooth, as in the ReLU at"),
+        ({"activation": None, "backbone": Backbone("darknet53")}, "is not smooth, as in the LeakyReLU at"),
+        ({"activation": "smooth_backward_relu"}, "is ReLU until it is told where"),
         ({"smooth_gradient": "forward"}, "smooth_gradient must be attack, update, both or null, got 'forward'"),
         ({"smooth_gradient": "both", "activation": "gelu"}, "leave activation 'gelu' out"),
         (

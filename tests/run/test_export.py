@@ -91,7 +91,7 @@ def test_description_says_what_it_is_and_how_robust(run):
     assert description["class_names"] == list("0123456789")
     assert description["regime"] == "MadryTraining"
     assert (description["threat_model"]["norm"], description["threat_model"]["eps"]) == ("Linf", 0.2)
-    assert description["threat_model"]["attack"]["init_args"]["steps"] == 7
+    assert description["training_attack"]["init_args"]["steps"] == 7
     assert description["evaluation_attack"]["init_args"]["steps"] == 2
     for name in ("clean_accuracy", "robust_accuracy", "clean_interval", "robust_interval", "test_images", "dataset"):
         assert description["results"][name] == results[name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from lightning_adv.attacks import FGSM, GD, PGD, Attack
+from lightning_adv.attacks import FGSM, GD, PGD
 from lightning_adv.nn.batchnorm import domain, domain_norms
 from lightning_adv.regimes import (
     TRADES,
@@ -17,12 +17,10 @@ from lightning_adv.regimes import (
     StandardTraining,
 )
 from lightning_adv.run.results import (
-    attack_name,
     collect_results,
     describe_checkpoint,
     describe_training,
     print_results,
-    threat_model,
     write_results,
 )
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
@@ -42,21 +40,6 @@ RESULTS = {
     "checkpoint": {"path": "checkpoints/best.ckpt", "epoch": 3, "step": 80},
     "versions": {"lightning-adv": "0", "torch": "1", "lightning": "2"},
 }
-
-
-@pytest.mark.parametrize(
-    ("attack", "name"),
-    [
-        (PGD(steps=20), "PGD-20"),
-        (FGSM(), "FGSM"),
-        (PGD(steps=50, restarts=10), "PGD-50 × 10 restarts"),
-        (PGD(steps=20, label="random"), "PGD-20, random targets"),
-        (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
-        (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
-    ],
-)
-def test_name(attack, name):
-    assert attack_name(attack) == name
 
 
 def test_table(capsys, tmp_path):
@@ -81,27 +64,6 @@ def test_table_of_a_targeted_attack_in_no_ball(capsys):
     assert "GD-5 robust accuracy, random targets" in printed
     assert "no ball of a norm" in printed
     assert "checkpoint" not in printed
-
-
-class Blur(Attack):
-    """An attack that knows neither norm nor eps."""
-
-    def __call__(self, model, x, y, *, domain=None, generator=None):
-        return x
-
-
-@pytest.mark.parametrize(
-    ("attack", "expected"),
-    [
-        (PGD(eps=0.5, norm="l2"), {"norm": "L2", "eps": 0.5}),
-        (FGSM(eps=0.25), {"norm": "Linf", "eps": 0.25}),
-        (GD(eps=0.1), None),
-        (PGD(eps=0.1, project=False), None),
-        (Blur(), None),
-    ],
-)
-def test_threat_model(attack, expected):
-    assert threat_model(attack) == expected
 
 
 def test_domains_have_results_of_their_own(tmp_path, capsys):

@@ -1,0 +1,38 @@
+"""What an accuracy was measured against, in words that a table has room for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_adv.attacks import Attack
+
+_LABELS = {
+    "predicted": ", predicted labels",
+    "random": ", random targets",
+    "least_likely": ", least-likely targets",
+}
+
+
+def threat_model(attack: Attack) -> dict[str, Any] | None:
+    """Return the norm and ``eps`` of the ball that an attack stays in; None if it stays in none, as GD does."""
+    norm, eps = getattr(attack, "norm", None), getattr(attack, "eps", None)
+    if norm is None or eps is None or not getattr(attack, "project", True):
+        return None
+    return {"norm": type(norm).__name__, "eps": eps}
+
+
+def attack_name(attack: Attack) -> str:
+    """Return the attack's name as papers write it: PGD-20.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> attack_name(PGD(steps=20))
+        'PGD-20'
+        >>> attack_name(PGD(steps=20, label="random"))
+        'PGD-20, random targets'
+    """
+    steps = getattr(attack, "steps", 1)
+    restarts = getattr(attack, "restarts", 1)
+    name = type(attack).__name__ + (f"-{steps}" if steps > 1 else "")
+    name += f" × {restarts} restarts" if restarts > 1 else ""
+    return name + _LABELS.get(getattr(attack, "label", "true"), "")

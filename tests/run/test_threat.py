@@ -1,0 +1,40 @@
+import pytest
+
+from lightning_adv.attacks import FGSM, GD, PGD, Attack
+from lightning_adv.run.threat import attack_name, threat_model
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        (PGD(steps=20), "PGD-20"),
+        (FGSM(), "FGSM"),
+        (PGD(steps=50, restarts=10), "PGD-50 × 10 restarts"),
+        (PGD(steps=20, label="random"), "PGD-20, random targets"),
+        (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
+        (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
+    ],
+)
+def test_name(attack, name):
+    assert attack_name(attack) == name
+
+
+class Blur(Attack):
+    """An attack that knows neither norm nor eps."""
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (PGD(eps=0.5, norm="l2"), {"norm": "L2", "eps": 0.5}),
+        (FGSM(eps=0.25), {"norm": "Linf", "eps": 0.25}),
+        (GD(eps=0.1), None),
+        (PGD(eps=0.1, project=False), None),
+        (Blur(), None),
+    ],
+)
+def test_threat_model(attack, expected):
+    assert threat_model(attack) == expected
