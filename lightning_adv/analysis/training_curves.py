@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Curve: TypeAlias = Sequence[tuple[float, float]]
 """Points (epoch, value) in the order in which they were logged."""
 
+_DOMAIN = "val/clean_accuracy_"
 _COLOURS = {"clean": "#0072B2", "robust": "#D55E00", "train": "#595959"}  # Okabe & Ito: told apart by all eyes
 
 
@@ -46,7 +47,8 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
 
     Args:
         curves: What :func:`read_metrics` returns. The names used are ``val/clean_accuracy``,
-            ``val/robust_accuracy``, ``train/loss``, ``val/clean_loss``, ``val/robust_loss`` and ``lr-*``.
+            ``val/robust_accuracy`` (by BatchNorm domain where there are some, as in ``val/clean_accuracy_main``),
+            ``train/loss``, ``val/clean_loss``, ``val/robust_loss`` and ``lr-*``.
 
     Returns:
         A figure of its own; nothing global is touched and no screen is needed.
@@ -55,7 +57,15 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     accuracy, loss, rate = figure.subplots(1, 3)
-    _draw(accuracy, "Accuracy (%)", {k: _curve(curves, f"val/{k}_accuracy", 100) for k in ("clean", "robust")})
+    domains = [name.removeprefix(_DOMAIN) for name in curves if name.startswith(_DOMAIN)]
+    accuracies = {kind: _curve(curves, f"val/{kind}_accuracy", 100) for kind in ("clean", "robust")}
+    if domains:
+        accuracies = {
+            f"{kind}, {domain}": _curve(curves, f"val/{kind}_accuracy_{domain}", 100)
+            for domain in sorted(domains, key=lambda domain: (domain != "main", domain))
+            for kind in ("clean", "robust")
+        }
+    _draw(accuracy, "Accuracy (%)", accuracies)
     losses = {"train": _curve(curves, "train/loss")}
     losses |= {kind: _curve(curves, f"val/{kind}_loss") for kind in ("clean", "robust")}
     _draw(loss, "Loss", losses)
@@ -84,9 +94,10 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
     for label, curve in curves.items():
         if curve:
             epochs, values = zip(*curve, strict=True)
-            style = "--" if label == "train" else "-"
+            kind, _, domain = label.partition(", ")
+            style = "--" if label == "train" else "-" if domain in ("", "main") else ":"
             marker = "." if len(epochs) < 40 else ""
-            axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(label), label=label)
+            axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(kind), label=label)
     if axes.lines:
         axes.legend()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

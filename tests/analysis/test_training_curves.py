@@ -41,3 +41,14 @@ def test_parameter_groups_with_one_rate_are_one_curve():
 
 def test_a_run_that_logged_nothing_has_empty_panels():
     assert all(not axes.lines for axes in plot_training_curves({}).axes)
+
+
+def test_domains_have_curves_of_their_own():
+    kinds = ("clean_accuracy", "clean_accuracy_adversarial", "clean_accuracy_main", "robust_accuracy_main")
+    curves = {f"val/{name}": [(0, k / 10)] for k, name in enumerate(kinds)}
+    accuracy = plot_training_curves(curves).axes[0]
+    assert {line.get_label(): list(line.get_ydata()) for line in accuracy.lines} == {
+        "clean, main": [20],
+        "robust, main": [30],
+        "clean, adversarial": [10],
+    }
