@@ -104,20 +104,22 @@ class BlockwiseRetraining(MadryTraining):
         self.retrained = choose_blocks(blocks, names=self.blocks, cutoff=self.cutoff, side=self.side)
         if self.reinitialize:
             reinitialize(network, self._fresh_network(), self.retrained)
-        self._check_frozen(blocks)
         frozen = set(freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm))
+        self._check_frozen(network, blocks)
         # By name: SyncBatchNorm's converters put other modules in their place.
         self._frozen = [name for name, module in network.named_modules(remove_duplicate=False) if module in frozen]
 
-    def _check_frozen(self, blocks: list[Block]) -> None:
+    def _check_frozen(self, network: nn.Module, blocks: list[Block]) -> None:
         """What started anew must be retrained: frozen, it would stay at random weights."""
         built: NormalizedNetwork = self.network  # type: ignore[assignment]
-        left = [key for key in built.new if not any(_holds(block, key) for block in self.retrained)]
+        parameters = dict(network.named_parameters())
+        left = [key for key in built.new if key in parameters and not parameters[key].requires_grad]
         if left:
-            owner = next(block for block in blocks if _holds(block, left[0]))
+            owner = next(block for block in blocks if any(left[0].startswith(f"{name}.") for name in block.modules))
+            whole = ", and not its BatchNorms only" if self.only_batchnorm else " (blocks or cutoff)"
             raise ValueError(
                 f"{left[0]} has no pretrained weights, since it has another size there, and would be frozen as it was "
-                f"drawn: retrain block {owner.name} too (blocks or cutoff)."
+                f"drawn: retrain block {owner.name} too{whole}."
             )
 
     def _image_shape(self) -> tuple[int, ...]:
@@ -146,8 +148,3 @@ class BlockwiseRetraining(MadryTraining):
             return super().training_step(batch, batch_idx)
         x, y = self.check_batch(batch, batch_idx)
         return self.check_loss(self.criterion(self(x), y))
-
-
-def _holds(block: Block, key: str) -> bool:
-    """Whether a block holds the module that a state-dict key belongs to."""
-    return any(key.startswith(f"{name}.") for name in block.modules)

@@ -186,6 +186,9 @@ def test_a_new_classifier_cannot_be_frozen(tmp_path):
     frozen = BlockwiseRetraining(backbone, attack=PREDICTED, cutoff="m2")
     with pytest.raises(ValueError, match=r"fc\.weight has no pretrained weights, .* retrain block m3 too"):
         quiet_trainer(tmp_path).fit(frozen, ToyData())
+    norms = BlockwiseRetraining(backbone, attack=PREDICTED, only_batchnorm=True, reinitialize=False)
+    with pytest.raises(ValueError, match="retrain block m3 too, and not its BatchNorms only"):
+        quiet_trainer(tmp_path).fit(norms, ToyData())
     retrained = BlockwiseRetraining(backbone, attack=PREDICTED, evaluation_attack=ATTACK, blocks=["m0", "m3"])
     quiet_trainer(tmp_path).fit(retrained, ToyData())
 
