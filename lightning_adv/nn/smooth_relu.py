@@ -64,7 +64,9 @@ class _SmoothReLU(torch.autograd.Function):
         positive, alpha = at_least_float32(x).clamp_min(0), at_least_float32(alpha)
         z = alpha * positive
         s, tail = _artanh_tail(z)
-        return torch.where(z < 0.5, (s * z - tail) / alpha, positive - z.log1p() / alpha).to(x.dtype)
+        y = torch.where(z < 0.5, (s * z - tail) / alpha, positive - z.log1p() / alpha)
+        # Not y.to(x.dtype) alone: where that changes nothing, torch.compile of torch 2.11 gives a wrong gradient.
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
