@@ -100,8 +100,9 @@ def test_state_keeps_its_keys_and_order():
     network = Unordered()
     replaced = _replaced(network)
     assert list(replaced.state_dict()) == list(network.state_dict())
-    # torch.fx copies in an order of its own, and torch 2.11 makes buffers that are not saved persistent
-    assert set(copy.deepcopy(replaced).state_dict()) - {"hidden"} == set(network.state_dict())
+    # torch.fx of torch 2.11 makes buffers that are not saved persistent in its copies
+    copied = [key for key in copy.deepcopy(replaced).state_dict() if key != "hidden" or torch.__version__ >= "2.12"]
+    assert copied == list(network.state_dict())
 
 
 def test_a_module_used_twice_and_a_call_in_a_loop():
