@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import random
+import time
 from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, robust_overfitting, robustly_correct
 from lightning_adv.attacks import FGSM, PGD, Attack
+from lightning_adv.callbacks.observer import seeing
+from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
 from lightning_adv.regimes import Regime
-from lightning_adv.regimes.noise import derive_seed, run_seed
 
 Action = Literal["warn", "stop", "restore"]
 
 CHUNK = 64
-"""Images that are attacked at once. Processes share the chunks, and each has its own noise: the numbers do not depend
-on how many processes there are."""
+"""Images that are attacked at once."""
+
+OBSERVER = "early_warning"
 
 
 class EarlyWarning(Callback):
@@ -57,6 +56,9 @@ class EarlyWarning(Callback):
         overfitting_gap: Limit in [0, 1]. With 256 images a gap has a standard error of up to 0.044: 0.1 may be chance.
         action: ``"warn"`` only; ``"stop"`` training too; ``"restore"`` the weights and buffers of the last look that
             warned of nothing, and stop. The optimizer's state stays, and checkpoints hold those weights as well.
+
+    Attributes:
+        seconds: Wall time that the looks took so far, over resumed runs too.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -95,11 +97,11 @@ class EarlyWarning(Callback):
         self.catastrophic_gap = catastrophic_gap
         self.overfitting_gap = overfitting_gap
         self.action = action
+        self.seconds = 0.0
         self._best = 0.0
         self._catastrophic = self._robust = False
         self._good: dict[str, Any] | None = None
-        self._seed = 0
-        self._train = self._val = FixedImages([], 0)
+        self._train = self._val = NOTHING
 
     # When to look -------------------------------------------------------------------------------------------------
 
@@ -110,22 +112,18 @@ class EarlyWarning(Callback):
             ValueError: It cannot be looked at, or the action cannot be taken.
         """
         regime = self._checked(trainer, pl_module)
-        if trainer.val_dataloaders is None and trainer.enable_validation:
-            # Lightning leaves it to the first epoch that validates, which may come after the first look.
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.setup_data()
-            trainer.training = True
-        # Processes that nobody seeded have a seed each, and would not share one set of images.
-        self._seed = trainer.strategy.broadcast(run_seed() if regime.seed is None else regime.seed)
-        self._train = self._take_images(trainer, regime, trainer.train_dataloader, "training")
-        self._val = self._take_images(trainer, regime, trainer.val_dataloaders, "validation")
+        self._train, self._val = (
+            take_probe(trainer, regime, split=split, images=None, default=self.images, chunk=CHUNK, observer=OBSERVER)
+            for split in ("training", "validation")
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, log and judge (a Lightning hook)."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        regime = cast(Regime, pl_module)
+        regime, start = cast(Regime, pl_module), time.perf_counter()
         look = self._look(trainer, regime)
+        self.seconds += time.perf_counter() - start
         numbers = {
             "fgsm_accuracy": look.fgsm_accuracy,
             "robust_accuracy": look.robust_accuracy,
@@ -141,11 +139,11 @@ class EarlyWarning(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the images (a Lightning hook)."""
-        self._train = self._val = FixedImages([], 0)
+        self._train = self._val = NOTHING
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the looks so far have found, for the checkpoint; with ``"restore"`` the good weights too."""
-        told = {"catastrophic": self._catastrophic, "robust": self._robust}
+        told = {"catastrophic": self._catastrophic, "robust": self._robust, "seconds": self.seconds}
         return {"best": self._best, "good": self._good, **told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -153,6 +151,7 @@ class EarlyWarning(Callback):
         self._best = state_dict["best"]
         self._catastrophic = state_dict["catastrophic"]
         self._robust = state_dict["robust"]
+        self.seconds = state_dict["seconds"]
         self._good = state_dict["good"] if self.action == "restore" else None
 
     # The look -----------------------------------------------------------------------------------------------------
@@ -160,18 +159,16 @@ class EarlyWarning(Callback):
     def _look(self, trainer: Trainer, regime: Regime) -> Look:
         attack, fgsm = self._attacks(regime)
         measured = ((self._val, fgsm), (self._val, attack), (self._train, attack))
-        # A look of its own shapes is not worth a graph of a compiled network.
-        with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
+        with seeing(trainer, regime):
             counts = torch.stack([self._count(regime, *measurement) for measurement in measured])
         correct = trainer.strategy.reduce(counts, reduce_op="sum")
-        return Look(*(n / fixed.size for n, (fixed, _) in zip(correct.tolist(), measured, strict=True)))
+        return Look(*(n / probe.size for n, (probe, _) in zip(correct.tolist(), measured, strict=True)))
 
-    def _count(self, regime: Regime, fixed: FixedImages, attack: Attack) -> Tensor:
+    def _count(self, regime: Regime, probe: Probe, attack: Attack) -> Tensor:
         """Count the images of this process that withstand an attack: int64 ()."""
         correct = torch.zeros((), dtype=torch.int64, device=regime.device)
-        for seed, x, y in fixed.chunks:
-            noise = torch.Generator(regime.device).manual_seed(seed)
-            x, y = x.to(regime.device), y.to(regime.device)
+        for chunk in probe.chunks:
+            x, y, noise = chunk.to(regime.device)
             robust = robustly_correct(regime.network, x, y, attack, domain=regime.inference_domain, generator=noise)
             correct += robust.sum()
         return correct
@@ -202,25 +199,6 @@ class EarlyWarning(Callback):
                 "of the restored weights: use 'stop' or 'warn'."
             )
         return pl_module
-
-    # The images ---------------------------------------------------------------------------------------------------
-
-    def _take_images(self, trainer: Trainer, regime: Regime, loaders: Any, split: str) -> FixedImages:
-        """Take images from the data set of the first loader by index: no loader, sampler or worker moves on."""
-        loader = _first_loader(loaders, split)
-        dataset = cast(Any, loader.dataset)
-        drawn = torch.Generator().manual_seed(derive_seed(self._seed, "early_warning", split))
-        index = torch.randperm(len(dataset), generator=drawn)[: self.images]
-        seeds = [derive_seed(self._seed, "early_warning", split, k) for k in range(-(-len(index) // CHUNK))]
-        share = slice(trainer.global_rank, None, trainer.world_size)
-        parts = [part.tolist() for part in torch.split(index, CHUNK)][share]
-        reader = DataLoader(dataset, batch_sampler=parts, collate_fn=loader.collate_fn)
-        with isolate_rng():  # a loader draws from the global generator, and a data set that augments may too
-            for seed in (random.seed, np.random.seed, torch.default_generator.manual_seed):
-                seed(self._seed % 2**32)
-            batches = [regime.check_batch(_on_device(trainer, regime, batch), 0) for batch in reader]
-        chunks = [(seed, x.cpu(), y.cpu()) for seed, (x, y) in zip(seeds[share], batches, strict=True)]
-        return FixedImages(chunks, len(index))
 
     # What follows from it -----------------------------------------------------------------------------------------
 
@@ -260,36 +238,3 @@ class EarlyWarning(Callback):
 
 def _trains_for_robustness(regime: Regime) -> bool:
     return regime.monitor.endswith("robust_accuracy")
-
-
-class FixedImages(NamedTuple):
-    """The images that are looked at.
-
-    Attributes:
-        chunks: This process's share: (seed of the noise, x (n, C, H, W), y (n,)), on the CPU.
-        size: Number of images of all processes together.
-    """
-
-    chunks: list[tuple[int, Tensor, Tensor]]
-    size: int
-
-
-def _on_device(trainer: Trainer, regime: Regime, batch: Any) -> Any:
-    """Do to a batch what the Trainer's loops do, the data module's hooks included."""
-    batch = regime._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
-    return trainer.strategy.batch_to_device(batch)
-
-
-def _first_loader(loaders: Any, split: str) -> DataLoader[Any]:
-    found = [] if loaders is None else CombinedLoader(loaders).flattened
-    if not found:
-        raise ValueError(f"EarlyWarning needs {split} images, and the Trainer has no {split} loader that gives any.")
-    loader = found[0]
-    dataset = getattr(loader, "dataset", None)
-    indexed = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
-    if not isinstance(loader, DataLoader) or loader.batch_sampler is None or not indexed:
-        raise ValueError(
-            f"EarlyWarning takes its {split} images by their index: it needs a DataLoader that makes batches of a data "
-            f"set with a length, got a {type(loader).__name__} over a {type(dataset).__name__}."
-        )
-    return loader

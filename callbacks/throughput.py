@@ -7,13 +7,16 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_adv.callbacks.early_warning import EarlyWarning
+from lightning_adv.callbacks.observer import Observer
+
 
 class Throughput(Callback):
     """Counts the images that are trained on and the seconds it takes, over resumed runs too.
 
     Attributes:
         images: Number of training images so far, over all processes.
-        training_seconds: Wall time of the training loop without validation.
+        training_seconds: Wall time of the training loop without validation, and without what observers take.
         validation_seconds: Wall time of validation during training.
     """
 
@@ -22,6 +25,7 @@ class Throughput(Callback):
         self.training_seconds = 0.0
         self.validation_seconds = 0.0
         self._since: float | None = None
+        self._observed = 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -30,26 +34,26 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock (a Lightning hook)."""
-        self._since = time.perf_counter()
+        self._since, self._observed = time.perf_counter(), _observer_seconds(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch (a Lightning hook)."""
         self.images += len(batch[0]) * trainer.world_size
-        self.training_seconds += self._lap()
+        self.training_seconds += self._lap(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the time of training (a Lightning hook)."""
-        self.training_seconds += self._lap()
+        self.training_seconds += self._lap(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the time of validation (a Lightning hook)."""
-        self.validation_seconds += self._lap()
+        self.validation_seconds += self._lap(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock (a Lightning hook)."""
-        self.training_seconds += self._lap()
+        self.training_seconds += self._lap(trainer)
         self._since = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,10 +70,16 @@ class Throughput(Callback):
         self.training_seconds = state_dict["training_seconds"]
         self.validation_seconds = state_dict["validation_seconds"]
 
-    def _lap(self) -> float:
-        """Seconds since the last lap; 0 while the clock stands (before training, as in the sanity check)."""
+    def _lap(self, trainer: Trainer) -> float:
+        """Seconds since the last lap that no observer took; 0 while the clock stands (as in the sanity check)."""
         if self._since is None:
             return 0.0
-        now = time.perf_counter()
-        lap, self._since = now - self._since, now
+        now, observed = time.perf_counter(), _observer_seconds(trainer)
+        lap = now - self._since - (observed - self._observed)
+        self._since, self._observed = now, observed
         return lap
+
+
+def _observer_seconds(trainer: Trainer) -> float:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(callback.seconds for callback in callbacks if isinstance(callback, (EarlyWarning, Observer)))

@@ -90,8 +90,10 @@ class Regime(Classifier):
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         checkpoint["regime"] = {"class_path": self._class_path(), "seed": self.seed, "train_loss": train_loss}
-        class_names = getattr(self.trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
-        checkpoint["regime"]["class_names"] = None if class_names is None else list(class_names)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for name in ("class_names", "image_shape"):
+            told = getattr(data, name, None)
+            checkpoint["regime"][name] = None if told is None else list(told)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).

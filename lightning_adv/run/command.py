@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
+from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
 from lightning_adv.run.configs import resolve_configs
@@ -26,12 +27,12 @@ from lightning_adv.run.folder import (
     check_writable,
     continue_metrics,
     run_folder_of,
-    set_aside,
 )
 from lightning_adv.run.messages import missing_recipe
 from lightning_adv.run.parser import Parser
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
+from lightning_adv.run.save_config import SaveConfig
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -55,6 +56,7 @@ class AdversarialCLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
+                save_config_callback=SaveConfig,
                 seed_everything_default=0,
                 parser_class=Parser,
                 # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.

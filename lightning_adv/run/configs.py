@@ -1,4 +1,4 @@
-"""Configurations by name: ``--config digits/madry`` works in any folder."""
+"""Configurations by name: ``--config digits/madry --config analyses`` works in any folder."""
 
 from __future__ import annotations
 
@@ -10,22 +10,32 @@ _FOLDER = Path(__file__).parents[1] / "configs"
 
 
 def config_names() -> list[str]:
-    """Return the names of the configurations that come with the package, such as ``digits/madry``."""
-    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob("**/*.yaml"))
+    """Return the names of the runs that come with the package, such as ``digits/madry``; each runs as it stands."""
+    return _names("*/*.yaml")
+
+
+def addition_names() -> list[str]:
+    """Return the names of the configurations that are added to a run, such as ``analyses``; they are in no folder."""
+    return _names("*.yaml")
+
+
+def _names(pattern: str) -> list[str]:
+    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob(pattern))
 
 
 def find_config(name: str) -> str:
     """Return the path of a configuration.
 
     Args:
-        name: A file, or one of :func:`config_names`, with or without ``configs/`` before and ``.yaml`` after it.
+        name: A file, or one of :func:`config_names` and :func:`addition_names`, with or without ``configs/`` before and
+            ``.yaml`` after it.
 
     Raises:
         ValueError: There is neither a file nor a configuration of that name.
     """
     if Path(name).is_file():
         return name
-    known = config_names()
+    known = config_names() + addition_names()
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     if plain in known:
         return str(_FOLDER / f"{plain}.yaml")

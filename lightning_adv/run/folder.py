@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 
 
@@ -97,20 +97,6 @@ def run_folder_of(checkpoint: str | Path) -> Path | None:
     path = Path(checkpoint)
     folder = path.parent.parent
     return folder if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
-
-
-def set_aside(path: Path) -> Path | None:
-    """Rename a file that a resumed run writes anew: ``results.json`` becomes ``results-until-resume-1.json``.
-
-    Returns:
-        The new path; None if there is no such file.
-    """
-    if not path.is_file():
-        return None
-    number = sum(1 for _ in path.parent.glob(f"{path.stem}-until-resume-*{path.suffix}")) + 1
-    aside = path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}")
-    os.replace(path, aside)
-    return aside
 
 
 def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:

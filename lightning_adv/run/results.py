@@ -19,6 +19,8 @@ from lightning_adv._version import __version__
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
 from lightning_adv.callbacks import Throughput
+from lightning_adv.callbacks.observer import Observer
+from lightning_adv.files import write_whole
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.evaluation import KINDS
 from lightning_adv.run.threat import attack_name, threat_model
@@ -69,6 +71,9 @@ def collect_results(
         results["epochs"] = trainer.current_epoch
         results["training_seconds"] = clocks[0].training_seconds + clocks[0].validation_seconds
         results["images_per_second"] = clocks[0].images_per_second
+    observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
+    if observers:
+        results["observer_seconds"] = {type(observer).__name__: observer.seconds for observer in observers}
     results["precision"] = str(trainer.precision)
     results["device"] = str(trainer.strategy.root_device.type)
     results["processes"] = trainer.world_size
@@ -127,9 +132,7 @@ def describe_training(regime: Regime) -> dict[str, Any]:
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
     """Write ``results.json`` whole or not at all: a reader never sees half a file."""
-    unfinished = folder / "results.json.part"
-    unfinished.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    unfinished.replace(folder / "results.json")
+    write_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_results(results: Mapping[str, Any], folder: Path | None) -> None:

@@ -128,6 +128,8 @@ def test_resumed_run_ends_as_if_it_never_stopped(tmp_path):
     with pytest.warns(UserWarning, match="after epoch 2: .* with the weights of epoch 1"):
         trainer.fit(resumed, GridData(), ckpt_path=checkpoint, weights_only=True)
     states = [callback[0].state_dict() for callback in (whole, second)]
+    assert states[1].pop("seconds") > first[0].seconds > 0
+    assert states[0].pop("seconds") > 0
     assert equal(*(state.pop("good")["weights"] for state in states))
     assert states[0] == states[1] == {"best": 0.0, "catastrophic": True, "robust": False}
     assert equal(straight.state_dict(), resumed.state_dict())

@@ -90,7 +90,7 @@ class Ends(Callback):
         torch.manual_seed(trainer.global_rank)  # what processes have that nobody seeded
 
     def on_train_end(self, trainer, pl_module):
-        attacked = sum(len(x) for _, x, _ in [*self.recorded._train.chunks, *self.recorded._val.chunks])
+        attacked = sum(len(chunk.x) for chunk in [*self.recorded._train.chunks, *self.recorded._val.chunks])
         (self.folder / f"rank-{trainer.global_rank}").write_text(f"{trainer.current_epoch} {attacked}")
 
 

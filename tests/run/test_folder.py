@@ -5,7 +5,8 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_adv.run.folder import Start, check_writable, continue_metrics, run_folder_of, set_aside
+from lightning_adv.files import set_aside
+from lightning_adv.run.folder import Start, check_writable, continue_metrics, run_folder_of
 
 
 def run_folder(tmp_path, step):
@@ -66,14 +67,6 @@ def test_checking_leaves_nothing_behind(tmp_path):
 
 def contents(folder):
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
-
-
-def test_files_are_set_aside_under_new_names(tmp_path):
-    for number in (1, 2):
-        (tmp_path / "results.json").write_text(str(number))
-        assert set_aside(tmp_path / "results.json") == tmp_path / f"results-until-resume-{number}.json"
-    assert contents(tmp_path) == {"results-until-resume-1.json": "1", "results-until-resume-2.json": "2"}
-    assert set_aside(tmp_path / "results.json") is None
 
 
 def started(folder):

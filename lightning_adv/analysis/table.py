@@ -1,0 +1,85 @@
+"""The tidy table of an analysis: one number a row, with what it is about."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Record(NamedTuple):
+    """One number that an analysis found in one look.
+
+    Attributes:
+        name: The layer, or the empty string where the number is about the whole network.
+        domain: The BatchNorm domain, or the empty string where there are none.
+        statistic: What was measured; of one channel ``running_mean[17]``.
+        value: The number.
+    """
+
+    name: str
+    domain: str
+    statistic: str
+    value: float
+
+
+class Row(NamedTuple):
+    """A record with when it was found.
+
+    Attributes:
+        epoch: The epoch, from 0, as in ``metrics.csv``.
+        step: The last optimizer step, from 0, as in ``metrics.csv``.
+        name: See :class:`Record`.
+        domain: See :class:`Record`.
+        statistic: See :class:`Record`.
+        value: See :class:`Record`.
+    """
+
+    epoch: int
+    step: int
+    name: str
+    domain: str
+    statistic: str
+    value: float
+
+
+def read_table(path: str | Path) -> list[Row]:
+    """Read a table, also one that is being written: an unfinished last line is left out.
+
+    Raises:
+        ValueError: The file is no such table.
+    """
+    with Path(path).open(newline="") as file:
+        text = file.read()
+    whole = text[: text.rfind("\n") + 1]
+    header, *lines = csv.reader(whole.splitlines()) if whole else [list(Row._fields)]
+    if tuple(header) != Row._fields:
+        raise ValueError(f"{path} is no table of an analysis: its columns are {header}, not {list(Row._fields)}.")
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            epoch, step, name, domain, statistic, value = line
+            rows.append(Row(int(epoch), int(step), name, domain, statistic, float(value)))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is no row of {', '.join(Row._fields)}: {line}.") from error
+    return rows
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows behind those that are there, in one piece: a reader sees whole lines, a crash loses no earlier one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if not path.is_file():
+        writer.writerow(Row._fields)
+    writer.writerows([*row[:-1], f"{row.value:.9g}"] for row in rows)  # nine digits are all that fp32 has
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        file.write(text.getvalue())
+
+
+def series(rows: Sequence[Row], name: str, domain: str, statistic: str) -> list[tuple[int, float]]:
+    """Return the points (step, value) of one number over a run, in the order of the steps."""
+    found = {row.step: row.value for row in rows if (row.name, row.domain, row.statistic) == (name, domain, statistic)}
+    return sorted(found.items())

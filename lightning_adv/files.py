@@ -1,0 +1,28 @@
+"""Writing files so that nothing already written is lost and no reader sees half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that a resumed run writes anew: ``results.json`` becomes ``results-until-resume-1.json``.
+
+    Returns:
+        The new path; None if there is no such file.
+    """
+    if not path.is_file():
+        return None
+    number = sum(1 for _ in path.parent.glob(f"{path.stem}-until-resume-*{path.suffix}")) + 1
+    aside = path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}")
+    os.replace(path, aside)
+    return aside
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(unfinished, path)

@@ -1,0 +1,74 @@
+import math
+
+import pandas
+import pytest
+
+from lightning_adv.analysis.table import Row, append_rows, read_table, series
+
+ROWS = [
+    Row(0, 9, "layer1.0.bn1", "main", "running_mean[17]", 0.1),
+    Row(0, 9, "", "", "quadratic_sum", 4123.456789),
+    Row(1, 19, 'odd, "name"', "", "max", math.nan),
+    Row(1, 19, "layer1", "", "max", math.inf),
+]
+
+
+def same(a, b):
+    return repr(a) == repr(b)  # nan is itself
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "analyses" / "bn_drift.csv"
+    append_rows(path, ROWS[:2])
+    append_rows(path, ROWS[2:])
+    assert same(read_table(path), [row._replace(value=float(f"{row.value:.9g}")) for row in ROWS])
+
+
+def test_pandas_reads_it(tmp_path):
+    append_rows(tmp_path / "table.csv", ROWS)
+    table = pandas.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    assert list(table.columns) == ["epoch", "step", "name", "domain", "statistic", "value"]
+    assert table.name.tolist() == [row.name for row in ROWS]
+    assert table[table.statistic == "quadratic_sum"].value.astype(float).item() == pytest.approx(4123.456789)
+
+
+def test_single_precision_survives(tmp_path):
+    import torch
+
+    values = torch.randn(100, generator=torch.Generator().manual_seed(0)) ** 9
+    append_rows(tmp_path / "table.csv", [Row(0, 0, "", "", "v", value.item()) for value in values])
+    assert torch.equal(torch.tensor([row.value for row in read_table(tmp_path / "table.csv")]), values)
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_an_unfinished_last_line_is_left_out(tmp_path, cut):
+    path = tmp_path / "table.csv"
+    append_rows(path, ROWS[:1])
+    whole = path.read_text()
+    append_rows(path, ROWS[1:2])
+    path.write_text(path.read_text()[:-cut])
+    assert path.read_text().startswith(whole)
+    assert read_table(path) == ROWS[:1]
+
+
+def test_a_table_of_which_nothing_is_written_yet(tmp_path):
+    (tmp_path / "table.csv").write_text("epoch,st")
+    assert read_table(tmp_path / "table.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "is no table of an analysis"),
+        ("epoch,step,name,domain,statistic,value\n1,2\n", "line 2 is no row"),
+    ],
+)
+def test_other_files(tmp_path, text, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "table.csv")
+
+
+def test_series_are_of_one_number():
+    rows = [Row(1, 19, "a", "", "max", 2.0), Row(0, 9, "a", "", "max", 1.0), Row(0, 9, "b", "", "max", 3.0)]
+    assert series(rows, "a", "", "max") == [(9, 1.0), (19, 2.0)]

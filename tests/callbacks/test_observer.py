@@ -1,0 +1,189 @@
+"""When an observer looks, and where what it saw goes; with one that sees the first weight of the network."""
+
+import csv
+import time
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.loggers import CSVLogger
+from matplotlib.figure import Figure
+
+from lightning_adv.analysis.table import Record, read_table
+from lightning_adv.callbacks import LastCheckpoint, Throughput
+from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.regimes import MadryTraining
+from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, ToyData, quiet_trainer
+
+
+class FirstWeight(Observer):
+    """Sees one number, and how often it was asked."""
+
+    analysis = "first_weight"
+
+    def __init__(self, *, slow=0.0, **arguments):
+        super().__init__(**arguments)
+        self.slow, self.prepared, self.released, self.drawn = slow, 0, 0, []
+
+    def prepare(self, trainer, regime):
+        self.prepared += 1
+
+    def look(self, trainer, regime):
+        time.sleep(self.slow)
+        torch.rand(1)  # an observer may draw: training does not
+        value = next(regime.network.parameters()).flatten()[0].item()
+        return Look({"value": value}, [Record("conv", "", "value", value), Record("", "", "looks", 1.0)])
+
+    def draw(self, rows):
+        self.drawn.append(len(rows))
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([row.value for row in rows])
+        return {"curve": figure}
+
+    def release(self):
+        self.released += 1
+
+
+def module():
+    torch.manual_seed(0)
+    return MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
+
+
+def fit(folder, *callbacks, data=ToyData, ckpt_path=None, regime=None, **options):
+    logger = CSVLogger(folder, name="run", version=0)
+    options = {"max_epochs": 3, "logger": logger, "log_every_n_steps": 50, **options}
+    trainer = quiet_trainer(folder, callbacks=list(callbacks), enable_checkpointing=True, **options)
+    trainer.fit(module() if regime is None else regime, data(), ckpt_path=ckpt_path, weights_only=True)
+    return folder / "run" / "version_0"
+
+
+def looks(run):
+    """(epoch, step) of each look."""
+    return [(row.epoch, row.step) for row in read_table(run / "analyses/first_weight.csv") if row.statistic == "looks"]
+
+
+def logged(run):
+    """(step, value) as the logger wrote it."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [(row["step"], row.get("first_weight/value")) for row in csv.DictReader(file)]
+    return [(int(step), float(value)) for step, value in rows if value]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "expected"),
+    [
+        ({}, {}, [(0, 3), (1, 7), (2, 11)]),
+        ({"every_n_epochs": 2}, {}, [(1, 7)]),
+        ({"every_n_steps": 5}, {}, [(1, 4), (2, 9)]),
+        ({}, {"accumulate_grad_batches": 2}, [(0, 1), (1, 3), (2, 5)]),
+        ({"every_n_steps": 2}, {"accumulate_grad_batches": 2}, [(0, 1), (1, 3), (2, 5)]),
+        ({"every_n_steps": 1}, {"max_steps": 2}, [(0, 0), (0, 1)]),
+    ],
+)
+def test_when_it_looks(tmp_path, arguments, options, expected):
+    """An epoch has four steps, counted from 0; the scalars stand at the same steps as the rows."""
+    run = fit(tmp_path, FirstWeight(**arguments), **options)
+    assert looks(run) == expected
+    rows = [row for row in read_table(run / "analyses/first_weight.csv") if row.name == "conv"]
+    assert [(step, pytest.approx(value)) for step, value in logged(run)] == [(row.step, row.value) for row in rows]
+
+
+def test_another_rhythm_is_one_override(tmp_path):
+    class Doubling(FirstWeight):
+        def should_look(self, *, epoch=None, step=None):
+            return step is not None and step & (step - 1) == 0
+
+    assert [step + 1 for _, step in looks(fit(tmp_path, Doubling()))] == [1, 2, 4, 8]
+
+
+def test_figures_are_drawn_at_first_now_and_then_and_at_last(tmp_path):
+    observer = FirstWeight(every_n_steps=1, figures_every_n_looks=4)
+    run = fit(tmp_path, observer, max_epochs=3)
+    assert [rows // 2 for rows in observer.drawn] == [1, 5, 9, 12]
+    assert (run / "figures/first_weight_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert (observer.prepared, observer.released) == (1, 1)
+
+
+def test_a_last_figure_that_is_there_is_not_drawn_again(tmp_path):
+    observer = FirstWeight(figures_every_n_looks=1)
+    fit(tmp_path, observer)
+    assert len(observer.drawn) == 3
+
+
+class StopsAfter(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"every_n_steps": 1}], ids=["epochs", "steps"])
+def test_a_resumed_run_has_the_table_of_one_that_never_stopped(tmp_path, arguments):
+    whole = fit(tmp_path / "whole", FirstWeight(**arguments), data=ResumableToyData)
+    with pytest.raises(RuntimeError, match="killed"):
+        # the last checkpoint is of step 9; what was seen after it will be seen again
+        fit(tmp_path / "parts", FirstWeight(**arguments), LastCheckpoint(every_n_train_steps=3), StopsAfter(11),
+            data=ResumableToyData)  # fmt: skip
+    parts = tmp_path / "parts/run/version_0"
+    before = looks(parts)
+    assert len(before) == (2 if not arguments else 11)  # readable after the crash
+    with (parts / "analyses/first_weight.csv").open("a") as file:
+        file.write("2,10,conv,,val")  # half a line
+    observer = FirstWeight(**arguments)
+    fit(tmp_path / "parts", observer, data=ResumableToyData, ckpt_path=parts / "checkpoints/last.ckpt")
+    assert read_table(parts / "analyses/first_weight.csv") == read_table(whole / "analyses/first_weight.csv")
+    assert looks(parts) == looks(whole)
+    kept = read_table(parts / "analyses/first_weight-until-resume-1.csv")
+    assert [(row.epoch, row.step) for row in kept if row.statistic == "looks"] == before
+
+
+def test_a_new_run_in_an_old_folder_keeps_the_old_table(tmp_path):
+    first = read_table(fit(tmp_path, FirstWeight()) / "analyses/first_weight.csv")
+    run = fit(tmp_path, FirstWeight(), max_epochs=1)
+    assert looks(run) == [(0, 3)]
+    assert read_table(run / "analyses/first_weight-until-resume-1.csv") == first
+
+
+def test_time_goes_on_over_a_resume_and_is_not_training(tmp_path):
+    clock, observer = Throughput(), FirstWeight(slow=0.3)
+    run = fit(tmp_path, clock, observer, LastCheckpoint(), max_epochs=2)
+    assert observer.seconds > 0.6
+    assert 0 < clock.training_seconds < 0.5
+    resumed = FirstWeight()
+    fit(tmp_path, resumed, ckpt_path=run / "checkpoints/last.ckpt")
+    assert resumed.seconds > observer.seconds - 0.2  # all but drawing at the end
+
+
+def test_a_dry_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    observer = FirstWeight(every_n_steps=1)
+    quiet_trainer(tmp_path, callbacks=[observer], fast_dev_run=True).fit(module(), ToyData())
+    assert list(tmp_path.iterdir()) == []
+    assert observer.drawn == []
+    with pytest.raises(ValueError, match="FirstWeight has no run folder"):
+        _ = observer.table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every_n_epochs": 0}, "first_weight.every_n_epochs must be an integer of at least 1, got 0"),
+        ({"every_n_steps": 1.5}, "first_weight.every_n_steps must be an integer of at least 1, got 1.5"),
+        ({"figures_every_n_looks": -1}, "first_weight.figures_every_n_looks must be an integer of at least 1, got -1"),
+        ({"every_n_epochs": 1, "every_n_steps": 2}, "every_n_epochs and first_weight.every_n_steps exclude each other"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FirstWeight(**arguments)
+
+
+def test_only_regimes_are_observed(tmp_path):
+    class Other(LightningModule):
+        pass
+
+    trainer = quiet_trainer(tmp_path)
+    with pytest.raises(ValueError, match="FirstWeight looks at a Regime, got a Other"):
+        FirstWeight().on_train_start(trainer, Other())

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from lightning_adv.callbacks.probe import take_probe, validation_size
+from lightning_adv.regimes import MadryTraining
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+
+
+class Taker(Callback):
+    """Takes a probe when training starts."""
+
+    def __init__(self, **arguments):
+        self.arguments = {
+            "split": "validation",
+            "images": 20,
+            "default": 8,
+            "chunk": 8,
+            "observer": "taker",
+        } | arguments
+        self.probe = self.size = None
+
+    def on_train_start(self, trainer, pl_module):
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        self.probe = take_probe(trainer, pl_module, **self.arguments)
+        self.size = validation_size(trainer, "taker")
+        assert torch.equal(before[0], torch.get_rng_state())
+        assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+class OtherValidation(ToyData):
+    """Validation images that are told apart: image i is i/100 everywhere."""
+
+    def val_dataloader(self):
+        x = torch.arange(30).view(-1, 1, 1, 1).expand(30, 1, 8, 8) / 100
+        return DataLoader(TensorDataset(x.float(), torch.arange(30) % 2), batch_size=7)
+
+
+def take(tmp_path, seed=0, data=OtherValidation, **arguments):
+    torch.manual_seed(seed)
+    taker = Taker(**arguments)
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
+    module.seed = seed
+    quiet_trainer(tmp_path, callbacks=[taker], check_val_every_n_epoch=5).fit(module, data())
+    return taker
+
+
+def which(probe):
+    return [round(100 * image.mean().item()) for chunk in probe.chunks for image in chunk.x]
+
+
+def test_images_are_drawn_without_repetition_and_go_with_their_labels(tmp_path):
+    taker = take(tmp_path)
+    drawn = which(taker.probe)
+    assert (taker.probe.size, taker.probe.count, taker.size) == (20, 3, 30)
+    assert len(set(drawn)) == 20
+    assert set(drawn) <= set(range(30))
+    assert drawn != sorted(drawn)
+    assert [len(chunk.x) for chunk in taker.probe.chunks] == [8, 8, 4]
+    assert [chunk.index for chunk in taker.probe.chunks] == [0, 1, 2]
+    assert torch.cat([chunk.y for chunk in taker.probe.chunks]).tolist() == [i % 2 for i in drawn]
+
+
+def test_seed_and_observer_choose_the_images_and_their_noise(tmp_path):
+    probes = [take(tmp_path, **a).probe for a in ({}, {}, {"seed": 1}, {"observer": "another"})]
+    drawn = [which(probe) for probe in probes]
+    seeds = [[chunk.seed for chunk in probe.chunks] for probe in probes]
+    assert (drawn[0], seeds[0]) == (drawn[1], seeds[1])
+    assert len({tuple(d) for d in drawn}) == 3
+    assert len({seed for chunks in seeds for seed in chunks}) == 9
+
+
+def test_noise_starts_anew_in_each_look(tmp_path):
+    chunk = take(tmp_path).probe.chunks[0]
+    draws = [torch.rand(2, generator=chunk.to(torch.device("cpu"))[2]) for _ in range(2)]
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize(("default", "size"), [(8, 8), (256, 30)])
+def test_without_a_number_it_takes_the_default_or_all(tmp_path, default, size):
+    assert take(tmp_path, images=None, default=default).probe.size == size
+
+
+def test_more_images_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="taker.images is 31, but the validation set has 30 images"):
+        take(tmp_path, images=31)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from [(torch.zeros(1, 8, 8), torch.tensor(0))] * 8
+
+
+class Streamed(ToyData):
+    def val_dataloader(self):
+        return DataLoader(Stream(), batch_size=4)
+
+
+class Unvalidated(ToyData):
+    val_dataloader = LightningDataModule.val_dataloader
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Streamed, "taker takes its validation images by their index.*got a DataLoader over a Stream"),
+        (Unvalidated, "taker needs validation images, and the Trainer has no validation loader"),
+    ],
+)
+def test_data_without_an_index(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        take(tmp_path, data=data)

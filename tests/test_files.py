@@ -1,0 +1,26 @@
+import pytest
+
+from lightning_adv.files import set_aside, write_whole
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_files_are_set_aside_under_new_names(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "results.json").write_text(str(number))
+        assert set_aside(tmp_path / "results.json") == tmp_path / f"results-until-resume-{number}.json"
+    assert contents(tmp_path) == {"results-until-resume-1.json": "1", "results-until-resume-2.json": "2"}
+    assert set_aside(tmp_path / "results.json") is None
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "table.csv"
+    write_whole(path, "one")
+    write_whole(path, b"two")
+    assert contents(path.parent) == {"table.csv": "two"}
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, "three")
+    assert path.read_text() == "two"
