@@ -83,3 +83,28 @@ def series(rows: Sequence[Row], name: str, domain: str, statistic: str) -> list[
     """Return the points (step, value) of one number over a run, in the order of the steps."""
     found = {row.step: row.value for row in rows if (row.name, row.domain, row.statistic) == (name, domain, statistic)}
     return sorted(found.items())
+
+
+class Looks(NamedTuple):
+    """When there were looks, for the axis of a figure.
+
+    Attributes:
+        at: By step, in order, where to draw the look: at its epoch, or at its step if an epoch has several looks.
+        unit: ``epoch`` or ``optimizer step``.
+    """
+
+    at: dict[int, int]
+    unit: str
+
+
+def looks(rows: Sequence[Row]) -> Looks:
+    """Return when the looks of a table were.
+
+    Example:
+        >>> looks([Row(0, 9, "", "", "norm", 1.0), Row(1, 19, "", "", "norm", 1.0)])
+        Looks(at={9: 0, 19: 1}, unit='epoch')
+    """
+    epochs = {row.step: row.epoch for row in sorted(rows, key=lambda row: row.step)}
+    if len(set(epochs.values())) == len(epochs):
+        return Looks(epochs, "epoch")
+    return Looks({step: step for step in epochs}, "optimizer step")

@@ -19,7 +19,7 @@ _COLOURS = {"clean": "#0072B2", "robust": "#D55E00", "train": "#595959"}  # Okab
 
 
 def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the CSVLogger's file.
+    """Read the CSVLogger's file, also one that is being written: an unfinished last line is left out.
 
     Args:
         path: A ``metrics.csv`` with a column ``epoch``; other columns are metrics, empty where nothing was logged.
@@ -30,15 +30,16 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     curves: dict[str, list[tuple[float, float]]] = {}
     upcoming = 0.0
     with Path(path).open(newline="") as file:
-        for row in csv.DictReader(file):
-            epoch = row.pop("epoch", "")
-            row.pop("step", None)
-            # LearningRateMonitor writes rows without an epoch, when the next one begins.
-            at = float(epoch) if epoch else upcoming
-            upcoming = at + 1 if epoch else at
-            for name, value in row.items():
-                if value:
-                    curves.setdefault(name, []).append((at, float(value)))
+        text = file.read()
+    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        epoch = row.pop("epoch", "")
+        row.pop("step", None)
+        # LearningRateMonitor writes rows without an epoch, when the next one begins.
+        at = float(epoch) if epoch else upcoming
+        upcoming = at + 1 if epoch else at
+        for name, value in row.items():
+            if value:
+                curves.setdefault(name, []).append((at, float(value)))
     return curves
 
 

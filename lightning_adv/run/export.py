@@ -9,25 +9,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from lightning_adv._version import __version__
 from lightning_adv.attacks import Attack
-from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
+from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import DESCRIPTION, WEIGHTS, export_network, write_network
+from lightning_adv.nn.runs import read_run
+from lightning_adv.run.arguments import Parser
 from lightning_adv.run.threat import threat_model
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Print the error in one line, as the other commands do."""
-        sys.stderr.write(f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
-        raise SystemExit(2)
 
 
 def run_export(arguments: Sequence[str]) -> None:
@@ -65,11 +59,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
     Raises:
         ValueError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
     """
-    content = read_checkpoint(checkpoint, argument="--checkpoint")
-    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or "regime" not in content or settings.get("num_classes") is None:
-        raise ValueError(f"--checkpoint: {checkpoint} is not the checkpoint of a run of this package.")
-    backbone, num_classes = Backbone.from_config(settings["backbone"]).without_weights(), settings["num_classes"]
+    backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
     report = load_weights(network, checkpoint, argument="--checkpoint", domain=domain, recipe=recipe)
@@ -87,7 +77,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="lightning-adv export",
         description="Write the network of a checkpoint as model.safetensors, with the keys of the original "
         "architecture, and model.json, which says what it is and how robust.",

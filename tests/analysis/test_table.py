@@ -3,7 +3,7 @@ import math
 import pandas
 import pytest
 
-from lightning_adv.analysis.table import Row, append_rows, read_table, series
+from lightning_adv.analysis.table import Row, append_rows, looks, read_table, series
 
 ROWS = [
     Row(0, 9, "layer1.0.bn1", "main", "running_mean[17]", 0.1),
@@ -72,3 +72,10 @@ def test_other_files(tmp_path, text, message):
 def test_series_are_of_one_number():
     rows = [Row(1, 19, "a", "", "max", 2.0), Row(0, 9, "a", "", "max", 1.0), Row(0, 9, "b", "", "max", 3.0)]
     assert series(rows, "a", "", "max") == [(9, 1.0), (19, 2.0)]
+
+
+def test_looks_stand_at_their_epochs_or_at_their_steps_if_an_epoch_has_several():
+    rows = [Row(epoch, step, "", "", "max", 1.0) for epoch, step in ((1, 19), (0, 9), (1, 19), (2, 29))]
+    assert looks(rows) == ({9: 0, 19: 1, 29: 2}, "epoch")
+    assert list(looks(rows).at) == [9, 19, 29]
+    assert looks([*rows, Row(2, 24, "", "", "max", 1.0)]) == ({9: 9, 19: 19, 24: 24, 29: 29}, "optimizer step")

@@ -84,7 +84,7 @@ def test_without_a_number_it_takes_the_default_or_all(tmp_path, default, size):
 
 
 def test_more_images_than_there_are(tmp_path):
-    with pytest.raises(ValueError, match="taker.images is 31, but the validation set has 30 images"):
+    with pytest.raises(ValueError, match=r"taker\.images is 31, but the validation set has 30 images"):
         take(tmp_path, images=31)
 
 

@@ -1,0 +1,173 @@
+"""Transferred examples: LocalResponse with another run's network as their source."""
+
+import copy
+from typing import ClassVar
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from lightning_adv.attacks import Attack
+from lightning_adv.callbacks import LocalResponse
+from lightning_adv.callbacks.local_response import load_source
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.batchnorm import export_plain
+from tests.callbacks.responses import SMALL_CNN, STRONG, Keeping, expected, fit, last_look, load
+from tests.regimes.every_regime import REGIMES, make
+from tests.regimes.toy import ATTACK
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Runs to transfer from: without domains, and with."""
+    folder = tmp_path_factory.mktemp("sources")
+    runs = {}
+    for name in ("standard", "mixture_bn"):
+        runs[name] = fit(folder / name, None, make(name, folder / name, evaluation_attack=STRONG))[1]
+    return runs
+
+
+@pytest.mark.parametrize(("name", "source"), [("advprop", "standard"), ("madry", "mixture_bn")])
+def test_transferred_examples_are_made_on_the_source(tmp_path, sources, name, source):
+    checkpoint = sources[source] / "checkpoints/last.ckpt"
+    observer = Keeping(images=20, source=str(checkpoint), attack=STRONG)
+    _, run = fit(tmp_path, observer, make(name, tmp_path / "weights"))
+    trained, table, other = load(run, REGIMES[name][0]), last_look(run), load(sources[source], REGIMES[source][0])
+
+    def transfer(x, y, generator):
+        return STRONG(other.network, x, y, domain=other.inference_domain, generator=generator)
+
+    for domain in trained.domains or [None]:
+        network = trained.network if domain is None else export_plain(trained.network, domain)
+        rows = expected(network, SMALL_CNN, observer.kept, transfer)
+        column = "" if domain is None else domain
+        for (layer, statistic), value in rows.items():
+            assert table[layer, column, f"transferred_{statistic}"] == pytest.approx(value, rel=1e-4)
+        assert table["layer1", column, "transferred_max"] != table["layer1", column, "max"]
+    assert (run / "figures/local_response_curves.png").is_file()
+    assert (run / "figures/local_response_layers.png").is_file()
+
+
+class Watched(Attack):
+    """An attack that notes on which network it runs, and where that is."""
+
+    calls: ClassVar = []
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        self.calls.append((model, model.training, next(model.parameters()).requires_grad, domain))
+        return ATTACK(model, x, y, domain=domain, generator=generator)
+
+
+class Prepared(LocalResponse):
+    """Notes whether building the source drew from the random state, which each batch of training seeds anew."""
+
+    def prepare(self, trainer, regime):
+        before = torch.get_rng_state()
+        super().prepare(trainer, regime)
+        self.drew = not torch.equal(before, torch.get_rng_state())
+
+
+def test_the_source_belongs_to_nobody(tmp_path, sources):
+    """It is in no state dict, held still, built without a draw from the random state, and let go of."""
+
+    def trained(folder, observer):
+        module = make("madry", tmp_path / "weights")
+        torch.manual_seed(1)
+        _, run = fit(folder, observer, module, max_epochs=2)
+        checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+        return module, checkpoint["state_dict"], torch.rand(3)
+
+    Watched.calls = []
+    observer = Prepared(images=8, attack=Watched(), source=str(sources["standard"] / "checkpoints/last.ckpt"))
+    module, state, draws = trained(tmp_path / "with", observer)
+    _, plain, plain_draws = trained(tmp_path / "without", None)
+    assert state.keys() == plain.keys()
+    assert all(torch.equal(state[name], plain[name]) for name in state)
+    assert torch.equal(draws, plain_draws)
+    assert not observer.drew
+    ours = [call for call in Watched.calls if call[0] is module.network]
+    theirs = [call for call in Watched.calls if call[0] is not module.network]
+    assert len(ours) == len(theirs) == 2
+    assert {call[1:] for call in theirs} == {(False, False, None)}
+    assert theirs[0][0] is theirs[1][0]
+    assert observer._source_network is None
+    assert not any(submodule._forward_hooks for submodule in module.modules())
+
+
+def test_a_source_with_averaged_weights(tmp_path):
+    run = fit(tmp_path, None, callbacks=[EMAWeightAveraging(decay=0.5)])[1]
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    network = load_source(run / "checkpoints/last.ckpt", 2, (1, 8, 8))
+    for name, value in network.state_dict().items():
+        if not name.startswith("normalize."):
+            assert torch.equal(value, content["state_dict"][f"network.{name}"])
+    assert not network.training
+
+
+# Bad sources ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(sources):
+    return torch.load(sources["standard"] / "checkpoints/last.ckpt", weights_only=True)
+
+
+def refused(folder, content, **kwargs):
+    """The error about a source with this content."""
+    path = folder / "source.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"^local_response\.source: ") as error:
+        fit(folder, LocalResponse(source=str(path)), **kwargs)
+    return str(error.value).removeprefix(f"local_response.source: {path} ")
+
+
+def test_a_source_that_is_no_runs_checkpoint(tmp_path, checkpoint):
+    assert refused(tmp_path, checkpoint["state_dict"]) == "is not the checkpoint of a run of this package."
+    assert refused(tmp_path, [1, 2]) == "is not the checkpoint of a run of this package."
+    del checkpoint["regime"]
+    assert refused(tmp_path, checkpoint) == "is not the checkpoint of a run of this package."
+
+
+def test_an_unreadable_source(tmp_path):
+    path = tmp_path / "source.ckpt"
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"^local_response\.source: .*source.ckpt cannot be read as weights"):
+        fit(tmp_path, LocalResponse(source=str(path)))
+
+
+def test_a_source_of_other_classes(tmp_path, checkpoint):
+    checkpoint["hyper_parameters"]["num_classes"] = 3
+    assert refused(tmp_path, checkpoint) == "tells 3 classes apart, and this run's network 2."
+
+
+def test_a_source_of_other_images(tmp_path, checkpoint):
+    other = copy.deepcopy(checkpoint)
+    other["regime"]["image_shape"] = [1, 32, 32]
+    told = "was trained on images of the shape (1, 32, 32), and this run's have the shape (1, 8, 8)."
+    assert refused(tmp_path, other) == told
+    other["hyper_parameters"]["backbone"] = Backbone("small_cnn", options={"width": 4}).to_config()["init_args"]
+    other["regime"]["image_shape"] = None
+    told = "was trained on images of 3 channels, and this run's have the shape (1, 8, 8)."
+    assert refused(tmp_path, other) == told
+
+
+def test_a_source_that_does_not_say_its_images_is_tried(tmp_path, checkpoint):
+    """A network of fixed size: a ViT of 16×16 images."""
+    checkpoint["regime"]["image_shape"] = None
+    path = tmp_path / "small.ckpt"
+    torch.save(checkpoint, path)
+    assert load_source(path, 2, (1, 8, 8)) is not None
+    options = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
+    backbone = Backbone("vit_tiny_patch16_224", in_channels=1, options=options)
+    state = {f"network.{name}": value for name, value in backbone.build(2).state_dict().items()}
+    checkpoint["hyper_parameters"]["backbone"] = backbone.to_config()["init_args"]
+    torch.save({**checkpoint, "state_dict": state}, path)
+    assert load_source(path, 2, (1, 16, 16)) is not None
+    with pytest.raises(ValueError, match=r"^local_response.source: .* does not take the images of this run"):
+        load_source(path, 2, (1, 8, 8))
+
+
+def test_a_source_whose_weights_are_of_another_network(tmp_path, checkpoint):
+    checkpoint["state_dict"].popitem()
+    del checkpoint["state_dict"]["network.network.layer1.0.weight"]
+    assert "holds the weights of another network" in refused(tmp_path, checkpoint)

@@ -1,0 +1,264 @@
+"""RunningVsBatch in real runs: its table is what the pure functions say of the checkpoints."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_adv.analysis.batchnorm_drift import running_statistics, sample_channels
+from lightning_adv.analysis.running_vs_batch import batch_statistics, gap_records
+from lightning_adv.analysis.table import Record, read_table
+from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.callbacks import LastCheckpoint
+from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
+from lightning_adv.nn.names import named_batchnorms
+from tests.callbacks.overfitting import Recorder
+from tests.callbacks.test_batchnorm_drift import untracked, without_batchnorm
+from tests.regimes.every_regime import make
+from tests.regimes.toy import ResumableToyData, ToyData, quiet_trainer
+
+LAYERS = ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
+STILL = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
+
+
+def fit(folder, callback, module="madry", *, epochs=2, data=None, others=(), ckpt_path=None, **options):
+    """Train the toy regime; return the trainer, the module and the run folder."""
+    module = make(module, folder, evaluation_attack=STILL) if isinstance(module, str) else module
+    logger = CSVLogger(folder, name="run", version=0)
+    callbacks = [callback, *others, LastCheckpoint()]
+    options = {"max_epochs": epochs, "num_sanity_val_steps": 0, "enable_checkpointing": True} | options
+    trainer = quiet_trainer(folder, callbacks=callbacks, logger=logger, **options)
+    data = ResumableToyData() if data is None else data
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return trainer, module, folder / "run" / "version_0"
+
+
+def table_of(folder):
+    return read_table(folder / "analyses" / "bn_gap.csv")
+
+
+class Keep(Callback):
+    """Keeps the images of the looks, which the observer lets go of when training ends."""
+
+    def __init__(self, observer):
+        self.observer = observer
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.chunks = list(self.observer._probe.chunks)
+
+
+@pytest.mark.parametrize("name", ["madry", "mixture_bn", "advprop", "standard"])
+def test_table_is_what_the_functions_say(tmp_path, name):
+    """Of the network in the last checkpoint, loaded anew."""
+    callback = RunningVsBatch(channels=3)
+    keep = Keep(callback)
+    trainer, _, folder = fit(tmp_path, callback, name, others=[keep])
+    module = make(name, tmp_path, evaluation_attack=STILL)
+    module.load_state_dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    module.train()
+    running, batches = {}, {"clean": {}, "adversarial": {}}
+    for domain in module.domains if module.domains else (None,):
+        label = "" if domain is None else domain
+        running[label] = running_statistics(module.network, domain)
+        found = {"clean": [], "adversarial": []}
+        for chunk in keep.chunks:
+            x_adv = STILL(module.network, chunk.x, chunk.y, domain=domain)
+            for kind, images in (("clean", chunk.x), ("adversarial", x_adv)):
+                found[kind].append(batch_statistics(module.network, images, domain=domain))
+        for kind, of_kind in found.items():
+            batches[kind][label] = {
+                layer: torch.stack([torch.stack([s[layer][part] for s in of_kind]) for part in (0, 1)])
+                for layer in LAYERS
+            }
+    sampled = sample_channels(named_batchnorms(module.network), None, 3)
+    expected = gap_records(running, batches, sampled)
+    rows = [Record(*row[2:]) for row in table_of(folder) if row.epoch == 1]
+    assert [row[:3] for row in rows] == [record[:3] for record in expected]
+    assert [row.value for row in rows] == pytest.approx([record.value for record in expected], rel=1e-5, abs=1e-6)
+    assert any(row.statistic.startswith("adversarial_variance_batch1[") for row in rows)
+    kind = {"madry": "adversarial", "mixture_bn": "adversarial", "advprop": "clean", "standard": "clean"}[name]
+    domain = {"madry": "", "mixture_bn": "adversarial", "advprop": "main", "standard": ""}[name]
+    for moment in ("mean", "variance"):
+        values = [
+            record.value
+            for record in expected
+            if (record.domain, record.statistic) == (domain, f"{kind}_relative_{moment}_gap")
+        ]
+        assert len(values) == 4
+        assert trainer.callback_metrics[f"bn_gap/{moment}"].item() == pytest.approx(sum(values) / 4, rel=1e-4)
+
+
+def test_the_batches(tmp_path):
+    """Different validation images, as many as a training batch has, the same in each look and run."""
+    seen = []
+    for _ in range(2):
+        recorder = Recorder()
+        fit(tmp_path, RunningVsBatch(attack=recorder, batches=3))
+        seen.append(recorder.calls)
+    for calls in seen:
+        assert [call[4] for call in calls] == [8] * 6, "three batches in two looks"
+        images = torch.cat([call[0] for call in calls[:3]])
+        assert len(images.unique(dim=0)) == 24
+        assert torch.equal(images, torch.cat([call[0] for call in calls[3:]]))
+        assert [torch.equal(calls[k][2], calls[k + 3][2]) for k in range(3)] == [True] * 3, "the same noise"
+        assert not torch.equal(calls[0][2], calls[1][2])
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(*seen, strict=True))
+
+
+def test_sizes_of_batches(tmp_path):
+    data = ResumableToyData(batch_size=16)
+    for arguments, expected in (
+        ({"batches": 1}, 16),
+        ({"batches": 4}, 8),
+        ({"batches": 5}, 6),
+        ({"batches": 4, "batch_size": 3}, 3),
+        ({"batches": 2, "batch_size": 16}, 16),
+    ):
+        recorder = Recorder()
+        fit(tmp_path, RunningVsBatch(attack=recorder, **arguments), epochs=1, data=data)
+        assert [call[4] for call in recorder.calls] == [expected] * arguments["batches"]
+
+
+def test_a_training_loader_that_does_not_tell_its_batch_size(tmp_path):
+    class Batches:
+        def __init__(self, data):
+            self.data = data
+
+        def __iter__(self):
+            return iter(ToyData.train_dataloader(self.data))
+
+    class Data(ToyData):
+        def train_dataloader(self):
+            return Batches(self)
+
+    recorder = Recorder()
+    fit(tmp_path, RunningVsBatch(attack=recorder), epochs=1, data=Data())
+    assert [call[4] for call in recorder.calls] == [16, 16], "half of the validation set, since 128 are too many"
+
+
+def test_the_attack_of_the_regime_or_its_own(tmp_path):
+    recorder = Recorder()
+    fit(tmp_path, RunningVsBatch(), make("mixture_bn", tmp_path, evaluation_attack=recorder), epochs=1)
+    looks = [call for call in recorder.calls if call[1] is not None][-4:]
+    assert [call[1] for call in looks] == ["main", "main", "adversarial", "adversarial"]
+    gaps = []
+    for attack in (Recorder(), FGSM(0.3)):
+        *_, folder = fit(tmp_path / type(attack).__name__, RunningVsBatch(attack=attack), epochs=1)
+        rows = {(row.name, row.statistic): row.value for row in table_of(folder)}
+        gaps.append([rows["layer2.1", f"{kind}_mean_gap"] for kind in ("clean", "adversarial")])
+    assert gaps[0][0] == gaps[0][1], "that attack moves nothing"
+    assert gaps[1][0] == gaps[0][0] != gaps[1][1]
+
+
+def test_layers_channels_and_figures(tmp_path):
+    callback = RunningVsBatch(layers=["layer1.1", "layer4.*"], channel_layers="**", channels=2, batches=1)
+    *_, folder = fit(tmp_path, callback, epochs=1)
+    rows = table_of(folder)
+    assert list(dict.fromkeys(row.name for row in rows)) == ["layer1.1", "layer4.1"]
+    single = {row.statistic.partition("[")[0] for row in rows if row.statistic.endswith("]")}
+    kinds = {f"{kind}_{moment}_batch0" for kind in ("clean", "adversarial") for moment in ("mean", "variance")}
+    assert single == {"running_mean", "running_variance", *kinds}
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {"bn_gap_channels_layer1.1.png", "bn_gap_channels_layer4.1.png", "bn_gap_gaps.png"}
+
+
+def test_the_model_is_left_as_it_was(tmp_path):
+    class Compare(RunningVsBatch):
+        looks = 0
+
+        def look(self, trainer, regime):
+            regime.network.network.layer2[1].eval()  # a flag of its own
+            before = self.everything(regime)
+            seen = super().look(trainer, regime)
+            after = self.everything(regime)
+            assert all(torch.equal(a, b) for a, b in zip(before.pop("values"), after.pop("values"), strict=True))
+            assert before == after
+            regime.network.network.layer2[1].train()
+            self.looks += 1
+            return seen
+
+        def everything(self, regime):
+            modules = list(regime.network.modules())
+            return {
+                "flags": [module.training for module in modules],
+                "hooks": [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in modules],
+                "buffers": [(name, id(buffer)) for name, buffer in regime.network.named_buffers()],
+                "gradients": [(p.requires_grad, id(p.grad)) for p in regime.network.parameters()],
+                "active": [module.domain_switch.active for module in modules if hasattr(module, "domain_switch")],
+                "values": [value.clone() for value in regime.network.state_dict().values()],
+            }
+
+    for name in ("madry", "mixture_bn"):
+        callback = Compare(every_n_steps=3)
+        fit(tmp_path, callback, name)
+        assert callback.looks == 2
+
+
+def test_resumed_run_is_one_run(tmp_path):
+    def callback():
+        return RunningVsBatch(attack=PGD(eps=0.1, steps=2, step_size=0.05))
+
+    *_, straight = fit(tmp_path / "whole", callback(), epochs=3)
+    *_, parts = fit(tmp_path / "parts", callback(), epochs=2)
+    fit(tmp_path / "parts", callback(), epochs=3, ckpt_path=parts / "checkpoints" / "last.ckpt")
+    tables = [(folder / "analyses" / "bn_gap.csv").read_text() for folder in (straight, parts)]
+    assert tables[0] == tables[1]
+    assert {row.epoch for row in table_of(straight)} == {0, 1, 2}
+
+
+def test_mixed_precision(tmp_path):
+    """The statistics are those of the features in bfloat16, close to those in float32, and no number is missing."""
+    callback = RunningVsBatch()
+    *_, folder = fit(tmp_path, callback, epochs=1, precision="bf16-mixed")
+    rows = {row[2:5]: row.value for row in table_of(folder)}
+    assert all(value < 1e3 for value in rows.values())
+    *_, full = fit(tmp_path / "full", RunningVsBatch(), epochs=1)
+    other = {row[2:5]: row.value for row in table_of(full)}
+    assert rows != other
+    for statistic in ("clean_mean_batch0[0]", "clean_variance_batch0[0]"):
+        assert rows["layer3.1", "", statistic] == pytest.approx(other["layer3.1", "", statistic], rel=0.1, abs=0.05)
+
+
+# What the user gets wrong ---------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_that_matches_no_layer(tmp_path):
+    names = r"There are layer1\.1, layer2\.1, layer3\.1, layer4\.1\."
+    with pytest.raises(ValueError, match=rf"^bn_gap\.layers has the pattern 'layer5\.1', .*{names}"):
+        fit(tmp_path, RunningVsBatch(layers="layer5.1"))
+    with pytest.raises(ValueError, match=r"^bn_gap\.channel_layers has the pattern 'fc'"):
+        fit(tmp_path, RunningVsBatch(channel_layers="fc"))
+
+
+def test_without_batchnorm_to_look_at(tmp_path):
+    needs = "^RunningVsBatch needs BatchNorms with running statistics. The network, a"
+    with pytest.raises(ValueError, match=f"{needs} VisionTransformer, has no BatchNorm"):
+        fit(tmp_path, RunningVsBatch(), without_batchnorm())
+    with pytest.raises(ValueError, match=f"{needs} SmallCNN, has BatchNorms .*track_running_stats"):
+        fit(tmp_path, RunningVsBatch(), untracked())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ({"batches": 3, "batch_size": 11}, "3 batches of 11 images"),
+        ({"batches": 17}, "17 batches"),
+    ],
+)
+def test_more_images_than_the_validation_set_has(tmp_path, arguments, asked):
+    message = rf"^bn_gap\.batches asks for {asked}, but the validation set has 32 images"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, RunningVsBatch(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batches": 0}, r"bn_gap\.batches must be an integer of at least 1, got 0"),
+        ({"batch_size": 1}, r"bn_gap\.batch_size must be at least 2, got 1"),
+        ({"channels": -1}, r"bn_gap\.channels must be an integer of at least 1, got -1"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RunningVsBatch(**arguments)
