@@ -39,7 +39,8 @@ def send_figure(loggers: Iterable[Logger], name: str, png: Path, step: int) -> N
 def send_table(loggers: Iterable[Logger], name: str, rows: Sequence[Row]) -> None:
     """Send a table to every logger that takes tables; for the first process only.
 
-    Those have a method ``log_table(key, columns, data, step)``, as WandbLogger has it. It stands at its last row's step.
+    Those have a method ``log_table(key, columns, data, step)``, as WandbLogger has it. The table gets the step of its
+    last row. W&B cuts a table off after 200,000 rows.
 
     Args:
         loggers: The Trainer's loggers.

@@ -228,6 +228,14 @@ def check_trainer(config: Any) -> None:
             "trainer.enable_checkpointing is false, but every run keeps its best checkpoint, which is tested, and its "
             "last: leave it out."
         )
+    given = config.get("callbacks")
+    names = [callback.class_path for callback in given] if isinstance(given, list) else []
+    for name in names:
+        if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
+            raise ValueError(
+                f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
+                "out of one configuration. The config.yaml of a run has the callbacks of that run."
+            )
 
 
 def _first_csv_logger(config: Any) -> Any:

@@ -2,13 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adv.run.configs import config_names, find_config, resolve_configs
+from lightning_adv.run.configs import addition_names, config_names, find_config, resolve_configs
 
 
 def test_names_are_the_files():
     folder = Path(__file__).parents[2] / "configs"
-    assert config_names() == sorted(str(p.relative_to(folder))[:-5] for p in folder.rglob("*.yaml"))
+    names = [*config_names(), *addition_names()]
+    assert sorted(names) == sorted(str(p.relative_to(folder))[:-5] for p in folder.rglob("*.yaml"))
     assert {"digits/madry", "digits/standard", "cifar10/madry", "imagenet/madry"} <= set(config_names())
+    assert addition_names() == ["analyses"]
 
 
 def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
@@ -24,9 +26,17 @@ def test_names_in_any_folder(name, tmp_path, monkeypatch):
     assert Path(find_config(name)).read_text().startswith("# Adversarial training")
 
 
+@pytest.mark.parametrize("name", ["analyses", "configs/analyses.yaml", "analyses.yaml"])
+def test_additions_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "callbacks+:" in Path(find_config(name)).read_text()
+
+
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(ValueError, match=r"Did you mean digits/madry.*cifar10/standard"):
+    with pytest.raises(ValueError, match=r"Did you mean digits/madry.*cifar10/standard.*analyses"):
         find_config("digits/mardy")
+    with pytest.raises(ValueError, match="Did you mean analyses"):
+        find_config("analysis")
 
 
 def test_only_what_follows_config_is_replaced():

@@ -9,8 +9,9 @@ import torch
 import yaml
 from torchvision import models
 
+from lightning_adv.cli import main
 from lightning_adv.regimes import advprop_attack
-from lightning_adv.run.configs import config_names, find_config
+from lightning_adv.run.configs import addition_names, config_names, find_config
 from tests.data.fake_cifar10 import write_fake_cifar10
 from tests.data.fake_folder import write_dataset
 from tests.run.shortened import fit, results
@@ -111,6 +112,46 @@ def test_config_runs(config, data_arguments, torchvision_weights, tmp_path, monk
     assert best["hyper_parameters"]["num_classes"] >= 2
 
 
+def callbacks_of(run):
+    found = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["callbacks"]
+    return [callback["class_path"].rpartition(".")[2] for callback in found]
+
+
+ANALYSES = ["BatchNormDrift", "RunningVsBatch", "WeightSmoothness", "LocalResponse"]
+
+
+@pytest.mark.parametrize("config", ["digits/madry", "digits/advprop"])
+def test_analyses_are_added_to_a_run(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fit("--config", "analyses", *ONE_STEP, *shortened_attack(config), config=config)
+    assert callbacks_of(run) == ANALYSES
+    tables = {"bn_drift.csv", "bn_gap.csv", "smoothness.csv", "local_response.csv"}
+    assert {path.name for path in (run / "analyses").iterdir()} == tables
+
+
+def test_analyses_are_added_to_other_callbacks_and_to_the_saved_configuration(tmp_path, monkeypatch):
+    """Before them those of another file, after them those of the command line; the saved configuration repeats all."""
+    monkeypatch.chdir(tmp_path)
+    average = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9}}"
+    Path("average.yaml").write_text(f"trainer: {{callbacks: [{average}]}}\n")
+    more = ["--trainer.callbacks+=EarlyWarning", "--trainer.callbacks.images=20"]
+    first = fit("--config", "average.yaml", "--config", "analyses", *more, "--trainer.max_epochs=1")
+    assert callbacks_of(first) == ["EMAWeightAveraging", *ANALYSES, "EarlyWarning"]
+    main(["fit", "--config", str(first / "config.yaml")])
+    again = first.with_name("version_1")
+    assert callbacks_of(again) == callbacks_of(first)
+    tables = [{path.name: path.read_text() for path in (run / "analyses").iterdir()} for run in (first, again)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == len(ANALYSES)
+
+
+def test_analyses_added_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="1"):
+        fit("--config", "analyses", "--config", "analyses")
+    assert "trainer.callbacks has BatchNormDrift 2 times" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def command_in_comment(config):
     """Return the arguments that a comment adds to the run that comes first: its last paragraph, if it is a command."""
     told = " ".join(comment(config))
@@ -147,6 +188,6 @@ def test_table_of_efficientnets_agrees_with_timm():
         assert config.crop_pct == float(crop)
 
 
-@pytest.mark.parametrize("config", config_names())
+@pytest.mark.parametrize("config", [*config_names(), *addition_names()])
 def test_lines_are_at_most_120_characters(config):
     assert max(map(len, Path(find_config(config)).read_text().splitlines())) <= 120
