@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 def packed(path: str) -> str | None:
     """Return where a file of the repository must be in the wheel; None where it must not be there."""
     top = path.split("/")[0]
+    if path.startswith("lightning_adv/report/assets/"):
+        return path
     if top == "lightning_adv" and path.endswith((".py", "py.typed")):
         return path
     if (top == "callbacks" and path.endswith(".py")) or (top == "configs" and path.endswith(".yaml")):
@@ -40,6 +42,9 @@ def check_run(wheel: Path, folder: Path) -> None:
     command = [bin_ / "lightning-adv", "fit", "--config", "digits/madry", "--trainer.max_epochs=1"]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([*command, "--trainer.enable_progress_bar=false"], cwd=elsewhere, env=clean, check=True)
+    subprocess.run(
+        [bin_ / "lightning-adv", "report", "runs/digits-madry/version_0"], cwd=elsewhere, env=clean, check=True
+    )
     results = json.loads((elsewhere / "runs/digits-madry/version_0/results.json").read_text())
     print(f"The wheel trains: {results['regime']}, {results['clean_accuracy']:.3f} clean after one epoch.")
 

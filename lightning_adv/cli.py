@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning_adv._version import __version__
-from lightning_adv.run.configs import config_names
+from lightning_adv.run.configs import addition_names, config_names
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -21,6 +21,7 @@ commands:
   test       measure clean and robust accuracy on the test images
   predict    write the class probabilities of the test images
   export     write the network of a checkpoint as safetensors, and what it is as JSON
+  report     show runs side by side in one interactive page
 
   lightning-adv COMMAND --help           the options of a command
   lightning-adv fit --config NAME --print_config
@@ -29,6 +30,8 @@ commands:
                                          go on with a run that stopped
   lightning-adv export --checkpoint RUN/checkpoints/best.ckpt
                                          the trained network, for use without this package
+  lightning-adv report RUN RUN -o report.html
+                                         a page of two runs; with --follow while they go on
   lightning-adv --version
 
 A later --config or --KEY overrides an earlier one. Distances in pixels may be written 8/255.
@@ -49,6 +52,8 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
+        print("\nadditions to one of them, as in --config digits/madry --config analyses:")
+        print("\n".join(f"  {name}" for name in addition_names()))
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:
@@ -57,6 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
                 from lightning_adv.run.export import run_export
 
                 run_export(arguments[1:])
+            elif arguments[0] == "report":
+                from lightning_adv.run.report import run_report
+
+                run_report(arguments[1:])
             else:
                 from lightning_adv.run.command import run
 

@@ -127,6 +127,9 @@ def test_analyses_are_added_to_a_run(config, tmp_path, monkeypatch):
     assert callbacks_of(run) == ANALYSES
     tables = {"bn_drift.csv", "bn_gap.csv", "smoothness.csv", "local_response.csv"}
     assert {path.name for path in (run / "analyses").iterdir()} == tables
+    taken = results(run)["observer_seconds"]
+    assert list(taken) == ANALYSES
+    assert all(seconds > 0 for seconds in taken.values())
 
 
 def test_analyses_are_added_to_other_callbacks_and_to_the_saved_configuration(tmp_path, monkeypatch):

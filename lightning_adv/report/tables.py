@@ -1,0 +1,193 @@
+"""The page's tables as HTML, readable without scripts: the summary of the runs, what is missing, their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from lightning_adv.report.configs import MAIN, differences, shared
+from lightning_adv.report.runs import Run
+
+_HEAD = {
+    "Run": "",
+    "Clean accuracy": "%, 95 % interval",
+    "Robust accuracy": "%, 95 % interval",
+    "Regime": "training attack",
+    "Network": "data",
+    "Evaluation attack": "threat model",
+    "Training time": "epochs",
+    "Images/s": "precision",
+}
+"""The columns, and what stands in small below."""
+_NUMBERS = frozenset({"Clean accuracy", "Robust accuracy", "Training time", "Images/s"})
+_NONE = '<span class="none" title="not known">–</span>'
+
+
+def summary_table(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """Return the table of the runs; a regime with BatchNorm domains has one more row for each but that of inference.
+
+    Accuracies are of the test images. A run without results shows its last validation accuracies, and says so.
+    """
+    head = "".join(f'<th scope="col"{_class(name)}>{name}{_small(below)}</th>' for name, below in _HEAD.items())
+    rows = "".join(_summary_rows(index, name, run) for index, (name, run) in enumerate(zip(names, runs, strict=True)))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _summary_rows(index: int, name: str, run: Run) -> str:
+    results, config = run.results or {}, run.config or {}
+    training_attack = _mapping(_mapping(results, "training"), "attack").get("name") or config.get("model.attack")
+    epochs = results.get("epochs")
+    cells = {
+        "Run": f'<span class="swatch" data-run="{index}"></span>{escape(name)}{_status(run)}',
+        "Clean accuracy": _accuracy(results, "clean", run),
+        "Robust accuracy": _accuracy(results, "robust", run),
+        "Regime": _cell(results.get("regime") or config.get("model"), training_attack),
+        "Network": _cell(
+            results.get("network") or config.get("model.backbone.name"), results.get("dataset") or config.get("data")
+        ),
+        "Evaluation attack": _attack(results, config),
+        "Training time": _cell(
+            duration(results.get("training_seconds")), f"{epochs} epoch{'' if epochs == 1 else 's'}" if epochs else None
+        ),
+        "Images/s": _cell(
+            _number(results.get("images_per_second"), ",.0f"),
+            results.get("precision") or config.get("trainer.precision"),
+        ),
+    }
+    rows = [_row(cells, 'class="run"')]
+    for domain, measured in _mapping(results, "domains").items():
+        if domain == results.get("inference_domain"):
+            continue  # these are the accuracies of the run
+        inner = dict.fromkeys(cells, "") | {"Run": f"{escape(domain)} BatchNorm"}
+        inner |= {f"{kind.title()} accuracy": _accuracy(measured, kind, None) for kind in ("clean", "robust")}
+        rows.append(_row(inner, 'class="domain"'))
+    return "".join(rows)
+
+
+def _row(cells: Mapping[str, str], attributes: str) -> str:
+    (first, title), *others = cells.items()
+    body = "".join(f"<td{_class(name)}>{cell}</td>" for name, cell in others)
+    return f'<tr {attributes}><th scope="row"{_class(first)}>{title}</th>{body}</tr>'
+
+
+def _status(run: Run) -> str:
+    if run.results is not None:
+        domain = run.results.get("inference_domain")
+        return _small(domain and f"{domain} BatchNorm")
+    ended = max((point[0] for curve in run.metrics.values() for point in curve), default=None)
+    of = (run.config or {}).get("trainer.max_epochs")
+    epoch = "" if ended is None else f": epoch {ended + 1:.0f}{f' of {escape(of)}' if of else ''}"
+    return f'<small class="going">no results yet{epoch}</small>'
+
+
+def _accuracy(measured: Mapping[str, Any], kind: str, run: Run | None) -> str:
+    share, interval = measured.get(f"{kind}_accuracy"), measured.get(f"{kind}_interval")
+    if not isinstance(share, int | float):
+        curve = [] if run is None else run.metrics.get(f"val/{kind}_accuracy", [])
+        return f"{100 * curve[-1][1]:.1f}<small>validation</small>" if curve else _NONE
+    if not (isinstance(interval, list) and len(interval) == 2):
+        return f"{100 * share:.1f}"
+    return f"{100 * share:.1f}<small>{100 * interval[0]:.1f} to {100 * interval[1]:.1f}</small>"
+
+
+def _attack(results: Mapping[str, Any], config: Mapping[str, str]) -> str:
+    """Name the attack of the evaluation and its ball; before there are results, as the configuration does."""
+    key = "model.evaluation_attack"
+    threat = _mapping(results, "threat_model")
+    name = _mapping(results, "evaluation_attack").get("name")
+    if name is None and (name := config.get(key)) is not None and f"{key}.steps" in config:
+        name += f"-{config[f'{key}.steps']}"
+    norm = threat.get("norm") or config.get(f"{key}.norm", "").capitalize()
+    eps = _number(threat.get("eps"), ".4g") or config.get(f"{key}.eps")
+    ball = ", ".join(str(part) for part in (norm, f"eps {eps}" if eps else None) if part)
+    return _cell(name, ball)
+
+
+def missing_list(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """Return the list of what is missing or cannot be read, and of which runs; empty where all is there."""
+    missing: dict[str, list[str]] = {}
+    for name, run in zip(names, runs, strict=True):
+        for sentence in run.missing:
+            missing.setdefault(sentence, []).append(name)
+    items = "".join(f"<li><b>{escape(', '.join(of))}</b> {escape(said)}</li>" for said, of in missing.items())
+    return (
+        f'<details class="missing" open><summary>What is missing</summary><ul>{items}</ul></details>' if items else ""
+    )
+
+
+def settings_tables(names: Sequence[str], runs: Sequence[Run]) -> str:
+    """Return the settings in which the runs differ, or the main ones of a single run; below them all the others."""
+    configs = [run.config for run in runs]
+    if not any(configs):
+        return "<p>None of these runs has a config.yaml.</p>"
+    common = shared(configs)
+    folded = _table(("Setting", "Value"), ([_code(key), _cell(value)] for key, value in common.items()))
+    if len(runs) == 1:
+        main = ([escape(title), _cell(common[key])] for key, title in MAIN.items() if key in common)
+        return _scrolling(_table(("Setting", "Value"), main)) + _folded("The whole configuration", folded)
+    different = differences(configs)
+    rows = ([_code(key), *(_cell(value) for value in values)] for key, values in different.items())
+    swatches = [f'<span class="swatch" data-run="{index}"></span>{escape(name)}' for index, name in enumerate(names)]
+    said = "<p>The runs have the same settings.</p>"
+    if different:
+        said = (
+            '<p class="lead">Those in which the runs differ. Of parts that are of different classes, only what they '
+            "have in common is compared.</p>" + _scrolling(_table(("Setting", *swatches), rows))
+        )
+    return said + _folded(f"The {len(common)} settings that the runs share", folded)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f'<th scope="col">{title}</th>' for title in head)
+    body = "".join(
+        f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for title, *cells in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _scrolling(table: str) -> str:
+    return f'<div class="scrolling" tabindex="0" role="region" aria-label="Settings">{table}</div>'
+
+
+def _folded(title: str, table: str) -> str:
+    return f'<details class="settings"><summary>{title}</summary>{_scrolling(table)}</details>'
+
+
+def duration(seconds: Any) -> str | None:
+    """Return a time in the two largest units: ``2 h 13 min``; None for what is no number."""
+    if not isinstance(seconds, int | float):
+        return None
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _number(value: Any, form: str) -> str | None:
+    return format(value, form) if isinstance(value, int | float) else None
+
+
+def _mapping(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = results.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _cell(value: Any, below: Any = None) -> str:
+    return (_NONE if value in (None, "null") else escape(str(value))) + _small(below)
+
+
+def _small(text: Any) -> str:
+    return "" if text in (None, "", "null") else f"<small>{escape(str(text))}</small>"
+
+
+def _code(key: str) -> str:
+    # A long key may break after each point.
+    return f"<code>{escape(key).replace('.', '.<wbr>')}</code>"
+
+
+def _class(name: str) -> str:
+    return ' class="number"' if name in _NUMBERS else ""

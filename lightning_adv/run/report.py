@@ -1,0 +1,138 @@
+"""``lightning-adv report``: runs as one interactive page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from lightning_adv.files import write_whole
+from lightning_adv.report.page import build_page
+from lightning_adv.report.runs import Run, is_finished, name_runs, read_run, signature
+from lightning_adv.run.arguments import Parser
+
+
+def run_report(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``report``.
+
+    Raises:
+        SystemExit: With status 1 where a run cannot be read or the page not be written, told in one line; 2 where the
+            arguments do not parse.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        report = Report(given.runs, given.output)
+        if given.follow:
+            follow(report, given.interval)
+        else:
+            report.write()
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv: error: {error}\n")
+        raise SystemExit(1) from error
+    print(f"The report is {given.output} ({given.output.stat().st_size / 1e6:.1f} MB)")
+
+
+class Report:
+    """The page of some runs, which can be written again when they have gone on.
+
+    Args:
+        folders: The run folders. One that is given twice is shown once.
+        output: The file to write.
+
+    Raises:
+        ValueError: The output is a folder.
+    """
+
+    def __init__(self, folders: Sequence[Path], output: Path) -> None:
+        self.folders = list({folder.resolve(): folder for folder in folders}.values())
+        self.output = output
+        self._read: dict[Path, tuple[object, Run]] = {}
+        if output.is_dir():
+            raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has ended with its test."""
+        return all(is_finished(folder) for folder in self.folders)
+
+    def state(self) -> object:
+        """Return what changes when a file of any of the runs changes."""
+        return [signature(folder) for folder in self.folders]
+
+    def write(self, reload_seconds: float | None = None) -> None:
+        """Write the page, whole or not at all. A run that has not changed is not read again.
+
+        Args:
+            reload_seconds: After how long the page loads itself again; None for never.
+
+        Raises:
+            ValueError: A folder is no run, or the page cannot be written.
+        """
+        runs = [self._run(folder) for folder in self.folders]
+        page = build_page(name_runs(self.folders), runs, built=datetime.now(), reload_seconds=reload_seconds)
+        try:
+            write_whole(self.output, page)
+        except OSError as error:
+            raise ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).") from error
+
+    def _run(self, folder: Path) -> Run:
+        now = signature(folder)
+        if folder not in self._read or self._read[folder][0] != now:
+            self._read[folder] = (now, read_run(folder))
+        return self._read[folder][1]
+
+
+def follow(report: Report, interval: float) -> None:
+    """Write a page that loads itself again, each time the runs have gone on, until all have ended or Ctrl-C.
+
+    The last page stays as it is.
+
+    Args:
+        report: The page.
+        interval: Seconds between two looks at the folders.
+    """
+    written = report.state()
+    try:
+        while not report.finished:
+            report.write(reload_seconds=interval)
+            print(f"{datetime.now():%H:%M:%S} {report.output}; Ctrl-C ends", flush=True)
+            while (now := report.state()) == written and not report.finished:
+                time.sleep(interval)
+            written = now
+    except KeyboardInterrupt:
+        pass
+    report.write()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="lightning-adv report",
+        description="Write runs as one interactive page that needs no network: accuracies, training curves, the "
+        "analyses over epochs and layers, figures, and the settings in which the runs differ.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder: runs/digits-madry/version_0")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the file to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="write the page again while the runs go on; the open page follows"
+    )
+    parser.add_argument(
+        "--interval", type=_seconds, default=10.0, help="seconds between two looks with --follow (default: %(default)g)"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")
+    return seconds

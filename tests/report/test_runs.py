@@ -1,0 +1,122 @@
+"""Run folders as data, also those that are half there."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas
+import pytest
+
+from lightning_adv.report.runs import ANALYSES, is_finished, name_runs, read_run, signature
+from tests.report.fake_runs import png, write_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_run(tmp_path / "advprop" / "version_0", domains=("main", "adversarial"))
+
+
+def test_a_whole_run(folder):
+    run = read_run(folder)
+    assert run.missing == []
+    assert run.config["model"] == "AdvPropTraining"
+    assert run.results == json.loads((folder / "results.json").read_text())
+    assert run.figures == {"training_curves": (folder / "figures" / "training_curves.png").read_bytes()}
+    metrics = pandas.read_csv(folder / "metrics.csv")
+    assert [value for _, value in run.metrics["val/robust_accuracy"]] == list(metrics["val/robust_accuracy"].dropna())
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_tables_are_those_that_pandas_reads(folder, name):
+    """The table is read while it is written, by its users with pandas."""
+    table = read_run(folder).tables[name]
+    frame = pandas.read_csv(folder / "analyses" / f"{name}.csv", keep_default_na=False)
+    assert table.looks == list(frame[["epoch", "step"]].drop_duplicates().itertuples(index=False, name=None))
+    groups = frame.groupby(["name", "domain", "statistic"])["value"]
+    assert {key: list(values) for key, values in groups} == table.series
+
+
+def test_a_run_that_goes_on(tmp_path):
+    """Its tables end in half a line, and its metrics in half a number."""
+    folder = write_run(tmp_path / "run", epochs=3, of=9)
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("3,199,,0.4")
+    run = read_run(folder)
+    assert run.missing == ["There is no results.json: the run goes on, or stopped before its test."]
+    assert [epoch for epoch, _ in run.metrics["train/loss"]] == [0, 1, 2]
+    assert {name: len(table.looks) for name, table in run.tables.items()} == dict.fromkeys(ANALYSES, 3)
+    assert not is_finished(folder)
+
+
+def test_a_statistic_that_some_looks_lack(tmp_path):
+    (tmp_path / "analyses").mkdir()
+    lines = ["epoch,step,name,domain,statistic,value", "0,9,a,,max,1.5", "0,9,b,,max,2.5", "1,19,a,,max,3.5"]
+    (tmp_path / "analyses" / "bn_gap.csv").write_text("\n".join(lines) + "\n")
+    series = read_run(tmp_path).tables["bn_gap"].series
+    assert series["a", "", "max"] == [1.5, 3.5]
+    assert series["b", "", "max"][0] == 2.5
+    assert math.isnan(series["b", "", "max"][1])
+
+
+BROKEN = {
+    "config.yaml": b"model: [",
+    "results.json": b'{"regime": "Mad',
+    "metrics.csv": b"epoch,step,train/loss\n0,1,abc\n",
+    "analyses/smoothness.csv": b"epoch,step\n0,1\n",
+    "analyses/bn_gap.csv": b"\xff\xfe\n",
+    "figures/training_curves.png": png()[:-5],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(folder, name):
+    whole = read_run(folder)
+    (folder / name).write_bytes(BROKEN[name])
+    run = read_run(folder)
+    (sentence,) = run.missing
+    assert sentence.startswith(f"{name} cannot be read (")
+    assert str(folder) not in sentence
+    assert "\n" not in sentence
+    assert sum(map(len, (run.tables, run.figures, run.metrics))) >= sum(map(len, (whole.tables, whole.figures)))
+
+
+def test_a_run_without_observers(tmp_path):
+    run = read_run(write_run(tmp_path / "run", analyses=()))
+    assert run.missing == ["There are no analyses: no observer looked at this run."]
+    assert (
+        read_run(write_run(tmp_path / "other", analyses=("bn_gap",))).missing[0].startswith("There is no analyses/bn_d")
+    )
+
+
+def test_no_run(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="empty is no run folder"):
+        read_run(tmp_path / "empty")
+    with pytest.raises(ValueError, match="nowhere is not there"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="file is a file"):
+        read_run(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"Did you mean .*advprop/version_0"):
+        read_run(folder.parent)
+
+
+def test_names_are_short_and_differ():
+    assert name_runs([Path("runs/madry/version_0"), Path("runs/standard/version_3")]) == ["madry", "standard"]
+    paths = ["runs/madry/version_0", "runs/madry/version_1", "runs/sat/version_0"]
+    assert name_runs([Path(path) for path in paths]) == ["madry/version_0", "madry/version_1", "sat"]
+    assert name_runs([Path("here/seed/version_0"), Path("there/seed/version_0")]) == [
+        "here/seed/version_0",
+        "there/seed/version_0",
+    ]
+
+
+def test_the_signature_changes_with_every_file(folder):
+    before = signature(folder)
+    with (folder / "analyses" / "bn_gap.csv").open("a") as file:
+        file.write("6,")
+    assert signature(folder) != before
+    assert signature(folder) == signature(folder)
+    before = signature(folder)
+    (folder / "figures" / "new.png").write_bytes(png())
+    assert signature(folder) != before
