@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,6 +30,8 @@ from lightning_adv.regimes import Regime
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_REFERENCES = ("start", "last", "checkpoint")
 
 
 class BatchNormDrift(Observer):
@@ -101,6 +104,12 @@ class BatchNormDrift(Observer):
         Raises:
             ValueError: There is no such layer, or the checkpoint is not one of this network.
         """
+        taken = [domain for domain in regime.domains if domain in _REFERENCES]
+        if taken:
+            raise ValueError(
+                f"bn_drift cannot tell the BatchNorm domain {taken[0]!r} from its references {', '.join(_REFERENCES)}: "
+                "give the domain another name."
+            )
         norms = find_batchnorms(self, regime, self.layers)
         self._names = list(norms)
         self._sampled = sample_channels(
@@ -109,6 +118,10 @@ class BatchNormDrift(Observer):
         everything = _statistics(regime)  # of all layers: a run may be resumed with other patterns
         if trainer.global_step == 0 or not self._start:  # else a checkpoint has brought it
             self._start = self._last = everything
+            if trainer.global_step:
+                rank_zero_warn(
+                    f"BatchNormDrift was not there when this run started: its start is step {trainer.global_step}."
+                )
         if self.checkpoint is not None:
             own = next(iter(everything.values()))
             self._foreign = self._read(self.checkpoint, regime, {name: own[name] for name in norms})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, robust_overfitting, robustly_correct
 from lightning_adv.attacks import FGSM, PGD, Attack
-from lightning_adv.callbacks.observer import seeing
+from lightning_adv.callbacks.conditions import seeing
 from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
 from lightning_adv.regimes import Regime
 

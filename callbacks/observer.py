@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
 
-from lightning_adv.analysis.table import Record, Row, append_rows, read_table
-from lightning_adv.callbacks.sending import send_figure, send_table
-from lightning_adv.files import set_aside, write_whole
+from lightning_adv.analysis.table import Record, Row
+from lightning_adv.callbacks.conditions import seeing
+from lightning_adv.callbacks.records import Records, run_folder
 from lightning_adv.regimes import Regime
 
 if TYPE_CHECKING:
@@ -50,14 +47,19 @@ class Observer(Callback, ABC):
     average where there is one (Lightning's ``WeightAveraging``), and with the buffers of the first process, which are
     those that a checkpoint holds. Under ``torch.compile`` it runs uncompiled, since hooks would not be called.
 
+    A checkpoint or an early stopping can monitor a headline number if both look after the same epochs, and at the end
+    of training epochs: ``ModelCheckpoint(save_on_train_epoch_end=True)``. At the end of a validation it would see the
+    number of the look before. Numbers of ``every_n_steps`` cannot be monitored.
+
     Args:
         every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default, with
             1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
-        figures_every_n_looks: Draw at the first look and then at every this many; at the end of training always.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training. A drawing
+            takes as long as the table is: once there are many looks, a tenth more of them come between two.
 
     Attributes:
-        seconds: Wall time that the looks took so far, drawing and writing included, over resumed runs too.
+        seconds: Wall time that it took so far, drawing and writing included, over resumed runs too.
 
     Raises:
         ValueError: An argument is out of its range, or two are given that exclude each other.
@@ -84,11 +86,10 @@ class Observer(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.figures_every_n_looks = figures_every_n_looks
         self.seconds = 0.0
-        self._looks = 0
+        self._looks = self._drawn = 0
         self._last_step = -1
-        self._drawn = True
-        self._begun = False
-        self._folder: Path | None = None
+        self._resumed = self._begun = False
+        self._records: Records | None = None
 
     @classmethod
     def check_positive(cls, **arguments: int | None) -> None:
@@ -150,20 +151,37 @@ class Observer(Callback, ABC):
         """Prepare the looks (a Lightning hook).
 
         Raises:
-            ValueError: What was asked for cannot be looked at.
+            ValueError: What was asked for cannot be looked at, or written where it belongs.
         """
         if not isinstance(pl_module, Regime):
             raise ValueError(f"{type(self).__name__} looks at a Regime, got a {type(pl_module).__name__}.")
-        folder = trainer.log_dir  # a collective call: on every process
-        self._folder = None if folder is None or trainer.fast_dev_run else Path(folder)  # type: ignore[attr-defined]
-        self._begun, self._drawn = False, True
-        self._last_step = min(self._last_step, trainer.global_step - 1)
-        self.prepare(trainer, pl_module)
+        observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
+        if sum(observer.analysis == self.analysis for observer in observers) > 1:
+            raise ValueError(
+                f"trainer.callbacks has two observers whose analysis is {self.analysis!r}: they would write into one "
+                "table. Give a subclass another analysis."
+            )
+        if not self._resumed:  # a state that was loaded knows better, also that there was no look yet
+            if trainer.global_step == 0:
+                self.seconds, self._looks, self._drawn = 0.0, 0, 0
+            self._last_step = trainer.global_step - 1
+        self._resumed = self._begun = False
+        folder = run_folder(trainer)
+        keeps = folder is not None and trainer.is_global_zero
+        self._records = Records(cast(Path, folder), self.analysis, self.draw) if keeps else None
+        problem = trainer.strategy.broadcast(None if self._records is None else self._records.problem())
+        if problem is not None:
+            raise ValueError(problem)
+        with self._clock(pl_module):
+            self.prepare(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look after some steps (a Lightning hook)."""
+        if not self._begun and self._records is not None:
+            self._records.begin(self._last_step)  # only now: a resume that is refused changes no file
+        self._begun = True
         step = trainer.global_step
         stepped = step - 1 > self._last_step  # while gradients accumulate, the number stays the same
         if stepped and self.should_look(step=step):
@@ -180,119 +198,64 @@ class Observer(Callback, ABC):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw once more, and hand over the table (a Lightning hook)."""
+        with self._clock(cast(Regime, pl_module)):
+            if self._records is not None and self._begun:
+                self._records.finish(trainer)
+            self.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of what was taken (a Lightning hook)."""
         self.release()
-        if self._folder is None or not self._begun or not trainer.is_global_zero:
-            return
-        rows = read_table(self.table)
-        if not self._drawn:
-            self._draw(trainer, rows)
-        send_table(trainer.loggers, f"{self.analysis}/table", rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on with, for the checkpoint."""
-        own = {"seconds": self.seconds, "looks": self._looks, "last_step": self._last_step}
+        own = {"seconds": self.seconds, "looks": self._looks, "drawn": self._drawn, "last_step": self._last_step}
         return {**own, "state": self.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's looks."""
         self.seconds = state_dict["seconds"]
-        self._looks = state_dict["looks"]
+        self._looks, self._drawn = state_dict["looks"], state_dict["drawn"]
         self._last_step = state_dict["last_step"]
+        self._resumed = True
         self.load_state(state_dict["state"])
 
-    # Where what was seen goes -------------------------------------------------------------------------------------
+    # The look -----------------------------------------------------------------------------------------------------
 
     @property
     def table(self) -> Path:
-        """The file of the table, once training has started.
+        """The file of the table, once training has started; on the first process.
 
         Raises:
             ValueError: There is no run folder.
         """
-        if self._folder is None:
+        if self._records is None:
             raise ValueError(f"{type(self).__name__} has no run folder: training has not started, or is a dry run.")
-        return self._folder / "analyses" / f"{self.analysis}.csv"
+        return self._records.table
 
     def _see(self, trainer: Trainer, regime: Regime) -> dict[str, float]:
         """Look, write down and draw; return the headline numbers by their full names."""
-        start = time.perf_counter()
-        with seeing(trainer, regime):
-            seen = self.look(trainer, regime)
-        step = trainer.global_step - 1  # from 0, as Lightning's loggers count
-        rows = [Row(trainer.current_epoch, step, *record) for record in seen.records]
-        self._looks += 1
-        if self._folder is not None and trainer.is_global_zero:
-            if not self._begun:
-                _continue_table(self.table, self._last_step)
-                self._begun = True
-            append_rows(self.table, rows)
-            self._drawn = False
-            if (self._looks - 1) % self.figures_every_n_looks == 0:
-                self._draw(trainer, read_table(self.table))
-        self._last_step = step
-        self.seconds += time.perf_counter() - start
+        with self._clock(regime):
+            with seeing(trainer, regime):
+                seen = self.look(trainer, regime)
+            self._looks += 1
+            self._last_step = trainer.global_step - 1  # from 0, as Lightning's loggers count
+            draws = self._drawn == 0 or self._looks - self._drawn >= max(self.figures_every_n_looks, self._looks // 10)
+            if draws:
+                self._drawn = self._looks
+            if self._records is not None:
+                self._records.append([Row(trainer.current_epoch, self._last_step, *record) for record in seen.records])
+                if draws:
+                    self._records.draw(trainer)
         return {f"{self.analysis}/{name}": value for name, value in seen.scalars.items()}
 
-    def _draw(self, trainer: Trainer, rows: Sequence[Row]) -> None:
-        folder = cast(Path, self._folder)
-        for name, figure in self.draw(rows).items():
-            png = folder / "figures" / f"{self.analysis}_{name}.png"
-            write_whole(png, _png(figure))
-            send_figure(trainer.loggers, f"{self.analysis}/{name}", png, trainer.global_step - 1)
-        self._drawn = True
-
-
-@contextmanager
-def seeing(trainer: Trainer, regime: Regime) -> Iterator[None]:
-    """The conditions of a look: the Trainer's precision, no compiled graphs, and one set of buffers for all processes.
-
-    Hooks in a compiled network are not called, and a look's shapes are not worth a graph. Without synchronised
-    BatchNorm each process has running statistics of its own, until the next forward pass of training. Random states
-    are put back, whatever a user's attack draws from.
-    """
-    with (
-        isolate_rng(),
-        trainer.precision_plugin.forward_context(),
-        torch.compiler.set_stance("force_eager"),
-        _buffers_of_first_process(trainer, regime.network),
-    ):
-        yield
-
-
-@contextmanager
-def _buffers_of_first_process(trainer: Trainer, network: nn.Module) -> Iterator[None]:
-    if trainer.world_size == 1:
-        yield
-        return
-    buffers = dict(network.named_buffers())
-    own = {name: buffer.clone() for name, buffer in buffers.items()}
-    theirs = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
-    with torch.no_grad():
+    @contextmanager
+    def _clock(self, regime: Regime) -> Iterator[None]:
+        """Add the time to what the observer took."""
+        if regime.device.type != "cpu":
+            torch.accelerator.synchronize(regime.device)  # else it would wait for steps that are still queued
+        start = time.perf_counter()
         try:
-            for name, buffer in buffers.items():
-                buffer.copy_(theirs[name])
             yield
         finally:
-            for name, buffer in buffers.items():
-                buffer.copy_(own[name])
-
-
-def _continue_table(path: Path, last_step: int) -> None:
-    """Keep the rows up to the last look that the run remembers: what comes after it is seen again.
-
-    The file is set aside first if it holds anything else, so that nothing is lost.
-    """
-    if not path.is_file():
-        return
-    text = path.read_text()
-    rows = read_table(path)
-    kept = [row for row in rows if row.step <= last_step]
-    if len(kept) < len(rows) or not text.endswith("\n"):
-        set_aside(path)
-        append_rows(path, kept)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+            self.seconds += time.perf_counter() - start

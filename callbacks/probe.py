@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,7 +14,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.noise import derive_seed, run_seed
@@ -77,19 +86,21 @@ def take_probe(
     Raises:
         ValueError: There is no such data, it has no index, or it has fewer images than were asked for.
     """
-    dataset, collate = _dataset_of(trainer, split, observer)
-    if images is not None and images > len(dataset):
+    dataset, given, collate = _images_of(trainer, split, observer)
+    if images is not None and images > len(given):
         raise ValueError(
-            f"{observer}.images is {images}, but the {split} set has {len(dataset)} images: ask for that many at most."
+            f"{observer}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
         )
     # Processes that nobody seeded have a seed each, and would not share one set of images.
     seed = trainer.strategy.broadcast(run_seed() if regime.seed is None else regime.seed)
     drawn = torch.Generator().manual_seed(derive_seed(seed, observer, split))
-    index = torch.randperm(len(dataset), generator=drawn)[: default if images is None else images]
+    index = torch.randperm(len(given), generator=drawn)[: default if images is None else images]
+    index = torch.as_tensor(given)[index]
     parts = list(enumerate(torch.split(index, chunk)))
     shared = parts[trainer.global_rank :: trainer.world_size]
     reader = DataLoader(dataset, batch_sampler=[part.tolist() for _, part in shared], collate_fn=collate)
-    with isolate_rng():  # a loader draws from the global generator, and a data set that augments may too
+    # a loader draws from the global generator, and a data set that augments may too
+    with _stage(trainer, split), isolate_rng():
         for set_seed in (random.seed, np.random.seed, torch.default_generator.manual_seed):
             set_seed(seed % 2**32)
         batches = [regime.check_batch(_on_device(trainer, regime, batch), 0) for batch in reader]
@@ -106,16 +117,25 @@ def validation_size(trainer: Trainer, observer: str) -> int:
     Raises:
         ValueError: There are none, or they have no index.
     """
-    return len(_dataset_of(trainer, "validation", observer)[0])
+    return len(_images_of(trainer, "validation", observer)[1])
 
 
-def _dataset_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Any]:
-    """Return the data set of the first loader, and what makes batches of its items."""
+@contextmanager
+def _stage(trainer: Trainer, split: str) -> Iterator[None]:
+    """Tell the data module's hooks which images it is about: many augment wherever ``trainer.training`` is true."""
+    trainer.validating = split == "validation"
+    try:
+        yield
+    finally:
+        trainer.training = True
+
+
+def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequence[int], Any]:
+    """Return the data set of the first loader, the indices that it gives, and what makes batches of its items."""
     if split == "validation" and trainer.val_dataloaders is None and trainer.enable_validation:
         # Lightning leaves it to the first epoch that validates, which may come after the first look.
-        trainer.validating = True
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-        trainer.training = True
+        with _stage(trainer, split):
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
     loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
     found = [] if loaders is None else CombinedLoader(loaders).flattened
     if not found:
@@ -128,7 +148,28 @@ def _dataset_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Any]:
             f"{observer} takes its {split} images by their index: it needs a DataLoader that makes batches of a data "
             f"set with a length, got a {type(loader).__name__} over a {type(dataset).__name__}."
         )
-    return cast(Any, dataset), loader.collate_fn
+    return dataset, _indices(loader, split, observer), loader.collate_fn
+
+
+def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int]:
+    """Return the indices that a loader gives: all of its data set, or those of a ``SubsetRandomSampler``.
+
+    Raises:
+        ValueError: Its sampler may give others.
+    """
+    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    everything = range(len(cast(Any, loader.dataset)))
+    if isinstance(sampler, SubsetRandomSampler):
+        return sampler.indices
+    if isinstance(sampler, (SequentialSampler, RandomSampler)) and cast(Any, sampler.data_source) is loader.dataset:
+        return everything
+    # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
+    if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:
+        return everything
+    raise ValueError(
+        f"{observer} takes its {split} images by their index, and cannot tell which images a "
+        f"{type(sampler).__name__} gives: hold them out with torch.utils.data.Subset."
+    )
 
 
 def _on_device(trainer: Trainer, regime: Regime, batch: Any) -> Any:

@@ -30,13 +30,15 @@ class RunningVsBatch(Observer):
 
     Xie 2020 (section 6.4.2, figure 6.6) finds that in adversarial training the mean of a batch converges to the running
     mean, and its variance does not converge to the running variance on certain channels. Each look runs the same
-    batches of validation images, clean and attacked, through each BatchNorm domain, with every BatchNorm normalising by
-    the batch as in training.
+    batches of validation images, clean and attacked, through each BatchNorm domain, with every BatchNorm normalising as
+    in training: by the batch, or, where the regime holds it still, by its running statistics.
 
     The table says what the gaps are: :func:`~lightning_adv.analysis.running_vs_batch.gap_records`. The loggers get
     ``bn_gap/mean`` and ``bn_gap/variance``, the relative gaps averaged over the layers, in the domain of inference, for
-    the images that the regime trains this domain on: adversarial ones, unless it is the main one or the regime does not
-    attack. Figures: ``channels_<layer>`` (figure 6.6) and ``gaps`` (over the looks).
+    the images that the regime trains this domain on: adversarial ones, unless it is the first of several or the regime
+    does not attack. Where one BatchNorm sees clean and adversarial images mixed (``clean_fraction``), its running
+    statistics are those of the mixture, and neither kind is without a gap. Figures: ``channels_<layer>`` (figure 6.6)
+    and ``gaps`` (over the looks).
 
     Args:
         layers: The BatchNorms to look at: patterns as in ``layer3.**``.
@@ -116,7 +118,8 @@ class RunningVsBatch(Observer):
                 batches[kind][label] = moments
         records = gap_records(running, batches, self._sampled)
         own = "" if regime.inference_domain is None else regime.inference_domain
-        kind = "adversarial" if regime.adversarial and own != "main" else "clean"
+        clean = not regime.adversarial or (len(regime.domains) > 1 and own == regime.domains[0])
+        kind = "clean" if clean else "adversarial"
         return Look(
             {name: average_over_layers(records, f"{kind}_relative_{name}_gap", [own]) for name in ("mean", "variance")},
             records,
@@ -143,7 +146,9 @@ class RunningVsBatch(Observer):
             x, y, noise = chunk.to(regime.device)
             x_adv = attack(regime.network, x, y, domain=domain, generator=noise)
             for kind, images in zip(KINDS, (x, x_adv), strict=True):
-                found = batch_statistics(regime.network, images, domain=domain, layers=self._names)
+                found = batch_statistics(
+                    regime.network, images, domain=domain, layers=self._names, held=regime.held_in_eval()
+                )
                 metrics[kind].update(chunk.index, found)
         return {kind: metric.compute() for kind, metric in metrics.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -14,8 +15,8 @@ def set_aside(path: Path) -> Path | None:
     """
     if not path.is_file():
         return None
-    number = sum(1 for _ in path.parent.glob(f"{path.stem}-until-resume-*{path.suffix}")) + 1
-    aside = path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}")
+    names = (path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
     os.replace(path, aside)
     return aside
 

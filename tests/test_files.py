@@ -24,3 +24,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, "three")
     assert path.read_text() == "two"
+
+
+def test_nothing_set_aside_is_overwritten(tmp_path):
+    for text in ("a", "b", "c"):
+        (tmp_path / "table.csv").write_text(text)
+        set_aside(tmp_path / "table.csv")
+    (tmp_path / "table-until-resume-1.csv").unlink()
+    (tmp_path / "table.csv").write_text("d")
+    set_aside(tmp_path / "table.csv")
+    assert sorted(contents(tmp_path).values()) == ["b", "c", "d"]

@@ -7,6 +7,7 @@ image and layer the maximum and the total absolute difference (table 1), for suc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from torchmetrics import Metric
 
 from lightning_adv.attacks import attacking
 from lightning_adv.nn.blocks import split_blocks
+from lightning_adv.nn.names import named_layers
 from lightning_adv.nn.trace import has_parameters, trace_forward
 
 GROUPS = ("", "_successful", "_failed")
@@ -30,7 +32,8 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
     ``conv1`` is the first convolution, ``layer0`` the end of the stem ("the feature maps before layer 1") and
     ``layer1``, ``layer2``, ... the ends of the stages that :func:`~lightning_adv.nn.blocks.split_blocks` finds, without
     the head. A stage ends with its last module at the resolution of its last weights. For a ResNet these are ``conv1``,
-    ``layer0`` behind its BatchNorm and activation, and its own ``layer1`` to ``layer4``.
+    ``layer0`` behind its BatchNorm and activation, and its own ``layer1`` to ``layer4``. In a network that calls
+    something else by one of these names they are ``first_conv``, and ``m0``, ``m1``, ... like its blocks.
 
     Args:
         network: A classifier of images (N, C, H, W). It runs once, on black images, and is left as it was.
@@ -62,6 +65,12 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
         if with_parameters:  # what pools the last stage (VGG) has been put into it, but changes the resolution
             resolution = trace[with_parameters[-1]]
             found[f"layer{number}"] = [module for module in ran if trace[module] == resolution][-1]
+    own = named_layers(network)
+    taken = [name for name, module in found.items() if own.get(name, module) is not module]
+    if "conv1" in taken:
+        found = {"first_conv" if name == "conv1" else name: module for name, module in found.items()}
+    if any(name.startswith("layer") for name in taken):
+        found = {re.sub("^layer", "m", name): module for name, module in found.items()}
     return found
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MOST_LABELS = 50
 _TITLES = {"max": "Maximum difference of local responses", "total": "Total difference of local responses"}
 _KINDS = {  # the prefix or suffix of a statistic: label, Okabe & Ito colour, marker
     "{}": ("own examples", "#0072B2", "o"),
@@ -73,7 +74,8 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
     names = _layers(rows)
     domains = list(dict.fromkeys(row.domain for row in rows))
     values = {(row.name, row.domain, row.statistic): row.value for row in rows}
-    width = max(5.0, 1.5 + 0.3 * len(names)) * len(domains)
+    width = min(max(5.0, 1.5 + 0.3 * len(names)), 15.0) * len(domains)
+    apart = -(-len(names) // _MOST_LABELS)
     figure = Figure(figsize=(width, 7), layout="constrained")
     panels = figure.subplots(2, len(domains), sharex=True, sharey="row", squeeze=False)
     for line, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
@@ -89,7 +91,7 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
             axes.set_title(f"{title}, {domain}" if domain else title, fontsize=10)
             axes.grid(alpha=0.3)
             _logarithmic(axes, drawn)
-            axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 8 else 0)
+            axes.set_xticks(range(0, len(names), apart), names[::apart], rotation=90 if len(names) > 8 else 0)
     for axes in panels[:, 0]:
         axes.set_ylabel("Mean over images")
     panels[0, 0].legend(fontsize=8)

@@ -7,7 +7,7 @@ running variance on certain channels (figure 6.6, two batches, 20 random channel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,7 +31,12 @@ BatchStatistics: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
 
 
 def batch_statistics(
-    network: nn.Module, x: Tensor, *, domain: str | None = None, layers: str | Sequence[str] = "**"
+    network: nn.Module,
+    x: Tensor,
+    *,
+    domain: str | None = None,
+    layers: str | Sequence[str] = "**",
+    held: Iterable[nn.Module] = (),
 ) -> dict[str, ChannelStatistics]:
     """Return mean and variance of what goes into each BatchNorm when a batch goes through the network.
 
@@ -47,6 +52,7 @@ def batch_statistics(
         x: Images (N, C, H, W) in [0, 1], at least two.
         domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
         layers: Patterns, see :func:`~lightning_adv.nn.names.select_layers`.
+        held: BatchNorms that normalise by their running statistics in training too (frozen ones), and so do here.
 
     Returns:
         By layer, in the order of registration, mean (C,) and unbiased variance (C,) over images and positions, on the
@@ -62,7 +68,7 @@ def batch_statistics(
         torch.compiler.set_stance("force_eager"),  # a compiled network does not call hooks
         attacking(network, domain=domain) as held_still,
         torch.no_grad(),
-        _batch_mode(held_still),
+        _batch_mode(held_still, held),
         _recording(norms) as calls,
     ):
         held_still(x)
@@ -75,16 +81,17 @@ def batch_statistics(
 
 
 @contextmanager
-def _batch_mode(network: nn.Module) -> Iterator[None]:
-    """Let every BatchNorm of a network in eval mode normalise by its batch.
+def _batch_mode(network: nn.Module, held: Iterable[nn.Module]) -> Iterator[None]:
+    """Let every BatchNorm of a network in eval mode, but those held, normalise by its batch.
 
     In eval mode it does so where it has no running statistics, and then there is nothing to update. In train mode
     SyncBatchNorm would wait for processes that run other batches.
     """
     taken: list[tuple[_BatchNorm, Tensor | None, Tensor | None]] = []
+    kept = set(held)
     try:
         for module in network.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, _BatchNorm) and module not in kept:
                 taken.append((module, module.running_mean, module.running_var))
                 module.running_mean = module.running_var = None
         yield

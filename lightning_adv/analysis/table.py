@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_adv.files import set_aside
+
 
 class Record(NamedTuple):
     """One number that an analysis found in one look.
@@ -51,7 +53,7 @@ def read_table(path: str | Path) -> list[Row]:
     Raises:
         ValueError: The file is no such table.
     """
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before the first name
         text = file.read()
     whole = text[: text.rfind("\n") + 1]
     header, *lines = csv.reader(whole.splitlines()) if whole else [list(Row._fields)]
@@ -68,15 +70,32 @@ def read_table(path: str | Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows behind those that are there, in one piece: a reader sees whole lines, a crash loses no earlier one."""
+    """Write rows behind those that are there. A crash loses no earlier line; the last one may be cut for a moment."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if not path.is_file():
         writer.writerow(Row._fields)
     writer.writerows([*row[:-1], f"{row.value:.9g}"] for row in rows)  # nine digits are all that fp32 has
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         file.write(text.getvalue())
+
+
+def continue_table(path: Path, last_step: int) -> None:
+    """Cut what a run that goes on will write again: the rows of steps after ``last_step``, and an unfinished line.
+
+    The file is set aside first if there is anything to cut, so that nothing is lost.
+
+    Raises:
+        ValueError: The file is no such table.
+    """
+    if not path.is_file():
+        return
+    rows = read_table(path)
+    kept = [row for row in rows if row.step <= last_step]
+    if len(kept) < len(rows) or not path.read_bytes().endswith(b"\n"):
+        set_aside(path)
+        append_rows(path, kept)
 
 
 def series(rows: Sequence[Row], name: str, domain: str, statistic: str) -> list[tuple[int, float]]:

@@ -129,7 +129,7 @@ def effective_learning_rate(parameter: Tensor, optimizer: Optimizer) -> float | 
 
     Args:
         parameter: The weights.
-        optimizer: The optimizer; its learning rate is that of the next step.
+        optimizer: The optimizer, with its learning rate of now.
 
     Returns:
         The rate; None for a frozen parameter, for weights that are all 0, and for optimizers of which it is not known.
@@ -150,7 +150,7 @@ def decay_rate(parameter: Tensor, optimizer: Optimizer) -> float | None:
 
     Args:
         parameter: The weights.
-        optimizer: The optimizer; its learning rate is that of the next step.
+        optimizer: The optimizer, with its learning rate of now.
 
     Returns:
         The share of each step; None for a frozen parameter, and where there is no such share: for optimizers that put

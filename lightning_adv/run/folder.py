@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_adv.analysis.table import continue_table
 from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 
@@ -58,8 +60,16 @@ class Start(Callback):
             written = [name for name in self._WRITTEN if name in self._files]
             self._contents = {name: (folder / name).read_bytes() for name in written}
 
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Note that training has begun (a Lightning hook)."""
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Note that training has begun (a Lightning hook).
+
+        Tables of analyses that this run was resumed without end where it goes on, as its metrics do.
+        """
+        if not self.began and self._folder is not None:
+            tables = [path for path in (self._folder / "analyses").glob("*.csv") if "-until-resume-" not in path.name]
+            for table in tables:
+                with contextlib.suppress(ValueError):  # a file of the user's own
+                    continue_table(table, trainer.global_step - 1)
         self.began = True
 
     def undo(self) -> None:

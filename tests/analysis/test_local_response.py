@@ -1,5 +1,7 @@
 """Against the paper's figure 4, loops over pixels, and networks whose layers have names."""
 
+from collections import OrderedDict
+
 import pytest
 import timm
 import torch
@@ -74,6 +76,18 @@ def test_layers_of_other_networks():
 
 
 # Differences ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_mean_something_else_in_the_network():
+    """small_cnn's second stage begins at its layer2 and ends with its layer3: "layer1" would be another module."""
+    network = Backbone("small_cnn", in_channels=1).build(10)
+    assert paths(network, (1, 8, 8)) == {"conv1": "layer1.0", "m0": "layer1", "m1": "layer3", "m2": "layer4"}
+    stem = nn.Sequential(OrderedDict(first=nn.Conv2d(3, 4, 3, padding=1), conv1=nn.Conv2d(4, 4, 3, padding=1)))
+    head = {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": nn.Linear(4, 2)}
+    network = nn.Sequential(OrderedDict(stem=stem, **head))
+    assert paths(network, (3, 8, 8)) == {"conv1": "stem.first", "layer0": "stem"}
+    network = nn.Sequential(OrderedDict([*stem.named_children(), *head.items()]))
+    assert paths(network, (3, 8, 8)) == {"first_conv": "first", "layer0": "conv1"}
 
 
 @pytest.mark.parametrize(

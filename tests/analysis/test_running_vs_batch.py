@@ -114,6 +114,28 @@ def test_each_domain_sees_what_it_sees_in_training():
     assert not torch.allclose(found["main"]["layer2.1"].mean, found["adversarial"]["layer2.1"].mean, atol=0.01)
 
 
+def test_what_training_holds_still_is_held_still():
+    """Frozen BatchNorms normalise by their running statistics: the layers behind them see other features."""
+    torch.manual_seed(0)
+    network = scrambled(Backbone("small_cnn", in_channels=1, options={"width": 4}).build(2)).train()
+    held = [named_batchnorms(network)[name] for name in ("layer1.1", "layer3.1")]
+    for norm in held:
+        norm.eval()
+        norm.running_var.fill_(4.0)
+    x = images(channels=1)
+    found = batch_statistics(network, x, held=held)
+    trained = copy.deepcopy(network)
+    for norm in named_batchnorms(trained).values():
+        norm.momentum = 1.0
+    trained(x)
+    for name in ("layer2.1", "layer4.1"):
+        norm = named_batchnorms(trained)[name]
+        torch.testing.assert_close(found[name].mean, norm.running_mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name].variance, norm.running_var, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found["layer2.1"].variance, batch_statistics(network, x)["layer2.1"].variance, rtol=0.1)
+    assert [norm.training for norm in held] == [False, False]
+
+
 def test_one_dimensional_features():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()
     x = images(5, channels=1, side=2)

@@ -3,7 +3,7 @@ import math
 import pandas
 import pytest
 
-from lightning_adv.analysis.table import Row, append_rows, looks, read_table, series
+from lightning_adv.analysis.table import Row, append_rows, continue_table, looks, read_table, series
 
 ROWS = [
     Row(0, 9, "layer1.0.bn1", "main", "running_mean[17]", 0.1),
@@ -79,3 +79,23 @@ def test_looks_stand_at_their_epochs_or_at_their_steps_if_an_epoch_has_several()
     assert looks(rows) == ({9: 0, 19: 1, 29: 2}, "epoch")
     assert list(looks(rows).at) == [9, 19, 29]
     assert looks([*rows, Row(2, 24, "", "", "max", 1.0)]) == ({9: 9, 19: 19, 24: 24, 29: 29}, "optimizer step")
+
+
+def test_a_table_goes_on_after_the_last_look_that_is_remembered(tmp_path):
+    path = tmp_path / "table.csv"
+    continue_table(path, 3)
+    assert not path.exists()
+    rows = [Row(0, step, "größe", "naïve", "max", 1.0) for step in range(5)]
+    append_rows(path, rows)
+    continue_table(path, 4)
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    continue_table(path, 2)
+    assert read_table(path) == rows[:3]
+    assert read_table(tmp_path / "table-until-resume-1.csv") == rows
+
+
+def test_excels_mark_is_not_a_name(tmp_path):
+    path = tmp_path / "table.csv"
+    append_rows(path, ROWS[:1])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_table(path) == ROWS[:1]

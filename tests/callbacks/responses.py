@@ -95,7 +95,7 @@ def attacked(network, x, y, generator):
 
 SMALL_CNN = {
     "conv1": "network.layer1.0",
-    "layer0": "network.layer1",
-    "layer1": "network.layer3",
-    "layer2": "network.layer4",
+    "m0": "network.layer1",
+    "m1": "network.layer3",
+    "m2": "network.layer4",
 }

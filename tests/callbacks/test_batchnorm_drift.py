@@ -282,6 +282,21 @@ def untracked():
     return module
 
 
+def test_a_run_that_it_joins_late(tmp_path):
+    """Its start is where it joined, and it says so."""
+    _, _, folder = fit(tmp_path, Keep(), epochs=1)
+    late = BatchNormDrift()
+    with pytest.warns(UserWarning, match="was not there when this run started: its start is step 4"):
+        fit(tmp_path, late, epochs=2, ckpt_path=folder / "checkpoints" / "last.ckpt")
+
+
+def test_a_domain_with_the_name_of_a_reference(tmp_path):
+    module = make("advprop", tmp_path)
+    module.domains = ("start", "adversarial")
+    with pytest.raises(ValueError, match="cannot tell the BatchNorm domain 'start' from its references start, last"):
+        BatchNormDrift().prepare(None, module)
+
+
 def test_a_pattern_that_matches_no_layer(tmp_path):
     names = r"There are layer1\.1, layer2\.1, layer3\.1, layer4\.1\."
     with pytest.raises(ValueError, match=rf"^bn_drift\.layers has the pattern 'layer5\.1', .*{names}"):

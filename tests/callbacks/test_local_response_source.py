@@ -43,7 +43,7 @@ def test_transferred_examples_are_made_on_the_source(tmp_path, sources, name, so
         column = "" if domain is None else domain
         for (layer, statistic), value in rows.items():
             assert table[layer, column, f"transferred_{statistic}"] == pytest.approx(value, rel=1e-4)
-        assert table["layer1", column, "transferred_max"] != table["layer1", column, "max"]
+        assert table["m1", column, "transferred_max"] != table["m1", column, "max"]
     assert (run / "figures/local_response_curves.png").is_file()
     assert (run / "figures/local_response_layers.png").is_file()
 

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from matplotlib.figure import Figure
 
 from lightning_adv.analysis.table import Record, read_table
@@ -21,15 +21,14 @@ class FirstWeight(Observer):
 
     analysis = "first_weight"
 
-    def __init__(self, *, slow=0.0, **arguments):
+    def __init__(self, **arguments):
         super().__init__(**arguments)
-        self.slow, self.prepared, self.released, self.drawn = slow, 0, 0, []
+        self.prepared, self.released, self.drawn = 0, 0, []
 
     def prepare(self, trainer, regime):
         self.prepared += 1
 
     def look(self, trainer, regime):
-        time.sleep(self.slow)
         torch.rand(1)  # an observer may draw: training does not
         value = next(regime.network.parameters()).flatten()[0].item()
         return Look({"value": value}, [Record("conv", "", "value", value), Record("", "", "looks", 1.0)])
@@ -146,14 +145,64 @@ def test_a_new_run_in_an_old_folder_keeps_the_old_table(tmp_path):
     assert read_table(run / "analyses/first_weight-until-resume-1.csv") == first
 
 
-def test_time_goes_on_over_a_resume_and_is_not_training(tmp_path):
-    clock, observer = Throughput(), FirstWeight(slow=0.3)
-    run = fit(tmp_path, clock, observer, LastCheckpoint(), max_epochs=2)
-    assert observer.seconds > 0.6
-    assert 0 < clock.training_seconds < 0.5
-    resumed = FirstWeight()
-    fit(tmp_path, resumed, ckpt_path=run / "checkpoints/last.ckpt")
-    assert resumed.seconds > observer.seconds - 0.2  # all but drawing at the end
+class Slow(FirstWeight):
+    def prepare(self, trainer, regime):
+        time.sleep(1)
+
+    def look(self, trainer, regime):
+        time.sleep(10)
+        return super().look(trainer, regime)
+
+    def draw(self, rows):
+        time.sleep(100)
+        return super().draw(rows)
+
+
+@pytest.fixture
+def own_time(monkeypatch):
+    """A clock that only sleep moves."""
+    now = [0.0]
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+
+class Trains(Callback):
+    def on_train_batch_start(self, *_):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["clock first", "observer first"])
+def test_what_an_observer_takes_is_not_training(tmp_path, own_time, first):
+    def callbacks():
+        clock, observer = Throughput(), Slow()
+        return clock, observer, [clock, observer] if first else [observer, clock]
+
+    clock, observer, both = callbacks()
+    run = fit(tmp_path, Trains(), *both, LastCheckpoint(), max_epochs=2)
+    assert observer.seconds == pytest.approx(1 + 2 * 10 + 2 * 100)
+    assert clock.training_seconds == pytest.approx(8 * 0.01)
+    clock, observer, both = callbacks()
+    fit(tmp_path, Trains(), *both, ckpt_path=run / "checkpoints/last.ckpt")
+    # the last drawing of the run before came after its checkpoint
+    assert observer.seconds == pytest.approx(1 + 2 * 10 + 100 + 1 + 10 + 100)
+    assert clock.training_seconds == pytest.approx(12 * 0.01)
+
+
+def test_a_new_run_counts_from_nothing(tmp_path, own_time):
+    observer = Slow(figures_every_n_looks=2)
+    for folder in ("one", "two"):
+        fit(tmp_path / folder, observer)
+        assert observer.seconds == pytest.approx(1 + 3 * 10 + 2 * 100)
+    assert observer.drawn == [2, 6, 2, 6]
+
+
+def test_drawings_become_rarer_with_the_table(tmp_path):
+    observer = FirstWeight(every_n_steps=1, figures_every_n_looks=1)
+    fit(tmp_path, observer, max_epochs=10)
+    looks_between = [(b - a) // 2 for a, b in zip(observer.drawn, observer.drawn[1:], strict=False)]
+    assert looks_between[:18] == [1] * 18
+    assert sum(looks_between) == 39
+    assert looks_between[-2] == 3  # a tenth of more than 30
 
 
 def test_a_dry_run_writes_nothing(tmp_path, monkeypatch):
@@ -187,3 +236,80 @@ def test_only_regimes_are_observed(tmp_path):
     trainer = quiet_trainer(tmp_path)
     with pytest.raises(ValueError, match="FirstWeight looks at a Regime, got a Other"):
         FirstWeight().on_train_start(trainer, Other())
+
+
+def test_a_picture_that_fails_does_not_end_training(tmp_path):
+    class Broken(FirstWeight):
+        def draw(self, rows):
+            raise OSError("no space left")
+
+    with pytest.warns(
+        UserWarning, match=r"tables of first_weight are missing: OSError.*first_weight.csv is whole"
+    ) as told:
+        run = fit(tmp_path, Broken(figures_every_n_looks=1), LastCheckpoint())
+    assert looks(run) == [(0, 3), (1, 7), (2, 11)]
+    assert (run / "checkpoints/last.ckpt").is_file()
+    assert sum("first_weight" in str(warning.message) for warning in told) == 1
+
+
+def test_an_observer_that_joins_a_resumed_run_keeps_the_table(tmp_path):
+    first = fit(tmp_path, FirstWeight(), LastCheckpoint(), max_epochs=1)
+    without = fit(tmp_path, LastCheckpoint(), max_epochs=2, ckpt_path=first / "checkpoints/last.ckpt")
+    run = fit(tmp_path, FirstWeight(), ckpt_path=without / "checkpoints/last.ckpt")
+    assert looks(run) == [(0, 3), (2, 11)]
+
+
+def test_rows_of_a_branch_that_was_left_end_where_it_was_left(tmp_path):
+    first = fit(tmp_path, FirstWeight(), LastCheckpoint(every_n_epochs=2))
+    fit(tmp_path, FirstWeight(every_n_epochs=9), max_epochs=3, ckpt_path=first / "checkpoints/last.ckpt")
+    assert looks(first) == [(0, 3), (1, 7)]
+    assert len(read_table(first / "analyses/first_weight-until-resume-1.csv")) == 6
+
+
+def test_two_observers_of_one_name(tmp_path):
+    class Another(FirstWeight):
+        pass
+
+    with pytest.raises(ValueError, match="two observers whose analysis is 'first_weight'"):
+        fit(tmp_path, FirstWeight(), Another())
+
+
+def test_a_file_in_the_place_of_the_table_is_told_before_training(tmp_path):
+    table = tmp_path / "run/version_0/analyses/first_weight.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("my;own;notes\n")
+    with pytest.raises(ValueError, match=r"first_weight: .*is no table of an analysis.*Move it away"):
+        fit(tmp_path, FirstWeight())
+    assert table.read_text() == "my;own;notes\n"
+
+
+class OneFolder(Logger):
+    """Has one folder for all of its runs, as W&B's does."""
+
+    def __init__(self, folder, version):
+        super().__init__()
+        self._folder, self._version = folder, version
+
+    name, version = "project", property(lambda self: self._version)
+    save_dir = property(lambda self: str(self._folder))
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params):
+        pass
+
+
+def test_runs_of_a_logger_without_folders_have_their_own(tmp_path):
+    for version in ("a1", "b2"):
+        fit(tmp_path, FirstWeight(), logger=OneFolder(tmp_path, version))
+    for version in ("a1", "b2"):
+        assert looks(tmp_path / "project" / version) == [(0, 3), (1, 7), (2, 11)]
+        assert (tmp_path / "project" / version / "figures/first_weight_curve.png").is_file()
+
+
+def test_an_interrupted_run_lets_go(tmp_path):
+    observer = FirstWeight()
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path, observer, StopsAfter(5))
+    assert observer.released == 1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 from lightning_adv.callbacks.probe import take_probe, validation_size
 from lightning_adv.regimes import MadryTraining
@@ -112,3 +112,39 @@ class Unvalidated(ToyData):
 def test_data_without_an_index(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         take(tmp_path, data=data)
+
+
+class HeldOut(OtherValidation):
+    """Holds images 20 to 29 out with a sampler over all of them."""
+
+    sampler = SubsetRandomSampler(range(20, 30))
+
+    def val_dataloader(self):
+        return DataLoader(super().val_dataloader().dataset, batch_size=7, sampler=self.sampler)
+
+
+def test_only_images_that_the_sampler_gives(tmp_path):
+    taker = take(tmp_path, data=HeldOut, images=10)
+    assert sorted(which(taker.probe)) == list(range(20, 30))
+    assert taker.size == 10
+    with pytest.raises(ValueError, match="the validation set has 10 images"):
+        take(tmp_path, data=HeldOut, images=11)
+
+
+def test_a_sampler_that_nobody_knows(tmp_path):
+    class Weighted(HeldOut):
+        sampler = WeightedRandomSampler([1.0] * 10 + [0.0] * 20, num_samples=10)
+
+    with pytest.raises(ValueError, match=r"cannot tell which images a WeightedRandomSampler gives.*Subset"):
+        take(tmp_path, data=Weighted)
+
+
+def test_hooks_know_that_these_are_validation_images(tmp_path):
+    class Augments(OtherValidation):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            x, y = batch
+            return (torch.zeros_like(x) if self.trainer.training else x), y
+
+    taker = take(tmp_path, data=Augments)
+    assert len(set(which(taker.probe))) == 20
+    assert max(which(take(tmp_path, data=Augments, split="training").probe)) == 0

@@ -88,6 +88,22 @@ def test_table_is_what_the_functions_say(tmp_path, name):
         assert trainer.callback_metrics[f"bn_gap/{moment}"].item() == pytest.approx(sum(values) / 4, rel=1e-4)
 
 
+def test_blocks_that_are_not_retrained_are_held_still(tmp_path):
+    callback = RunningVsBatch(channels=1, channel_layers="layer4.1")
+    keep = Keep(callback)
+    _, module, folder = fit(tmp_path, callback, "conventional", others=[keep])  # of the last blocks
+    norms = named_batchnorms(module.network)
+    held = [norm for norm in norms.values() if norm in set(module.held_in_eval())]
+    assert 0 < len(held) < len(norms)
+    x = keep.chunks[0].x
+    (channel,) = sample_channels(norms, "layer4.1", 1)["layer4.1"]
+    rows = {(row.name, row.statistic): row.value for row in table_of(folder) if row.epoch == 1}
+    seen = rows["layer4.1", f"clean_variance_batch0[{channel}]"]
+    as_held, as_not = (batch_statistics(module.network, x, held=norms)["layer4.1"] for norms in (held, []))
+    assert seen == pytest.approx(as_held.variance[channel].item(), rel=1e-5)
+    assert seen != pytest.approx(as_not.variance[channel].item(), rel=1e-3)
+
+
 def test_the_batches(tmp_path):
     """Different validation images, as many as a training batch has, the same in each look and run."""
     seen = []

@@ -1,10 +1,12 @@
 import csv
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+from lightning_adv.analysis.table import Row, append_rows
 from lightning_adv.files import set_aside
 from lightning_adv.run.folder import Start, check_writable, continue_metrics, run_folder_of
 
@@ -99,7 +101,7 @@ def test_start_that_failed_is_taken_back(tmp_path, resumed_before):
 def test_start_after_which_a_batch_was_trained_stays(tmp_path):
     folder = run_folder(tmp_path, step=7)
     start = started(folder)
-    start.on_train_batch_end()
+    start.on_train_batch_end(SimpleNamespace(global_step=8))
     before = contents(folder)
     start.undo()
     assert contents(folder) == before
@@ -122,3 +124,18 @@ def test_nothing_to_take_back(tmp_path):
     start.remember(tmp_path / "never made")
     start.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_of_analyses_end_where_a_run_goes_on_without_them(tmp_path):
+    folder = run_folder(tmp_path, step=7)
+    table = folder / "analyses" / "smoothness.csv"
+    append_rows(table, [Row(0, step, "", "", "norm", 1.0) for step in range(10)])
+    (folder / "analyses" / "notes.csv").write_text("mine\n")
+    start = started(folder)
+    assert steps(table) == list(range(10))  # a resume that is refused changes nothing
+    for step in (8, 9, 10):
+        start.on_train_batch_end(SimpleNamespace(global_step=step))
+    assert steps(table) == list(range(8))
+    assert steps(table.with_name("smoothness-until-resume-1.csv")) == list(range(10))
+    assert (folder / "analyses" / "notes.csv").read_text() == "mine\n"
+    assert len(list((folder / "analyses").iterdir())) == 3

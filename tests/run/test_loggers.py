@@ -16,7 +16,7 @@ from tests.logged import OfflineRun, close_wandb, tensorboard, tensorboard_hyper
 from tests.run.shortened import fit
 
 ANALYSES = ["bn_drift", "bn_gap", "smoothness", "local_response"]
-HEADLINES = ["bn_drift/mean", "bn_gap/variance", "smoothness/quadratic_sum", "local_response/layer2/max"]
+HEADLINES = ["bn_drift/mean", "bn_gap/variance", "smoothness/quadratic_sum", "local_response/m2/max"]
 WANDB = [
     "--trainer.logger+=WandbLogger",
     "--trainer.logger.project=robust",
