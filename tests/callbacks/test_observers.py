@@ -21,7 +21,7 @@ from lightning_adv.callbacks import (
     WeightSmoothness,
 )
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
-from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import ATTACK, BACKBONE, Graphs, ToyData, quiet_trainer
 
 ANALYSES = {
     "bn_drift": BatchNormDrift,
@@ -39,17 +39,6 @@ OTHERS = {
 EACH_EPOCH = {**ANALYSES, **OTHERS}
 EACH_STEP = {f"{name}_each_step": lambda make=make: make(every_n_steps=1) for name, make in ANALYSES.items()}
 SEEN = ("early_warning", *ANALYSES)
-
-
-class Graphs:
-    """A torch.compile backend that runs the graphs as they are, and counts them."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, graph, inputs):
-        self.count += 1
-        return graph.forward
 
 
 CONDITIONS = {

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_adv.attacks import PGD
 from lightning_adv.nn.batchnorm import domain
 from tests.regimes.every_regime import REGIMES, make, still
-from tests.regimes.toy import ResumableToyData, ToyData, quiet_trainer
+from tests.regimes.toy import Graphs, ResumableToyData, ToyData, quiet_trainer
 
 each_regime = pytest.mark.parametrize("name", REGIMES)
 
@@ -83,17 +83,6 @@ def test_precision(tmp_path, name, precision):
     assert not torch.equal(weights["32-true"], weights[precision])
     distance = torch.linalg.vector_norm(weights[precision] - weights["32-true"])
     assert distance < 0.02 * torch.linalg.vector_norm(weights["32-true"])
-
-
-class Graphs:
-    """A torch.compile backend that runs the graphs as they are, and counts them."""
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, graph, inputs):
-        self.count += 1
-        return graph.forward
 
 
 @each_regime
