@@ -22,7 +22,14 @@ def set_aside(path: Path) -> Path | None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, and make its folder."""
+    """Write a file whole or not at all, and make its folder. A link is followed.
+
+    Raises:
+        ValueError: There is something else than a file in its place.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # a pipe or a device would be replaced by a file
+        raise ValueError(f"{path} is no file that could be written.")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)

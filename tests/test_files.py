@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from lightning_adv.files import set_aside, write_whole
@@ -34,3 +36,14 @@ def test_nothing_set_aside_is_overwritten(tmp_path):
     (tmp_path / "table.csv").write_text("d")
     set_aside(tmp_path / "table.csv")
     assert sorted(contents(tmp_path).values()) == ["b", "c", "d"]
+
+
+def test_a_link_is_followed_and_a_pipe_left_alone(tmp_path):
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    write_whole(tmp_path / "link.html", "one")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").read_text() == "one"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no file that could be written"):
+        write_whole(tmp_path / "pipe", "one")
+    assert (tmp_path / "pipe").is_fifo()
