@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adv.attacks import DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD, Attack, Ball
+from lightning_adv.attacks import (
+    DIFGSM,
+    FGSM,
+    GD,
+    IFGSM,
+    L1,
+    MDIFGSM,
+    MIFGSM,
+    PGD,
+    Attack,
+    Ball,
+    CarliniWagner,
+    CarliniWagnerLinf,
+    DCarliniWagner,
+)
 from lightning_adv.recipe import Recipe, import_class
 
 RECIPES = [
@@ -16,6 +30,9 @@ RECIPES = [
     DIFGSM(diversity_probability=0.3),
     MDIFGSM(diversity_scale=0.9),
     GD(steps=2),
+    CarliniWagner(eps="128/255", confidence=5, abort_early=False, initial_const=0.1),
+    DCarliniWagner(binary_search_steps=3, label="random"),
+    CarliniWagnerLinf(eps="4/255", restarts=2, diversity_probability=0.5),
     L1(density=0.05),
 ]
 

@@ -2,9 +2,12 @@
 
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf
 from lightning_adv.attacks.base import Attack, attacking
+from lightning_adv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerLinf, DCarliniWagner
+from lightning_adv.attacks.ensemble import LogitEnsemble
 from lightning_adv.attacks.fgsm import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM
 from lightning_adv.attacks.pgd import PGD
 
 __all__ = [
-    "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "Ball", "Linf", "attacking",
+    "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "Ball", "CarliniWagner",
+    "CarliniWagnerLinf", "DCarliniWagner", "Linf", "LogitEnsemble", "attacking",
 ]  # fmt: skip

@@ -62,12 +62,16 @@ class Attack(Recipe, ABC):
         """
 
     def scaled(self, factor: float) -> Self:
-        """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step)."""
+        """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step).
+
+        An attack without a ``step_size`` has ``eps`` alone scaled.
+        """
         scaled = copy.copy(self)
         # Counted as a call: of copies made one a step, each must draw noise of its own.
         self._unseeded_calls += 1
         for name in ("eps", "step_size"):
-            setattr(scaled, name, factor * getattr(self, name))
+            if hasattr(self, name):
+                setattr(scaled, name, factor * getattr(self, name))
         return scaled
 
     def _generator(self, given: torch.Generator | None) -> torch.Generator:
@@ -141,6 +145,11 @@ def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> N
         raise ValueError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
     for switch in switches.values():
         stack.enter_context(switch.select(domain))
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Return a tensor of a half precision in fp32, and any other as it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def check_images(x: Tensor, y: Tensor) -> None:

@@ -7,6 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def diversify(x: Tensor, probability: float, scale: float, generator: torch.Generator) -> Tensor:
+    """Transform a batch (N, C, H, W) by :func:`resize_and_pad` with a probability (Xie et al. 2019, equation 3.6)."""
+    return resize_and_pad(x, scale, generator) if coin(probability, generator) else x
+
+
+def coin(probability: float, generator: torch.Generator) -> bool:
+    """Return True with a probability. A probability of 0 draws nothing."""
+    if probability == 0:
+        return False
+    return torch.rand((), generator=generator, device=generator.device).item() < probability
+
+
 def resize_and_pad(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Resize to a random size, then pad with zeros at a random place (Xie et al. 2019, section 3.3.3).
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import Norm, draw, get_ball
-from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
+from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.diversity import resize_and_pad
+from lightning_adv.attacks.diversity import coin, diversify
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import Loss, get_loss
 
@@ -129,11 +129,11 @@ class PGD(Attack):
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
-            clean = _at_least_fp32(x.detach().clone())
+            clean = at_least_fp32(x.detach().clone())
 
             def forward(images: Tensor) -> Tensor:
                 logits: Tensor = network(images.to(x.dtype))
-                return _at_least_fp32(logits)
+                return at_least_fp32(logits)
 
             objective = self._objective(forward, clean, y.clone().long(), generator)
             worst = self._run(forward, objective, clean, generator)
@@ -156,7 +156,7 @@ class PGD(Attack):
         return adversarial
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        if self.start == "zero" or self._coin(self.clean_start_probability, generator):
+        if self.start == "zero" or coin(self.clean_start_probability, generator):
             return clean
         if self.start == "gaussian":
             noise = draw(torch.randn, clean.shape, clean, generator)
@@ -164,15 +164,7 @@ class PGD(Attack):
         return (clean + self.norm.sample(clean, self.eps, generator)).clamp(0, 1)
 
     def _diversify(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self._coin(self.diversity_probability, generator):
-            return resize_and_pad(images, self.diversity_scale, generator)
-        return images
-
-    @staticmethod
-    def _coin(probability: float, generator: torch.Generator) -> bool:
-        if probability == 0:
-            return False
-        return torch.rand((), generator=generator, device=generator.device).item() < probability
+        return diversify(images, self.diversity_probability, self.diversity_scale, generator)
 
     def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
         loss = get_loss(self.loss)
@@ -247,10 +239,6 @@ def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor
     )
     better = torch.where(first_won == second_won, second_loss > first_loss, second_won)
     return torch.where(better.view(-1, *(1,) * (first.ndim - 1)), second, first)
-
-
-def _at_least_fp32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -10,10 +10,13 @@ import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.attacks import FGSM, PGD, CarliniWagner
 
 NETWORKS = ["cnn", "resnet", "efficientnet", "vit"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# From the predicted label, so that every sample has a way to go.
+NEAREST = {"learning_rate": 0.05, "initial_const": 1e3, "binary_search_steps": 2, "label": "predicted"}
+# Settings of PGD, but for the last.
 ATTACKS = {
     "linf": {},
     "l2": {"norm": "l2", "eps": 0.5, "step_size": 0.3},
@@ -21,7 +24,13 @@ ATTACKS = {
     "target": {"label": "random", "start": "zero", "momentum": 1.0},
     "restarts": {"loss": "kl", "restarts": 2},
     "diversity": {"diversity_probability": 1, "diversity_scale": 0.8, "label": "predicted"},
+    "CarliniWagner": NEAREST,
 }
+
+
+def _build(attack, steps=2, **settings):
+    kind = CarliniWagner if attack == "CarliniWagner" else PGD
+    return kind(steps=5 * steps if kind is CarliniWagner else steps, **ATTACKS[attack], **settings)
 
 
 def _generator():
@@ -37,9 +46,10 @@ def _autocast(precision):
 @pytest.mark.parametrize(("name", "attack"), [*(("cnn", a) for a in ATTACKS), *((n, "linf") for n in NETWORKS[1:])])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_without_gradients(build, images, context, batchnorm, name, attack, precision):
-    attack, network = PGD(steps=2, batchnorm=batchnorm, **ATTACKS[attack]), build(name).eval()
+    attack, network = _build(attack, batchnorm=batchnorm), build(name).eval()
     with _autocast(precision):
         expected = attack(network, *images, generator=_generator())
+        assert (expected != images[0]).flatten(1).any(1).all()
         with context():
             x, y = images[0].clone(), images[1].clone()
             network(x)  # autocast may cache weights that are cast without a gradient
@@ -72,8 +82,9 @@ def process_group(tmp_path):
 
 
 @pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("attack", ["linf", "CarliniWagner"])
 @pytest.mark.parametrize("batchnorm", ["eval", "batch"])
-def test_ddp(build, images, state_of, batchnorm):
+def test_ddp(build, images, state_of, batchnorm, attack):
     plain, wrapped = build("cnn"), DistributedDataParallel(build("cnn"))
     reductions, calls = [], []
 
@@ -85,7 +96,7 @@ def test_ddp(build, images, state_of, batchnorm):
 
     wrapped.register_comm_hook(None, reduce)
     wrapped.register_forward_pre_hook(lambda *_: calls.append(1))  # such a call broadcasts buffers to all processes
-    attack = PGD(eps=0.03, steps=2, batchnorm=batchnorm)
+    attack = _build(attack, batchnorm=batchnorm)
     for _ in range(2):  # training goes on after an attack, and attacks after training
         x_adv = attack(wrapped, *images, generator=_generator())
         assert torch.equal(x_adv, attack(plain, *images, generator=_generator()))
@@ -104,15 +115,17 @@ def test_ddp(build, images, state_of, batchnorm):
 
 
 @pytest.mark.parametrize("batchnorm", ["eval", "batch"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_compiled_model(build, images, mixed, state_of, name, batchnorm):
+@pytest.mark.parametrize(("name", "attack"), [("cnn", "CarliniWagner"), *((name, "linf") for name in NETWORKS)])
+def test_compiled_model(build, images, mixed, state_of, name, attack, batchnorm):
     network = build(name)
-    attack = PGD(eps=0.03, steps=2, batchnorm=batchnorm)
+    attack = _build(attack, batchnorm=batchnorm)
     compiled = torch.compile(build(name), backend="aot_eager")
     before = state_of(mixed(compiled))
     x_adv = attack(compiled, *images, generator=_generator())
     expected = attack(network, *images, generator=_generator())
-    assert (x_adv == expected).float().mean() > 0.99  # the graphs may round differently where a gradient is near zero
+    # The graphs may round differently where a gradient is near zero.
+    assert ((x_adv - expected).abs() < 1e-4).float().mean() > 0.99
+    assert (x_adv != images[0]).flatten(1).any(1).all()
     assert state_of(compiled) == before
     compiled.train().requires_grad_(True).zero_grad()
     F.cross_entropy(compiled(x_adv), images[1]).backward()

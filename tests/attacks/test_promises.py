@@ -12,9 +12,22 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.attacks import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM, PGD, attacking
+from lightning_adv.attacks import (
+    DIFGSM,
+    FGSM,
+    GD,
+    IFGSM,
+    MDIFGSM,
+    MIFGSM,
+    PGD,
+    CarliniWagner,
+    CarliniWagnerLinf,
+    attacking,
+)
 
 DIVERSE = {"diversity_probability": 1, "diversity_scale": 0.8}  # below 1: a ViT takes one size only
+# So large a constant that few steps succeed; from the predicted label, as a wrong sample would not move.
+NEAREST = {"steps": 10, "learning_rate": 0.05, "initial_const": 1e3, "binary_search_steps": 2, "label": "predicted"}
 # For each attack how it is built, the order of its norm, and how far it may go.
 ATTACKS = {
     "linf": (lambda **bn: PGD(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.03),
@@ -27,6 +40,9 @@ ATTACKS = {
     "MDIFGSM": (lambda **bn: MDIFGSM(eps=0.03, steps=2, label="predicted", **DIVERSE, **bn), np.inf, 0.03),
     "GD": (lambda **bn: GD(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.07),
     "restarts": (lambda **bn: PGD(eps=0.03, steps=1, step_size=0.02, restarts=2, loss="kl", **bn), np.inf, 0.03),
+    "CarliniWagner": (lambda **bn: CarliniWagner(eps=9, **NEAREST, **bn), 2, 9),
+    "D-C&W": (lambda **bn: CarliniWagner(eps=9, **DIVERSE | {"diversity_probability": 0.5}, **NEAREST, **bn), 2, 9),
+    "CarliniWagnerLinf": (lambda **bn: CarliniWagnerLinf(eps=0.03, steps=2, **bn), np.inf, 0.03),
 }  # fmt: skip
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALL = ["cnn", "resnet", "efficientnet", "vit"]
@@ -100,7 +116,7 @@ def test_networks_of_full_size(build, run, name):
 # 1. The result
 
 
-@pytest.mark.parametrize("attack", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("attack", ["linf", "l2", "l1", "CarliniWagner"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_images_in_half_precision(build, images, dtype, attack):
     build_attack, order, radius = ATTACKS[attack]
@@ -227,6 +243,7 @@ RANDOM = {
     "l1": PGD(eps=5, norm="l1"),
     "target": PGD(eps=0.1, start="zero", label="random"),
     "diversity": DIFGSM(eps=0.1, steps=3, diversity_probability=1, diversity_scale=0.7),
+    "nearest": CarliniWagner(diversity_probability=0.5, diversity_scale=0.7, **NEAREST),
 }
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from scipy.stats import binomtest
 
-from lightning_adv.attacks import PGD
+from lightning_adv.attacks import PGD, CarliniWagner, CarliniWagnerLinf
 from lightning_adv.callbacks import Throughput
 from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
@@ -432,6 +432,20 @@ def test_unquoted_true_is_the_true_label():
     )
     run = fit("--config", "mine.yaml")
     assert MadryTraining.load_from_checkpoint(run / "checkpoints/last.ckpt", weights_only=True).attack.label == "true"
+
+
+def test_carlini_wagner_by_its_class_path():
+    Path("mine.yaml").write_text(
+        "model: {class_path: MadryTraining, init_args: {\n"
+        "  attack: {class_path: CarliniWagnerLinf, init_args: {eps: 51/255, steps: 2}},\n"
+        "  evaluation_attack: {class_path: CarliniWagner, init_args: {eps: 1/2, binary_search_steps: 2}}}}\n"
+    )
+    run = fit("--config", "mine.yaml", "--model.init_args.evaluation_attack.init_args.label=least_likely")
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (type(regime.attack), regime.attack.eps, regime.attack.loss) == (CarliniWagnerLinf, 0.2, "margin")
+    attack = regime.evaluation_attack
+    assert (type(attack), attack.eps, attack.steps, attack.label) == (CarliniWagner, 0.5, 2, "least_likely")
+    assert json.loads((run / "results.json").read_text())["threat_model"] == {"norm": "L2", "eps": 0.5}
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])

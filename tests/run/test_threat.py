@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_adv.attacks import FGSM, GD, PGD, Attack
+from lightning_adv.attacks import FGSM, GD, PGD, Attack, CarliniWagner, CarliniWagnerLinf
 from lightning_adv.run.threat import attack_name, threat_model
 
 
@@ -13,6 +13,8 @@ from lightning_adv.run.threat import attack_name, threat_model
         (PGD(steps=20, label="random"), "PGD-20, random targets"),
         (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
         (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
+        (CarliniWagner(steps=300), "CarliniWagner-300"),
+        (CarliniWagnerLinf(restarts=2), "CarliniWagnerLinf-30 × 2 restarts"),
     ],
 )
 def test_name(attack, name):
@@ -33,6 +35,8 @@ class Blur(Attack):
         (FGSM(eps=0.25), {"norm": "Linf", "eps": 0.25}),
         (GD(eps=0.1), None),
         (PGD(eps=0.1, project=False), None),
+        (CarliniWagner(eps=0.5), {"norm": "L2", "eps": 0.5}),
+        (CarliniWagner(), None),
         (Blur(), None),
     ],
 )
