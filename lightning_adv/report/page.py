@@ -96,13 +96,14 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     }
     kinds = [f"{kind}_{part}" for kind in ("clean", "robust") for part in ("accuracy", "interval")]
     results = run.results or {}
-    domains = results.get("domains") if isinstance(results.get("domains"), dict) else {}
-    tested = {"": results, **(domains or {})} if run.results else {}
+    tested = {"": results, **(results.get("domains") or {})} if results else {}
     return {
         "name": name,
         "metrics": curves,
         "tested": {
-            domain: _numbers(measured, kinds) for domain, measured in tested.items() if isinstance(measured, dict)
+            domain: {kind: measured[kind] for kind in kinds if measured.get(kind) is not None}
+            for domain, measured in tested.items()
+            if isinstance(measured, dict)
         },
         "analyses": list(run.tables),
         "figures": list(run.figures),
@@ -123,20 +124,6 @@ def _one_rate(metrics: Mapping[str, Curve]) -> dict[str, Curve]:
         elif all(curve != other for key, other in found.items() if key.startswith("lr-")):
             found[name] = curve
     return found
-
-
-def _numbers(measured: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Pick the numbers and pairs of numbers: who writes ``results.json`` by hand may write anything."""
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and math.isfinite(value)
-
-    found = {name: measured.get(name) for name in names}
-    return {
-        name: value
-        for name, value in found.items()
-        if number(value) or (isinstance(value, list) and len(value) == 2 and all(number(part) for part in value))
-    }
 
 
 def _rounded(value: float) -> float | None:

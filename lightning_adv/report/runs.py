@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import yaml
 from lightning_adv.analysis.table import read_table
 from lightning_adv.analysis.training_curves import read_metrics
 from lightning_adv.report.configs import flatten
+from lightning_adv.report.results import read_results
 
 ANALYSES = ("bn_drift", "bn_gap", "smoothness", "local_response")
 """The analyses that the page has a section for; each is ``analyses/<name>.csv`` in the run folder."""
@@ -29,10 +29,12 @@ class Table(NamedTuple):
     Attributes:
         looks: When the analysis looked: (epoch, step), in the order of the steps.
         series: For each (name, domain, statistic) its value in each look; NaN where a look has none.
+        gaps: How many values in the file are NaN or infinite.
     """
 
     looks: list[tuple[int, int]]
     series: dict[tuple[str, str, str], list[float]]
+    gaps: int = 0
 
 
 @dataclass
@@ -41,9 +43,10 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        config: The flat configuration, as :func:`lightning_adv.report.configs.flatten` gives it.
+        config: The flat configuration, as :func:`lightning_adv.report.configs.flatten` gives it; of a run that was
+            resumed the one with which it went on.
         metrics: For each metric its points (epoch, value).
-        results: What is in ``results.json``.
+        results: What is in ``results.json``, as :func:`lightning_adv.report.results.read_results` gives it.
         tables: The analyses, by name.
         figures: The pictures' bytes, by name.
         missing: One sentence for each thing that is not there or cannot be read.
@@ -69,15 +72,15 @@ def read_run(folder: Path) -> Run:
             f"RUN: {folder} is {'a file, not' if folder.exists() else 'not there; it must be'} a run folder."
         )
     run = Run(folder)
-    run.config = _read(run, "config.yaml", _config, "its settings are not known")
-    run.metrics = _read(run, "metrics.csv", read_metrics, "there are no training curves") or {}
-    run.results = _read(run, "results.json", _results, "the run goes on, or stopped before its test")
+    resumed = (folder / "config-resumed.yaml").is_file()  # the whole configuration, with which the run went on
+    run.config = _read(run, "config-resumed.yaml" if resumed else "config.yaml", _config, "its settings are not known")
+    run.metrics = _read_metrics(run)
+    run.results = _read_results(run)
     if not any((folder / "analyses" / f"{name}.csv").exists() for name in ANALYSES):
         run.missing.append("There are no analyses: no observer looked at this run.")
     else:
         for name in ANALYSES:
-            table = _read(run, f"analyses/{name}.csv", _table, "this analysis is not shown")
-            if table is not None:
+            if (table := _read_table(run, name)) is not None:
                 run.tables[name] = table
     for path in sorted((folder / "figures").glob("*.png")):
         if (picture := _read(run, f"figures/{path.name}", _picture, "it is not shown")) is not None:
@@ -99,7 +102,7 @@ def is_finished(folder: Path) -> bool:
 
 def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return what changes when a file of a run changes: each file's name, time and size."""
-    paths = [folder / name for name in ("config.yaml", "metrics.csv", "results.json")]
+    paths = [folder / name for name in ("config.yaml", "config-resumed.yaml", "metrics.csv", "results.json")]
     paths += [folder / "analyses" / f"{name}.csv" for name in ANALYSES]
     paths += sorted((folder / "figures").glob("*.png"))
     found: list[tuple[str, int, int]] = []
@@ -147,16 +150,48 @@ def _config(path: Path) -> dict[str, str]:
     return flatten(config)
 
 
-def _results(path: Path) -> dict[str, Any]:
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(results, dict):
-        raise ValueError("it holds no results")
+def _read_results(run: Run) -> dict[str, Any] | None:
+    predicted = any(run.folder.glob("predictions*.csv"))
+    otherwise = "there are no results" if predicted else "the run goes on, or stopped before its test"
+    found = _read(run, "results.json", read_results, otherwise)
+    if found is None:
+        return None
+    results, strange = found
+    if strange:
+        run.missing.append(f"results.json holds what cannot be shown: {', '.join(strange)}.")
     return results
+
+
+def _read_metrics(run: Run) -> dict[str, list[tuple[float, float]]]:
+    metrics = _read(run, "metrics.csv", read_metrics, "there are no training curves") or {}
+    found = {name: [point for point in curve if math.isfinite(point[0])] for name, curve in metrics.items()}
+    if any(len(found[name]) < len(metrics[name]) for name in metrics):
+        run.missing.append("metrics.csv has rows whose epoch is not a finite number: they are left out.")
+    _note_gaps(run, "metrics.csv", sum(not math.isfinite(value) for curve in found.values() for _, value in curve))
+    return {name: curve for name, curve in found.items() if curve}
+
+
+def _read_table(run: Run, analysis: str) -> Table | None:
+    name = f"analyses/{analysis}.csv"
+    table = _read(run, name, _table, "this analysis is not shown")
+    if table is None:
+        return None
+    if not table.looks:
+        run.missing.append(f"{name} has no whole row yet: this analysis is not shown.")
+        return None
+    _note_gaps(run, name, table.gaps)
+    return table
+
+
+def _note_gaps(run: Run, name: str, count: int) -> None:
+    if count:
+        values = "1 value that is" if count == 1 else f"{count} values that are"
+        run.missing.append(f"{name} has {values} NaN or infinite: there are gaps in the curves.")
 
 
 def _table(path: Path) -> Table:
     rows = read_table(path)
-    looks = sorted({(row.step, row.epoch) for row in rows})
+    looks = sorted({row.step: row.epoch for row in rows}.items())
     index = {step: number for number, (step, _) in enumerate(looks)}
     series: dict[tuple[str, str, str], list[float]] = {}
     for _, step, name, domain, statistic, value in rows:
@@ -164,7 +199,8 @@ def _table(path: Path) -> Table:
         if key not in series:
             series[key] = [math.nan] * len(looks)
         series[key][index[step]] = value
-    return Table([(epoch, step) for step, epoch in looks], series)
+    gaps = sum(not math.isfinite(row.value) for row in rows)
+    return Table([(epoch, step) for step, epoch in looks], series, gaps)
 
 
 def _picture(path: Path) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from lightning_adv.report.configs import MAIN, differences, shared
+from lightning_adv.report.results import is_number
 from lightning_adv.report.runs import Run
 
 _HEAD = {
@@ -21,6 +23,7 @@ _HEAD = {
 }
 """The columns, and what stands in small below."""
 _NUMBERS = frozenset({"Clean accuracy", "Robust accuracy", "Training time", "Images/s"})
+_BETWEEN_WORDS = re.compile(r"(?<=[_/\\])(?=[^\W\d])|(?<=[\w\]]\.)(?=[^\W\d])|(?<=[a-z])(?=[A-Z])")
 _NONE = '<span class="none" title="not known">–</span>'
 
 
@@ -39,7 +42,7 @@ def _summary_rows(index: int, name: str, run: Run) -> str:
     training_attack = _mapping(_mapping(results, "training"), "attack").get("name") or config.get("model.attack")
     epochs = results.get("epochs")
     cells = {
-        "Run": f'<span class="swatch" data-run="{index}"></span>{escape(name)}{_status(run)}',
+        "Run": f'<span class="swatch" data-run="{index}"></span>{_name(name)}{_status(run)}',
         "Clean accuracy": _accuracy(results, "clean", run),
         "Robust accuracy": _accuracy(results, "robust", run),
         "Regime": _cell(results.get("regime") or config.get("model"), training_attack),
@@ -57,8 +60,8 @@ def _summary_rows(index: int, name: str, run: Run) -> str:
     }
     rows = [_row(cells, 'class="run"')]
     for domain, measured in _mapping(results, "domains").items():
-        if domain == results.get("inference_domain"):
-            continue  # these are the accuracies of the run
+        if domain == results.get("inference_domain") or not isinstance(measured, dict):
+            continue  # the former's accuracies are those of the run
         inner = dict.fromkeys(cells, "") | {"Run": f"{escape(domain)} BatchNorm"}
         inner |= {f"{kind.title()} accuracy": _accuracy(measured, kind, None) for kind in ("clean", "robust")}
         rows.append(_row(inner, 'class="domain"'))
@@ -75,18 +78,20 @@ def _status(run: Run) -> str:
     if run.results is not None:
         domain = run.results.get("inference_domain")
         return _small(domain and f"{domain} BatchNorm")
-    ended = max((point[0] for curve in run.metrics.values() for point in curve), default=None)
-    of = (run.config or {}).get("trainer.max_epochs")
-    epoch = "" if ended is None else f": epoch {ended + 1:.0f}{f' of {escape(of)}' if of else ''}"
-    return f'<small class="going">no results yet{epoch}</small>'
+    # The rows of the test are of an epoch after the last one.
+    trained = [curve for name, curve in run.metrics.items() if not name.startswith("test/")]
+    ended = max((point[0] for curve in trained for point in curve), default=None)
+    of = (run.config or {}).get("trainer.max_epochs", "")
+    epoch = "" if ended is None else f": epoch {ended + 1:.0f}{f' of {of}' if of.strip('0').isdecimal() else ''}"
+    return f'<small class="going">{"no results yet" if trained else "no results"}{epoch}</small>'
 
 
 def _accuracy(measured: Mapping[str, Any], kind: str, run: Run | None) -> str:
     share, interval = measured.get(f"{kind}_accuracy"), measured.get(f"{kind}_interval")
-    if not isinstance(share, int | float):
+    if not is_number(share):
         curve = [] if run is None else run.metrics.get(f"val/{kind}_accuracy", [])
         return f"{100 * curve[-1][1]:.1f}<small>validation</small>" if curve else _NONE
-    if not (isinstance(interval, list) and len(interval) == 2):
+    if interval is None:
         return f"{100 * share:.1f}"
     return f"{100 * share:.1f}<small>{100 * interval[0]:.1f} to {100 * interval[1]:.1f}</small>"
 
@@ -122,20 +127,22 @@ def settings_tables(names: Sequence[str], runs: Sequence[Run]) -> str:
     if not any(configs):
         return "<p>None of these runs has a config.yaml.</p>"
     common = shared(configs)
-    folded = _table(("Setting", "Value"), ([_code(key), _cell(value)] for key, value in common.items()))
+    folded = _table(("Setting", "Value"), ([_code(key), _setting(value)] for key, value in common.items()))
     if len(runs) == 1:
-        main = ([escape(title), _cell(common[key])] for key, title in MAIN.items() if key in common)
+        main = ([escape(title), _setting(common[key])] for key, title in MAIN.items() if key in common)
         return _scrolling(_table(("Setting", "Value"), main)) + _folded("The whole configuration", folded)
     different = differences(configs)
-    rows = ([_code(key), *(_cell(value) for value in values)] for key, values in different.items())
+    rows = ([_code(key), *(_setting(value) for value in values)] for key, values in different.items())
     swatches = [f'<span class="swatch" data-run="{index}"></span>{escape(name)}' for index, name in enumerate(names)]
-    said = "<p>The runs have the same settings.</p>"
+    which = "The runs" if all(configs) else "The runs whose settings are known"
+    said = f"<p>{which} have the same settings.</p>" if sum(map(bool, configs)) > 1 else ""
     if different:
         said = (
             '<p class="lead">Those in which the runs differ. Of parts that are of different classes, only what they '
             "have in common is compared.</p>" + _scrolling(_table(("Setting", *swatches), rows))
         )
-    return said + _folded(f"The {len(common)} settings that the runs share", folded)
+    known = "the runs share" if all(configs) else "the runs whose settings are known share"
+    return said + _folded(f"The {len(common)} settings that {known}", folded)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -157,7 +164,7 @@ def _folded(title: str, table: str) -> str:
 
 def duration(seconds: Any) -> str | None:
     """Return a time in the two largest units: ``2 h 13 min``; None for what is no number."""
-    if not isinstance(seconds, int | float):
+    if not is_number(seconds):
         return None
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -168,7 +175,7 @@ def duration(seconds: Any) -> str | None:
 
 
 def _number(value: Any, form: str) -> str | None:
-    return format(value, form) if isinstance(value, int | float) else None
+    return format(value, form) if is_number(value) else None
 
 
 def _mapping(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -185,8 +192,20 @@ def _small(text: Any) -> str:
 
 
 def _code(key: str) -> str:
-    # A long key may break after each point.
-    return f"<code>{escape(key).replace('.', '.<wbr>')}</code>"
+    return f"<code>{_breakable(key)}</code>"
+
+
+def _name(name: str) -> str:
+    return f'<span class="name">{escape(name)}</span>'
+
+
+def _setting(value: str | None) -> str:
+    return _NONE if value in (None, "null") else _breakable(str(value))
+
+
+def _breakable(text: str) -> str:
+    """Let a key, a class or a path break between its words. No entity that ``escape`` makes has such a place."""
+    return _BETWEEN_WORDS.sub("<wbr>", escape(text))
 
 
 def _class(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def run_report(arguments: Sequence[str]) -> None:
             follow(report, given.interval)
         else:
             report.write()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"lightning-adv: error: {error}\n")
         raise SystemExit(1) from error
     print(f"The report is {given.output} ({given.output.stat().st_size / 1e6:.1f} MB)")
@@ -47,11 +48,11 @@ class Report:
         output: The file to write.
 
     Raises:
-        ValueError: The output is a folder.
+        ValueError: The output is a folder, or a path cannot be followed: its links go round in a circle.
     """
 
     def __init__(self, folders: Sequence[Path], output: Path) -> None:
-        self.folders = list({folder.resolve(): folder for folder in folders}.values())
+        self.folders = list({_resolve(folder): folder for folder in folders}.values())
         self.output = output
         self._read: dict[Path, tuple[object, Run]] = {}
         if output.is_dir():
@@ -89,26 +90,46 @@ class Report:
         return self._read[folder][1]
 
 
-def follow(report: Report, interval: float) -> None:
+def _resolve(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.13 raises no RuntimeError
+        raise ValueError(f"RUN: {folder} cannot be followed ({error}).") from error
+
+
+def follow(report: Report, interval: float, quiet_seconds: float = 600.0) -> None:
     """Write a page that loads itself again, each time the runs have gone on, until all have ended or Ctrl-C.
 
-    The last page stays as it is.
+    The last page stays as it is. A SIGTERM ends it as Ctrl-C does.
 
     Args:
         report: The page.
         interval: Seconds between two looks at the folders.
+        quiet_seconds: After how long without a change to say, once, that the runs may have stopped.
     """
     written = report.state()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while not report.finished:
             report.write(reload_seconds=interval)
             print(f"{datetime.now():%H:%M:%S} {report.output}; Ctrl-C ends", flush=True)
-            while (now := report.state()) == written and not report.finished:
-                time.sleep(interval)
-            written = now
+            written = _wait(report, written, interval, quiet_seconds)
     except KeyboardInterrupt:
         pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
     report.write()
+
+
+def _wait(report: Report, written: object, interval: float, quiet_seconds: float) -> object:
+    """Wait until a run has changed or all have ended, and return the state."""
+    quiet_from, told = time.monotonic(), False
+    while (now := report.state()) == written and not report.finished:
+        if not told and time.monotonic() - quiet_from > quiet_seconds:
+            told = True
+            print(f"No file has changed for {quiet_seconds / 60:g} minutes: the run may have stopped", flush=True)
+        time.sleep(interval)
+    return now
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +153,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")
     return seconds

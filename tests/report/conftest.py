@@ -1,6 +1,7 @@
 """A real browser for the tests of the page."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -30,3 +31,35 @@ def browser():
         started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser):
+    """Open a page; nothing may go wrong in any, and nothing be asked of a network."""
+    troubles = []
+
+    def open_page(path, width=1280, height=900, **options):
+        page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: re.match("file:|data:|blob:", request.url) or troubles.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    assert troubles == []
+
+
+@pytest.fixture
+def visit(open_page):
+    """A page of a test's own."""
+    pages = []
+
+    def visit(*arguments, **options):
+        pages.append(open_page(*arguments, **options))
+        return pages[-1]
+
+    yield visit
+    for page in pages:
+        page.context.close()

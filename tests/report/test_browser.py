@@ -1,7 +1,6 @@
 """The page in a real browser: it draws, its controls change what is drawn, on a phone, in the dark and on paper."""
 
 import io
-import re
 from datetime import datetime
 
 import pytest
@@ -25,38 +24,6 @@ def html(tmp_path_factory):
     runs = [read_run(folder / name) for name in ("madry", "advprop", "goes on")]
     (folder / "report.html").write_text(build_page(NAMES, runs, built=datetime(2026, 1, 2)))
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def open_page(browser):
-    """Open a page; nothing may go wrong in any, and nothing be asked of a network."""
-    troubles = []
-
-    def open_page(path, width=1280, height=900, **options):
-        page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: re.match("file:|data:|blob:", request.url) or troubles.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    assert troubles == []
-
-
-@pytest.fixture
-def visit(open_page):
-    """A page of a test's own."""
-    pages = []
-
-    def visit(*arguments, **options):
-        pages.append(open_page(*arguments, **options))
-        return pages[-1]
-
-    yield visit
-    for page in pages:
-        page.context.close()
 
 
 @pytest.fixture(scope="module")

@@ -158,3 +158,35 @@ def test_durations():
     assert [duration(seconds) for seconds in (0.04, 59.96, 61, 3599.7, 7265, None, "soon")] == [
         *("0.0 s", "1 min 0 s", "1 min 1 s", "1 h 0 min", "2 h 1 min", None, None)
     ]
+
+
+def test_the_epoch_of_a_run_without_results():
+    """Lightning logs the test with the epoch after the last; who trains by steps has no number of epochs."""
+
+    def said(config, **metrics):
+        found = {name.replace("_", "/"): [(0, 0.5), (epoch, 0.6)] for name, epoch in metrics.items()}
+        return rows(summary_table(["a"], [Run(None, config=config, metrics=found)]))[1]
+
+    assert said({"trainer.max_epochs": "10"}, train_loss=4).startswith("ano results yet: epoch 5 of 10")
+    assert said({"trainer.max_epochs": "10"}, train_loss=4, test_loss=10).startswith("ano results yet: epoch 5 of 10")
+    for none in ("-1", "0", "null", "many"):
+        assert said({"trainer.max_epochs": none}, train_loss=4).startswith("ano results yet: epoch 5")
+        assert " of " not in said({"trainer.max_epochs": none}, train_loss=4)
+    assert "yet" not in said({})
+
+
+def test_settings_of_runs_of_which_one_has_none():
+    known = {"seed_everything": "0", "model": "MadryTraining"}
+    text = settings_tables(["a", "b", "c"], [Run(None, config=known), Run(None, config=known), Run(None)])
+    assert "<p>The runs whose settings are known have the same settings.</p>" in text
+    assert "The 2 settings that the runs whose settings are known share" in text
+    assert "same settings" not in settings_tables(["a", "b"], [Run(None, config=known), Run(None)])
+
+
+def test_settings_break_between_words_and_not_in_numbers():
+    config = {"model.attack_of": "AdvPropTraining", "model.mean": "[0.4914, 0.4822]", "source": "runs/a_b/best.ckpt"}
+    text = settings_tables(["a"], [Run(None, config=config | {"odd": ATTACK})])
+    for broken in ("model.<wbr>attack_<wbr>of", "Adv<wbr>Prop<wbr>Training", "[0.4914, 0.4822]"):
+        assert broken in text
+    assert "runs/<wbr>a_<wbr>b/<wbr>best.<wbr>ckpt" in text
+    assert ATTACK in "".join(Page(text).texts)

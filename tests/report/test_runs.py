@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas
 import pytest
+import yaml
 
 from lightning_adv.report.runs import ANALYSES, is_finished, name_runs, read_run, signature
+from lightning_adv.report.tables import summary_table
 from tests.report.fake_runs import png, write_run
 
 
@@ -120,3 +122,80 @@ def test_the_signature_changes_with_every_file(folder):
     before = signature(folder)
     (folder / "figures" / "new.png").write_bytes(png())
     assert signature(folder) != before
+
+
+def test_a_resumed_run_has_the_settings_of_its_resume(folder):
+    before = signature(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["trainer"]["max_epochs"] = 60
+    (folder / "config-resumed.yaml").write_text(yaml.safe_dump(config))
+    assert signature(folder) != before
+    assert read_run(folder).config["trainer.max_epochs"] == "60"
+    (folder / "config-resumed.yaml").write_bytes(BROKEN["config.yaml"])
+    run = read_run(folder)
+    assert run.config is None
+    assert run.missing[0].startswith("config-resumed.yaml cannot be read (")
+
+
+HEADER = "epoch,step,name,domain,statistic,value\n"
+
+
+@pytest.mark.parametrize("content", ["", HEADER, HEADER + "0,49,bn1,,kl_from_st", HEADER[:20]])
+def test_a_table_without_a_look_is_missing(folder, content):
+    (folder / "analyses" / "bn_gap.csv").write_text(content)
+    run = read_run(folder)
+    assert list(run.tables) == [name for name in ANALYSES if name != "bn_gap"]
+    assert run.missing == ["analyses/bn_gap.csv has no whole row yet: this analysis is not shown."]
+
+
+STRANGE = {
+    "domains": ({"main": 5, "other": [1], "odd": {"clean_accuracy": "much"}}, "main, other, odd.clean_accuracy"),
+    "clean_accuracy": (math.nan, ""),
+    "robust_accuracy": (10**400, ""),
+    "clean_interval": (["a", "b"], ""),
+    "robust_interval": ([0.1, 0.2, 0.3], ""),
+    "epochs": (math.inf, ""),
+    "training_seconds": (True, ""),
+    "regime": (["MadryTraining"], ""),
+    "threat_model": ({"norm": "Linf", "eps": [1]}, "eps"),
+    "evaluation_attack": ("PGD", ""),
+}
+
+
+@pytest.mark.parametrize("key", STRANGE)
+def test_a_strange_part_of_the_results_is_named_and_the_rest_is_shown(folder, key):
+    value, parts = STRANGE[key]
+    whole = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(whole | {key: value}))
+    run = read_run(folder)
+    keys = ", ".join(f"{key}.{part}" if part else key for part in parts.split(", "))
+    assert run.missing == [f"results.json holds what cannot be shown: {keys}."]
+    assert {name: run.results[name] for name in whole if name != key} == {
+        name: whole[name] for name in whole if name != key
+    }
+    assert summary_table(["a"], [run]).count('<tr class="run">') == 1
+
+
+def test_results_that_are_nested_too_deeply_are_named(folder):
+    (folder / "results.json").write_text("[" * 100_000)
+    (sentence,) = read_run(folder).missing
+    assert sentence.startswith("results.json cannot be read (")
+
+
+def test_what_is_not_finite_is_counted(folder):
+    with (folder / "analyses" / "smoothness.csv").open("a") as file:
+        file.write("5,299,conv1,,norm,inf\n5,299,conv1,,decay_rate,nan\n")
+    (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n1,2,nan\nnan,3,0.4\ninf,4,0.3\n")
+    run = read_run(folder)
+    assert run.missing == [
+        "metrics.csv has rows whose epoch is not a finite number: they are left out.",
+        "metrics.csv has 1 value that is NaN or infinite: there are gaps in the curves.",
+        "analyses/smoothness.csv has 2 values that are NaN or infinite: there are gaps in the curves.",
+    ]
+    assert [epoch for epoch, _ in run.metrics["train/loss"]] == [0, 1]
+
+
+def test_a_folder_of_predictions_is_no_run_that_goes_on(folder):
+    (folder / "results.json").unlink()
+    (folder / "predictions.csv").write_text("index\n")
+    assert read_run(folder).missing == ["There is no results.json: there are no results."]

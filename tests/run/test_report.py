@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lightning_adv.cli import main
+from lightning_adv.run import report as report_module
+from lightning_adv.run.report import Report
+from lightning_adv.run.report import follow as follow_runs
 from tests.report.fake_runs import write_run
 
 
@@ -144,3 +148,43 @@ def test_ctrl_c_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypa
     following.wait_for(lambda: data()["reload"] == 0.1)
     following.process.send_signal(signal.SIGINT)
     assert following.end()["reload"] is None
+
+
+def test_sigterm_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    following = follow(write_run(tmp_path / "run", epochs=2, of=3))
+    following.wait_for(lambda: data()["reload"] == 0.1)
+    following.process.send_signal(signal.SIGTERM)
+    assert following.end()["reload"] is None
+
+
+def test_a_run_that_stands_still_is_told_once(tmp_path, monkeypatch, capsys):
+    folder = write_run(tmp_path / "run", epochs=2, of=3)
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+
+    clock = iter(range(0, 10_000, 400))
+    monkeypatch.setattr(report_module, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: next(clock)))
+    follow_runs(Report([folder], tmp_path / "report.html"), 400)
+    assert capsys.readouterr().out.count("No file has changed for 10 minutes: the run may have stopped") == 1
+    assert looks == [400] * 4
+
+
+def test_a_path_that_goes_round_in_a_circle_is_refused(run, capsys):
+    Path("loop").symlink_to("loop")
+    error = refused(capsys, run, "loop")
+    assert error.startswith("lightning-adv: error: RUN: loop ")
+    assert error.count("\n") == 1
+    error = refused(capsys, "x" * 300)
+    assert error.startswith("lightning-adv: error: ")
+    assert error.count("\n") == 1
+
+
+def test_an_interval_that_is_no_number_is_told(run, capsys):
+    for given in ("abc", "nan", "inf", "-1"):
+        said = f"argument --interval: must be a positive number of seconds, got {given}"
+        assert said in refused(capsys, run, f"--interval={given}", status=2)

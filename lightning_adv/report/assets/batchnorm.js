@@ -1,5 +1,6 @@
 // BatchNorm drift (figure 6.5) and running against batch statistics (figure 6.6).
 
+const NOTHING_YET = "No layer has been written down yet.";
 const LOG = { key: "log", label: "Logarithmic", check: true };
 
 function runOptions(analysis) {
@@ -13,8 +14,8 @@ function domainOptions(analysis) {
 }
 
 function layerOptions(analysis) {
-  const all = union(RUNS.filter((run) => run.analyses.includes(analysis)).map((run) => tableOf(run, analysis).names));
-  return all.filter((name) => name).map((name) => [name, name]);
+  const lists = RUNS.filter((run) => run.analyses.includes(analysis)).map((run) => tableOf(run, analysis).names.filter((name) => name));
+  return merge(lists).map((name) => [name, name]);
 }
 
 function statisticOptions(analysis, accept) {
@@ -51,7 +52,7 @@ function drawHeatmap(s, card) {
   return {
     traces: [{
       type: "heatmap", x: table.x, y: names.map((_, k) => k), z, customdata: values, text: names.map((name) => table.x.map(() => plain(name))), ...scale,
-      colorbar: { thickness: 12, outlinewidth: 0, tickfont: { size: points(11), color: muted }, title: { text: narrow ? "" : axisLabel(s.statistic), side: "right", font: { size: points(11), color: text } }, exponentformat: "power", ...powers },
+      colorbar: { thickness: 12, outlinewidth: 0, tickfont: { size: points(11), color: muted }, title: { text: narrow ? "" : plain(axisLabel(s.statistic)), side: "right", font: { size: points(11), color: text } }, exponentformat: "power", ...powers },
       hovertemplate: "<b>%{text}</b><br>epoch %{x:.4~g}: %{customdata:.4~g}<extra></extra>",
     }],
     height: Math.max(240, 90 + 17 * names.length),
@@ -63,7 +64,7 @@ function drawHeatmap(s, card) {
   };
 }
 
-// The run of the heat map may have ended before the slider's epoch: its own look is marked.
+// The run of the heat map may have no look at the slider's epoch: the last one before it is marked.
 function heatmapLook(s) {
   const table = tableOf(RUNS[Number(s.run)], "bn_drift");
   return table.x[lookAt(table, s.x)];
@@ -77,7 +78,7 @@ function drawChannels(channels, sets, title, range) {
   channels.forEach((_, k) => {
     const present = rows.map((row) => row[k]).filter((value) => value !== null);
     joined.x.push(k, k, null);
-    joined.y.push(Math.min(...present), Math.max(...present), null);
+    joined.y.push(...(present.length ? extremes(present) : [null, null]), null);
   });
   const traces = sets.map((set, number) => ({
     type: "scatter", mode: "markers", x: channels.map((_, k) => k), y: rows[number], text: channels.map(String),
@@ -96,8 +97,7 @@ function drawChannels(channels, sets, title, range) {
 
 // The axis of a channel plot holds still while the slider moves.
 function rangeOf(series) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const values of series) for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  const [low, high] = extremes(series.flatMap((values) => extremes(values)));
   if (low > high) return undefined;
   const space = 0.06 * (high - low || Math.abs(high) || 1);
   return [low - space, high + space];
@@ -112,7 +112,8 @@ function drawDomains(s, moment) {
   const channels = channelsOf(table, s.layer, domains[0], statistic);
   const of = (domain) => channels.map((channel) => seriesOf(table, s.layer, domain, `${statistic}[${channel}]`));
   const now = lookAt(table, s.x);
-  const sets = domains.map((domain, k) => ({ label: domain || `epoch ${table.epochs[now]}`, values: of(domain).map((values) => values[now]), marker: { color: DOMAIN_COLOURS[k % 4], symbol: SYMBOLS[k % 3] } }));
+  if (now < 0) return notYet(run);
+  const sets = domains.map((domain, k) => ({ label: domain || `epoch ${epochText(table.x[now])}`, values: of(domain).map((values) => values[now]), marker: { color: DOMAIN_COLOURS[k % 4], symbol: SYMBOLS[k % 3] } }));
   if (domains.length === 1) {
     sets.unshift({ label: "first look", values: of(domains[0]).map((values) => values[0]), marker: { color: theme().muted, symbol: "circle-open", line: { width: 2 } } });
   }
@@ -126,6 +127,7 @@ function drawBatches(s, moment) {
   if (!channels.length) return noChannels("bn_gap", run, s.layer);
   const of = (statistic) => channels.map((channel) => seriesOf(table, s.layer, s.domain, `${statistic}[${channel}]`));
   const now = lookAt(table, s.x);
+  if (now < 0) return notYet(run);
   const pick = (statistic) => of(statistic).map((values) => values?.[now]);
   const sets = [];
   const names = [`running_${moment}`];
@@ -135,6 +137,10 @@ function drawBatches(s, moment) {
   }
   sets.push({ label: "running", values: pick(names[0]), marker: { color: theme().text, symbol: "line-ew-open", size: 12, line: { width: 3 } } });
   return drawChannels(channels, sets, `${moment === "mean" ? "Mean" : "Variance"}`, rangeOf(names.flatMap(of).filter((values) => values)));
+}
+
+function notYet(run) {
+  return { note: `The first look at ${run.name} was later.` };
 }
 
 function noChannels(analysis, run, layer) {
@@ -173,7 +179,8 @@ function driftSection() {
   const wanted = ["kl_from_start", "variance_from_start"].find((name) => statistics.some(([value]) => value === name));
   return {
     id: "bn_drift",
-    state: { ...batchNormDefaults("bn_drift"), statistic: wanted ?? statistics[0][0], log: true },
+    state: { ...batchNormDefaults("bn_drift"), statistic: wanted ?? statistics[0]?.[0], log: true },
+    nothing: NOTHING_YET,
     slider: true,
     controls: [
       runControl("bn_drift", "Run of the heat map and the channels"),
@@ -183,10 +190,10 @@ function driftSection() {
       LOG,
     ],
     cards: [
-      { wide: true, title: (s) => statisticLabel(s.statistic), caption: (s) => `${RUNS[Number(s.run)].name}${throughBatchNorm(s.domain)}, every layer`, draw: drawHeatmap, moves: "line", line: heatmapLook, pick: true },
-      { wide: true, title: (s) => statisticLabel(s.statistic), caption: curve, draw: (s) => drawCurves("bn_drift", s.layer, s.domain, s.statistic, axisLabel(s.statistic), s), moves: "line" },
-      { title: () => "Running means of sampled channels", caption: channel, draw: (s) => drawDomains(s, "mean"), moves: "all" },
-      { title: () => "Running variances of sampled channels", caption: channel, draw: (s) => drawDomains(s, "variance"), moves: "all" },
+      { needs: ["statistic", "layer"], wide: true, title: (s) => statisticLabel(s.statistic), caption: (s) => `${RUNS[Number(s.run)].name}${throughBatchNorm(s.domain)}, every layer`, draw: drawHeatmap, moves: "line", line: heatmapLook, pick: true },
+      { needs: ["statistic", "layer"], wide: true, title: (s) => statisticLabel(s.statistic), caption: curve, draw: (s) => drawCurves("bn_drift", s.layer, s.domain, s.statistic, axisLabel(s.statistic), s), moves: "line" },
+      { needs: ["layer"], title: () => "Running means of sampled channels", caption: channel, draw: (s) => drawDomains(s, "mean"), moves: "all" },
+      { needs: ["layer"], title: () => "Running variances of sampled channels", caption: channel, draw: (s) => drawDomains(s, "variance"), moves: "all" },
     ],
   };
 }
@@ -197,12 +204,13 @@ function gapSection() {
   const channel = (s) => `${RUNS[Number(s.run)].name}, ${where(s)}, epoch ${epochName(s, "bn_gap")}`;
   const unit = (s, moment) => (s.scale ? `|Δ ${moment}| / running ${moment === "mean" ? "σ" : "σ²"}` : `|Δ ${moment}|`);
   const gap = (moment) => ({
-    title: () => `Gap in ${moment}`, caption: where, moves: "line",
+    needs: ["layer"], title: () => `Gap in ${moment}`, caption: where, moves: "line",
     draw: (s) => drawCurves("bn_gap", s.layer, s.domain, `${s.kind}_${s.scale}${moment}_gap`, unit(s, moment), s),
   });
   return {
     id: "bn_gap",
     state: { ...batchNormDefaults("bn_gap"), kind: "adversarial", scale: "relative_" },
+    nothing: NOTHING_YET,
     slider: true,
     controls: [
       runControl("bn_gap", "Run of the channels"),
@@ -215,8 +223,8 @@ function gapSection() {
     cards: [
       gap("mean"),
       gap("variance"),
-      { title: () => "Batch means and running means", caption: channel, draw: (s) => drawBatches(s, "mean"), moves: "all" },
-      { title: () => "Batch variances and running variances", caption: channel, draw: (s) => drawBatches(s, "variance"), moves: "all" },
+      { needs: ["layer"], title: () => "Batch means and running means", caption: channel, draw: (s) => drawBatches(s, "mean"), moves: "all" },
+      { needs: ["layer"], title: () => "Batch variances and running variances", caption: channel, draw: (s) => drawBatches(s, "variance"), moves: "all" },
     ],
   };
 }

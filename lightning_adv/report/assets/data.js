@@ -29,7 +29,7 @@ function readTable(packed) {
   return { epochs, steps, names, domains, statistics, series, x: positions(epochs) };
 }
 
-// Several looks in one epoch stand between it and the next.
+// A look at the end of epoch e stands at e; several looks in it stand between e - 1 and e, the last one at e.
 function positions(epochs) {
   const count = new Map();
   const seen = new Map();
@@ -37,7 +37,7 @@ function positions(epochs) {
   return epochs.map((epoch) => {
     const before = seen.get(epoch) ?? 0;
     seen.set(epoch, before + 1);
-    return epoch + before / count.get(epoch);
+    return epoch - 1 + (before + 1) / count.get(epoch);
   });
 }
 
@@ -47,15 +47,35 @@ function seriesOf(table, name, domain, statistic) {
   return found(domain) ?? found("") ?? null;
 }
 
-// The last look at or before a position; the first look where there is none before it.
+// The last look at or before a position; -1 where there was none yet.
 function lookAt(table, x) {
-  let found = 0;
+  let found = -1;
   for (let k = 0; k < table.x.length; k += 1) if (table.x[k] <= x + 1e-9) found = k;
   return found;
 }
 
 function union(lists) {
   return [...new Set(lists.flat())];
+}
+
+// The union of lists in an order that keeps the order of each; where two contradict, that of the longer list.
+function merge(lists) {
+  const rest = [...new Map(lists.map((list) => [list.join("\0"), [...list]])).values()].sort((a, b) => b.length - a.length);
+  const left = union(rest);
+  const merged = [];
+  while (left.length) {
+    const next = left.find((name) => rest.every((list) => list[0] === name || !list.includes(name))) ?? left[0];
+    merged.push(next);
+    for (const list of [left, ...rest]) if (list.includes(next)) list.splice(list.indexOf(next), 1);
+  }
+  return merged;
+}
+
+// The smallest and the largest; a loop, since a call takes only so many arguments.
+function extremes(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  return [low, high];
 }
 
 function finite(values) {

@@ -27,9 +27,10 @@ const ORIGINS = { start: "from the start", last: "from the last look", checkpoin
 function labelsOf(statistic) {
   const distance = /^(signed_)?(mean|variance|kl)_from_(.+)$/.exec(statistic);
   const found = distance && (distance[1] ? SIGNED : DISTANCES)[distance[2]];
-  if (found) return [`${found[0]} ${ORIGINS[distance[3]] ?? `from the ${distance[3]} domain`}`, found[1]];
+  const origin = (name) => (Object.hasOwn(ORIGINS, name) ? ORIGINS[name] : `from the ${name} domain`);
+  if (found) return [`${found[0]} ${origin(distance[3])}`, found[1]];
   const words = statistic.replaceAll("_", " ");
-  return STATISTICS[statistic] ?? Array(2).fill(words.charAt(0).toUpperCase() + words.slice(1));
+  return Object.hasOwn(STATISTICS, statistic) ? STATISTICS[statistic] : Array(2).fill(words.charAt(0).toUpperCase() + words.slice(1));
 }
 
 function statisticLabel(statistic) {
@@ -38,6 +39,10 @@ function statisticLabel(statistic) {
 
 function axisLabel(statistic) {
   return labelsOf(statistic)[1];
+}
+
+function epochText(x) {
+  return String(Number(x.toFixed(3)));
 }
 
 function throughBatchNorm(domain) {

@@ -1,29 +1,34 @@
 // What is compared layer by layer: the smoothness of the weights, and the local response difference.
 
-// One statistic of every layer at the slider's epoch: bars of a few runs, lines where bars would be too thin.
+// One statistic of every layer at the slider's epoch, or in the last look before it: bars of a few runs, lines where
+// bars would be too thin.
 function drawProfile(analysis, domain, statistic, title, s) {
   const runs = shownRuns(analysis).filter((run) => tableOf(run, analysis).statistics.includes(statistic));
   const layers = layerOptions(analysis).map(([name]) => name);
   const has = (run, name) => seriesOf(tableOf(run, analysis), name, domain, statistic);
   const names = layers.filter((name) => runs.some((run) => has(run, name)));
   if (!names.length) return { note: "No run that is shown has this." };
-  const bars = runs.length <= 4 && !s.log;
-  const traces = runs.map((run) => {
+  const looked = runs.filter((run) => lookAt(tableOf(run, analysis), s.x) >= 0);
+  if (!looked.length) return { note: "The first looks at the runs that are shown were later." };
+  const all = runs.flatMap((run) => names.map((name) => has(run, name)).filter((values) => values));
+  const range = rangeOf(all);
+  const log = s.log && !all.some((values) => extremes(values)[0] < 0);
+  const bars = runs.length <= 4 && !log;
+  const traces = looked.map((run) => {
     const table = tableOf(run, analysis);
     const now = lookAt(table, s.x);
-    const shape = line(run, names.map((_, k) => k), names.map((name) => has(run, name)?.[now] ?? NaN));
-    const hover = { customdata: names.map(plain), hovertemplate: "<b>%{fullData.name}</b><br>%{customdata}: %{y:.4~g}<extra></extra>" };
+    const own = names.map((_, k) => k).filter((k) => has(run, names[k]));
+    const shape = line(run, own, own.map((k) => has(run, names[k])[now]));
+    const hover = { customdata: own.map((k) => plain(names[k])), hovertemplate: `<b>%{fullData.name}</b>, epoch ${epochText(table.x[now])}<br>%{customdata}: %{y:.4~g}<extra></extra>` };
     if (!bars) return { ...shape, ...hover, mode: "lines+markers", marker: { ...shape.marker, size: 6 }, line: { ...shape.line, width: 1.5 } };
-    return { type: "bar", x: shape.x, y: shape.y, name: shape.name, marker: { color: colourOf(run) }, ...hover };
+    return { type: "bar", x: shape.x, y: shape.y, name: shape.name, marker: { color: colourOf(run), pattern: { shape: PATTERNS[turnOf(run)], fillmode: "overlay", fgcolor: theme().card, size: 10, solidity: 0.25 } }, ...hover };
   });
-  const all = runs.flatMap((run) => names.map((name) => has(run, name)).filter((values) => values));
-  const highest = rangeOf(all)?.[1];
   return {
     traces,
     layout: {
       bargap: 0.25,
       xaxis: axis("", { ...categories(names), tickangle: names.length > 6 ? -60 : 0, showgrid: false, tickfont: { size: points(10), color: theme().muted } }),
-      yaxis: s.log || !(highest > 0) ? valueAxis(title, s.log, traces) : axis(title, { range: [Math.min(0, rangeOf(all)[0]), highest] }),
+      yaxis: log || !range ? valueAxis(title, log, traces) : axis(title, { range: [Math.min(0, range[0]), Math.max(0, range[1])] }),
     },
   };
 }
@@ -33,15 +38,22 @@ function commonLayer(analysis, share) {
   const runs = RUNS.filter((run) => run.analyses.includes(analysis));
   const count = (name) => runs.filter((run) => tableOf(run, analysis).names.includes(name)).length;
   const names = layerOptions(analysis).map(([name]) => name);
-  const most = Math.max(...names.map(count));
+  const [, most] = extremes(names.map(count));
   const common = names.filter((name) => count(name) === most);
   return common[Math.floor(share * (common.length - 1))];
 }
 
+// The epoch of what is shown of one run.
 function epochName(s, analysis) {
-  const whole = Number(s.x.toFixed(3));
-  const table = s.run === undefined ? null : tableOf(RUNS[Number(s.run)], analysis);
-  return table ? String(Number(table.x[lookAt(table, s.x)].toFixed(3))) : String(whole);
+  const table = tableOf(RUNS[Number(s.run)], analysis);
+  return epochText(table.x[lookAt(table, s.x)] ?? s.x);
+}
+
+// The epoch of what is shown of every run.
+function commonEpoch(s, analysis) {
+  const tables = shownRuns(analysis).map((run) => tableOf(run, analysis));
+  const differ = tables.some((table) => Math.abs((table.x[lookAt(table, s.x)] ?? s.x) - s.x) > 1e-9);
+  return `epoch ${epochText(s.x)}${differ ? ", or the last look before it" : ""}`;
 }
 
 function wholeNetwork(analysis) {
@@ -64,6 +76,7 @@ function smoothnessSection() {
   return {
     id: "smoothness",
     state: { statistic: wanted, layer: commonLayer("smoothness", 0.5), domain: domains[0][0], whole: ofNetwork[0], log: false },
+    nothing: NOTHING_YET,
     slider: true,
     controls: [
       { key: "whole", label: "Whole network", options: () => ofNetwork.map((name) => [name, statisticLabel(name)]) },
@@ -73,9 +86,9 @@ function smoothnessSection() {
       LOG,
     ],
     cards: [
-      { title: (s) => statisticLabel(s.whole), caption: (s) => (s.whole === "quadratic_sum" ? `whole network${throughBatchNorm(s.domain)}` : "mean over the convolutions"), draw: (s) => drawCurves("smoothness", "", s.domain, s.whole, axisLabel(s.whole), s), moves: "line" },
-      { title: (s) => statisticLabel(s.statistic), caption: (s) => `${s.layer}, every run`, draw: (s) => drawCurves("smoothness", s.layer, s.domain, s.statistic, axisLabel(s.statistic), s), moves: "line" },
-      { wide: true, height: 380, title: (s) => statisticLabel(s.statistic), caption: (s) => `every convolution, epoch ${epochName(s)}`, draw: (s) => drawProfile("smoothness", s.domain, s.statistic, axisLabel(s.statistic), s), moves: "all" },
+      { needs: ["whole"], title: (s) => statisticLabel(s.whole), caption: (s) => (s.whole === "quadratic_sum" ? `whole network${throughBatchNorm(s.domain)}` : "mean over the convolutions"), draw: (s) => drawCurves("smoothness", "", s.domain, s.whole, axisLabel(s.whole), s), moves: "line" },
+      { needs: ["statistic", "layer"], title: (s) => statisticLabel(s.statistic), caption: (s) => `${s.layer}, every run`, draw: (s) => drawCurves("smoothness", s.layer, s.domain, s.statistic, axisLabel(s.statistic), s), moves: "line" },
+      { needs: ["statistic"], wide: true, height: 380, title: (s) => statisticLabel(s.statistic), caption: (s) => `every convolution, ${commonEpoch(s, "smoothness")}`, draw: (s) => drawProfile("smoothness", s.domain, s.statistic, axisLabel(s.statistic), s), moves: "all" },
     ],
   };
 }
@@ -90,16 +103,17 @@ function responseSection() {
   const of = (s, which) => `${s.examples}${which}${s.group}`;
   const said = (s) => `${s.examples ? "transferred" : "own"} examples${s.group ? `, ${groups.find(([value]) => value === s.group)[1]}` : ""}${throughBatchNorm(s.domain)}`;
   const profile = (which) => ({
-    title: () => `${words[which]} difference by layer`, caption: (s) => `${said(s)}, epoch ${epochName(s)}`, moves: "all",
+    needs: ["layer"], title: () => `${words[which]} difference by layer`, caption: (s) => `${said(s)}, ${commonEpoch(s, "local_response")}`, moves: "all",
     draw: (s) => drawProfile("local_response", s.domain, of(s, which), `${words[which]} |Δ response|`, s),
   });
   const curve = (which) => ({
-    title: () => `${words[which]} difference`, caption: (s) => `${s.layer}, ${said(s)}`, moves: "line",
+    needs: ["layer"], title: () => `${words[which]} difference`, caption: (s) => `${s.layer}, ${said(s)}`, moves: "line",
     draw: (s) => drawCurves("local_response", s.layer, s.domain, of(s, which), `${words[which]} |Δ response|`, s),
   });
   return {
     id: "local_response",
     state: { examples: examples[0]?.[0] ?? "", group: "", layer: commonLayer("local_response", 1), domain: domains[0][0], log: true },
+    nothing: NOTHING_YET,
     slider: true,
     controls: [
       { key: "examples", label: "Adversarial examples", options: () => examples },

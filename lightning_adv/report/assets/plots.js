@@ -1,9 +1,12 @@
 // How plots look, and how one is drawn: each draw returns { traces, layout } or { note } where there is nothing to see.
 
-// Okabe & Ito, without yellow, which is too light on white; an eighth run begins again with another dash.
+// Okabe & Ito, without yellow, which is too light on white; an eighth run begins again with another dash, symbol and pattern.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6FBF"];
-const DASHES = ["solid", "dash", "dot"];
-const SYMBOLS = ["circle", "square", "diamond"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
+const GLYPHS = ["●", "■", "◆", "▲"];
+const TURNS = ["", "-open", "-dot", "-open-dot"]; // of a symbol that says something else
+const PATTERNS = ["", "/", "x", "."];
 const DOMAIN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
 
 let printing = false;
@@ -13,11 +16,11 @@ function colourOf(run) {
 }
 
 function turnOf(run) {
-  return Math.floor(run.index / COLOURS.length);
+  return Math.floor(run.index / COLOURS.length) % DASHES.length;
 }
 
 function swatch(run) {
-  const dash = ["", "5 2.5", "1.5 2.5"][turnOf(run) % 3];
+  const dash = ["", "5 2.5", "1.5 2.5", "7 2 1.5 2"][turnOf(run)];
   return `<svg width="22" height="10" aria-hidden="true"><line x1="1" y1="5" x2="21" y2="5" stroke="${colourOf(run)}" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
 }
 
@@ -45,8 +48,8 @@ function line(run, x, y, changes = {}) {
     x: Array.from(x),
     y: finite(y),
     name: plain(run.name),
-    line: { color: colourOf(run), dash: DASHES[turnOf(run) % 3], width: 2 },
-    marker: { color: colourOf(run), symbol: SYMBOLS[turnOf(run) % 3], size: x.length < 15 ? 6 : 4 },
+    line: { color: colourOf(run), dash: DASHES[turnOf(run)], width: 2 },
+    marker: { color: colourOf(run), symbol: SYMBOLS[turnOf(run)], size: x.length < 15 ? 6 : 4 },
     hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x:.4~g}: %{y:.4~g}<extra></extra>",
     ...changes,
   };
@@ -55,7 +58,7 @@ function line(run, x, y, changes = {}) {
 function axis(title, changes = {}) {
   const { text, muted, grid } = theme();
   return {
-    title: { text: title, font: { size: points(12), color: text }, standoff: 8 },
+    title: { text: plain(title), font: { size: points(12), color: text }, standoff: 8 },
     tickfont: { size: points(11), color: muted },
     gridcolor: grid,
     linecolor: grid,
@@ -66,9 +69,10 @@ function axis(title, changes = {}) {
   };
 }
 
+// A logarithmic scale has no place for negative values: those are shown on a linear one.
 function valueAxis(title, log, traces) {
   const values = traces.flatMap((trace) => trace.y);
-  if (!log) return axis(title, { rangemode: "tozero" });
+  if (!log || extremes(values)[0] < 0) return axis(title, { rangemode: "tozero" });
   if (!spreads(values)) return axis(title);
   const ticks = logTicks(values);
   return axis(title, { type: "log", tickvals: ticks, ticktext: ticks.map(tickText) });
@@ -76,14 +80,14 @@ function valueAxis(title, log, traces) {
 
 // Whether a logarithmic scale shows more than a linear one.
 function spreads(values) {
-  const positive = values.filter((value) => value > 0);
-  return positive.length > 0 && Math.max(...positive) > 1.5 * Math.min(...positive);
+  const [low, high] = extremes(values.filter((value) => value > 0));
+  return high > 1.5 * low;
 }
 
 // Powers of ten, with 2 and 5 between them where there would be few.
 function logTicks(values) {
-  const powers = values.filter((value) => value > 0).map(Math.log10);
-  const [low, high] = [Math.min(...powers) - 0.05, Math.max(...powers) + 0.05];
+  const [least, most] = extremes(values.filter((value) => value > 0));
+  const [low, high] = [Math.log10(least) - 0.05, Math.log10(most) + 0.05];
   const steps = high - low < 0.8 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : high - low < 3 ? [1, 2, 5] : [1];
   const every = Math.ceil((high - low) / 7);
   const ticks = [];
@@ -109,13 +113,13 @@ function categories(labels, changes = {}) {
 
 // The slider's epoch is on the axis too, where it has a line.
 function epochAxis(traces, marked = []) {
-  const x = [...traces.flatMap((trace) => trace.x), ...marked];
-  const [first, last] = [Math.min(...x), Math.max(...x)];
+  const [first, last] = extremes([...traces.flatMap((trace) => trace.x), ...marked]);
   const few = last - first < 8 ? { dtick: 1, tick0: 0 } : { nticks: 8, tickformat: "d" };
   return axis("Epoch", { ...few, ...(last > first ? {} : { range: [first - 1, first + 1] }) });
 }
 
 function epochLine(x) {
+  if (x === undefined) return [];
   const { text } = theme();
   return [{ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: text, width: 1, dash: "dot" }, opacity: 0.7 }];
 }

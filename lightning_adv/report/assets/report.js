@@ -15,7 +15,7 @@ function addRuns() {
     run.shown = !saved.hidden?.includes(run.name);
     const label = document.createElement("label");
     label.innerHTML = `<input type="checkbox"><span class="swatch">${swatch(run)}</span><span></span>`;
-    label.lastChild.textContent = run.name;
+    label.lastChild.textContent = label.lastChild.title = run.name;
     const input = label.firstChild;
     input.checked = run.shown;
     input.addEventListener("change", () => show((each) => (each === run ? input.checked : each.shown)));

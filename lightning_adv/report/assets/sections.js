@@ -34,6 +34,8 @@ function makeSection(id) {
     section.positions = at;
     section.state.x = at.at(-1) ?? 0;
   }
+  // Of a table that has just begun there may be a layer without a statistic, or nothing but the whole network.
+  section.cards = section.cards.filter((card) => (card.needs ?? []).every((key) => section.state[key] !== undefined));
   adopt(section, saved.sections?.[id]);
   section.drawn = section.cards.map((card) => makeCard(element.querySelector(".grid"), card));
   addControls(section);
@@ -122,7 +124,7 @@ function makeSlider(section) {
   input.value = section.positions.indexOf(section.state.x);
   let timer = null;
   const show = () => {
-    output.textContent = String(Number(section.state.x.toFixed(3)));
+    output.textContent = epochText(section.state.x);
     input.setAttribute("aria-valuetext", `epoch ${output.textContent}`);
     button.textContent = timer ? "❚❚" : "▶";
     button.setAttribute("aria-label", timer ? "Pause" : "Play");
@@ -166,7 +168,7 @@ function draw(section, onlyMoved = false) {
   section.cards.forEach((card, k) => {
     const made = section.drawn[k];
     if (onlyMoved && card.moves === "line" && !made.plot.classList.contains("empty")) {
-      Plotly.relayout(made.plot, { shapes: epochLine(card.line?.(section.state) ?? section.state.x) });
+      Plotly.relayout(made.plot, { shapes: epochLine(card.line ? card.line(section.state) : section.state.x) });
     } else if (!onlyMoved || card.moves) {
       const own = section.controls.some((control) => control.card === k);
       render(made, card.draw(section.state, made), card.title(section.state), card.caption?.(section.state), own);
@@ -192,7 +194,7 @@ function settingsOf(section) {
     const [, label] = control.options().find(([value]) => value === section.state[control.key]) ?? [];
     return `${control.label}: ${label}`;
   });
-  return [...said, ...(section.slider ? [`Epoch: ${Number(section.state.x.toFixed(3))}`] : [])].join(" · ");
+  return [...said, ...(section.slider ? [`Epoch: ${epochText(section.state.x)}`] : [])].join(" · ");
 }
 
 function nothing(element, text) {

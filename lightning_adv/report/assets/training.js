@@ -22,6 +22,13 @@ function shorten(text, length) {
   return text.length > length ? `${text.slice(0, begin)}…${text.slice(begin + 1 - length)}` : text;
 }
 
+// A domain has the same symbol in every run.
+const TESTED_DOMAINS = union(RUNS.map((run) => Object.keys(run.tested).filter((domain) => domain)));
+
+function symbolOf({ run, domain }) {
+  return `${SYMBOLS[Math.max(0, TESTED_DOMAINS.indexOf(domain)) % SYMBOLS.length]}${TURNS[turnOf(run)]}`;
+}
+
 // The two plots of the summary are as high as the runs need to stand one below the other.
 function summaryHeight(tested) {
   return Math.max(SUMMARY.cards.length > 1 ? 320 : 130, 70 + 24 * tested.length);
@@ -64,7 +71,7 @@ function drawTradeOff() {
     name: plain(pointName(point)),
     error_x: { ...errorBar(point.measured, "clean"), color: colourOf(point.run) },
     error_y: { ...errorBar(point.measured, "robust"), color: colourOf(point.run) },
-    marker: { color: colourOf(point.run), size: 10, symbol: SYMBOLS[Math.max(0, Object.keys(point.run.tested).indexOf(point.domain) - 1) % 3] },
+    marker: { color: colourOf(point.run), size: 10, symbol: symbolOf(point), ...(turnOf(point.run) ? { line: { width: turnOf(point.run) === 2 ? 1 : 2, color: turnOf(point.run) === 2 ? theme().card : colourOf(point.run) } } : {}) },
     hovertemplate: "<b>%{fullData.name}</b><br>clean %{x:.1f} %, robust %{y:.1f} %<extra></extra>",
   }));
   return { traces, height: summaryHeight(tested), layout: { xaxis: axis("Clean accuracy (%)"), yaxis: axis("Robust accuracy (%)") } };
@@ -88,8 +95,7 @@ const SUMMARY = {
 };
 
 function domainCaption() {
-  const domains = union(RUNS.map((run) => Object.keys(run.tested).filter((domain) => domain)));
-  return domains.map((domain, k) => `${["●", "■", "◆"][k % 3]} ${domain}`).join(", ");
+  return TESTED_DOMAINS.map((domain, k) => `${GLYPHS[k % GLYPHS.length]} ${domain}`).join(", ");
 }
 
 function metricOptions() {
@@ -104,7 +110,7 @@ function metricOptions() {
 function drawMetric(metric) {
   const { axis: title, factor, log } = metricLabel(metric);
   const traces = shownRuns()
-    .filter((run) => run.metrics[metric])
+    .filter((run) => Object.hasOwn(run.metrics, metric))
     .map((run) => line(run, run.metrics[metric][0], run.metrics[metric][1].map((value) => (value === null ? null : factor * value))));
   if (!traces.length) return { note: "No run that is shown has logged this." };
   return { traces, layout: { xaxis: epochAxis(traces), yaxis: valueAxis(title, log, traces) } };

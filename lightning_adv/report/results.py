@@ -1,0 +1,81 @@
+"""``results.json`` as the page can trust it: who writes one by hand may write anything."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+_ACCURACIES: Final = tuple(f"{kind}_accuracy" for kind in ("clean", "robust"))
+_INTERVALS: Final = tuple(f"{kind}_interval" for kind in ("clean", "robust"))
+
+
+def read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Read the file, and drop what the page would show and is not of its kind.
+
+    Returns:
+        The results, and the keys of what was dropped: ``domains.main.clean_interval``.
+
+    Raises:
+        ValueError: The file is no JSON, or holds no results.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(results, dict):
+        raise ValueError("it holds no results")
+    return _sound(results, _FORM, "")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number; true and false are none."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or is_number(value)
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))
+
+
+_MEASURED: Final[Mapping[str, Any]] = dict.fromkeys(_ACCURACIES, _is_share) | dict.fromkeys(_INTERVALS, _is_interval)
+_FORM: Final[Mapping[str, Any]] = {
+    **_MEASURED,
+    **dict.fromkeys(("dataset", "network", "regime", "inference_domain", "precision"), _is_text),
+    **dict.fromkeys(("epochs", "training_seconds", "images_per_second"), is_number),
+    "domains": {"*": _MEASURED},
+    "training": {"attack": {"name": _is_text}},
+    "evaluation_attack": {"name": _is_text},
+    "threat_model": {"norm": _is_text, "eps": is_number},
+}
+"""What the page shows, by key: the test of a value, or what is below it. ``*`` is every key."""
+
+
+def _sound(values: Mapping[str, Any], form: Mapping[str, Any], above: str) -> tuple[dict[str, Any], list[str]]:
+    sound: dict[str, Any] = {}
+    strange: list[str] = []
+    for key, value in values.items():
+        wanted: Mapping[str, Any] | Callable[[Any], bool] | None = form.get(key, form.get("*"))
+        if wanted is None or value is None:
+            sound[key] = value
+        elif callable(wanted):
+            sound |= {key: value} if wanted(value) else {}
+            strange += [] if wanted(value) else [f"{above}{key}"]
+        elif isinstance(value, dict):
+            sound[key], dropped = _sound(value, wanted, f"{above}{key}.")
+            strange += dropped
+        else:
+            strange.append(f"{above}{key}")
+    return sound, strange
