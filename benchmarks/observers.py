@@ -10,7 +10,6 @@ import json
 import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -128,7 +127,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the seconds of every step and look")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     own = WORKLOADS[args.network]
     workload = Workload(own.backbone, own.image_shape, args.batch_size, own.eps, own.step_size, passes=1)

@@ -79,19 +79,19 @@ class L2(Ball):
 
     def project(self, delta: Tensor, eps: float) -> Tensor:
         """Shorten what is longer than ``eps``."""
-        return delta * (eps / self.norm(delta).clamp_min(max(eps, _TINY))).view(_column(delta))
+        return delta * (eps / self.norm(delta).clamp_min(max(eps, _TINY))).view(column(delta))
 
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """A Gaussian direction, at a distance of eps U^(1/d)."""
         direction = draw(torch.randn, like.shape, like, generator)
         radius = draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like.flatten(1).shape[1], 1))
-        return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(_column(like))
+        return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(column(like))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Return the gradient at unit length; a zero gradient stays zero."""
         # By the largest entry first: the squares of entries below 1e-23 would be zero.
-        scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(_column(gradient))
-        return scaled / self.norm(scaled).clamp_min(_TINY).view(_column(gradient))
+        scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(column(gradient))
+        return scaled / self.norm(scaled).clamp_min(_TINY).view(column(gradient))
 
 
 class L1(Ball):
@@ -163,7 +163,7 @@ def get_ball(norm: Norm) -> Ball:
     return Ball.from_config(norm)
 
 
-def _column(x: Tensor) -> tuple[int, ...]:
+def column(x: Tensor) -> tuple[int, ...]:
     """The shape in which (N,) multiplies (N, ...)."""
     return (-1,) + (1,) * (x.ndim - 1)
 

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import L2
+from lightning_adv.attacks.balls import L2, column
 from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import diversify
@@ -174,7 +174,7 @@ class _Search:
     def nearest(self, eps: float | None) -> Tensor:
         """Return the nearest examples (N, ...); the clean image where there is none within ``eps``."""
         inside = self._distance <= (math.inf if eps is None else eps)
-        return torch.where(_column(inside, self.clean), self._best, self.clean)
+        return torch.where(inside.view(column(self.clean)), self._best, self.clean)
 
     def run(self, generator: torch.Generator) -> None:
         """Search c: tenfold until a descent succeeds, then by bisection (section V-B)."""
@@ -244,7 +244,7 @@ class _Search:
         largest = weight if self.independent else weight.amax().expand_as(weight)
         share = weight / largest.clamp_min(torch.finfo(weight.dtype).tiny)
         descent = (slope if self.targeted else -slope) * share[:, None]
-        gradient = torch.autograd.grad(logits, leaf, descent)[0] * _column(largest, images)
+        gradient = torch.autograd.grad(logits, leaf, descent)[0] * largest.view(column(images))
         if seen is not leaf:
             with torch.no_grad():
                 success = self.success(self.forward(images), rows)
@@ -331,11 +331,6 @@ class CarliniWagnerLinf(PGD):
             label=label,
             batchnorm=batchnorm,
         )
-
-
-def _column(per_sample: Tensor, like: Tensor) -> Tensor:
-    """Return numbers (N,) in the shape that goes with images (N, ...)."""
-    return per_sample.view(-1, *(1,) * (like.ndim - 1))
 
 
 def _fork(generator: torch.Generator) -> torch.Generator:

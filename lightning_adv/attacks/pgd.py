@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Norm, draw, get_ball
+from lightning_adv.attacks.balls import Norm, column, draw, get_ball
 from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import coin, diversify
@@ -238,7 +238,7 @@ def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor
         objective.score(forward, images) for images in (first, second)
     )
     better = torch.where(first_won == second_won, second_loss > first_loss, second_won)
-    return torch.where(better.view(-1, *(1,) * (first.ndim - 1)), second, first)
+    return torch.where(better.view(column(first)), second, first)
 
 
 def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -248,7 +248,7 @@ def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
 def _unit_l1(gradient: Tensor) -> Tensor:
     """Divide each sample's gradient by its L1 norm (Dong et al. 2018, equation 6)."""
     norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / norm.view(-1, *(1,) * (gradient.ndim - 1))
+    return gradient / norm.view(column(gradient))
 
 
 def _round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
