@@ -74,6 +74,21 @@ class Attack(Recipe, ABC):
                 setattr(scaled, name, factor * getattr(self, name))
         return scaled
 
+    def stages(self) -> list[Attack]:
+        """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
+
+        An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. Most attacks
+        are one stage, themselves.
+        """
+        return [self]
+
+    def check_available(self) -> None:
+        """Check, before anything is computed, that what the attack needs is installed.
+
+        Raises:
+            ValueError: A package is missing; the message says how to install it.
+        """
+
     def _generator(self, given: torch.Generator | None) -> torch.Generator:
         if given is not None:
             return given

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -130,22 +132,67 @@ class PGD(Attack):
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
             clean = at_least_fp32(x.detach().clone())
-
-            def forward(images: Tensor) -> Tensor:
-                logits: Tensor = network(images.to(x.dtype))
-                return at_least_fp32(logits)
-
+            forward = _forward(network, x.dtype)
             objective = self._objective(forward, clean, y.clone().long(), generator)
             worst = self._run(forward, objective, clean, generator)
             for _ in range(self.restarts - 1):
                 worst = _worse(forward, objective, worst, self._run(forward, objective, clean, generator))
         return _round_towards(x, worst)
 
+    def iterates(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        at: Sequence[int],
+        *,
+        domain: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Return what one run has reached after each of some numbers of steps, instead of after ``steps``.
+
+        Args:
+            model: See :meth:`Attack.__call__`.
+            x: Likewise.
+            y: Likewise.
+            at: Numbers of steps, increasing, each at least 1.
+            domain: See :meth:`Attack.__call__`.
+            generator: Likewise.
+
+        Returns:
+            For each number n the result of the attack with ``steps=n`` and one restart, of the same noise.
+
+        Raises:
+            ValueError: ``at`` does not increase from 1 or more, or see :meth:`Attack.__call__`.
+        """
+        if not at or any(later <= earlier for earlier, later in zip((0, *at), at, strict=False)):
+            raise ValueError(f"at must be increasing numbers of steps, each at least 1, got {list(at)}.")
+        check_images(x, y)
+        generator = self._generator(generator)
+        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
+            clean = at_least_fp32(x.detach().clone())
+            forward = _forward(network, x.dtype)
+            objective = self._objective(forward, clean, y.clone().long(), generator)
+            path = enumerate(self._path(forward, objective, clean, generator, at[-1]), start=1)
+            return [_round_towards(x, adversarial) for step, adversarial in path if step in at]
+
+    def stages(self) -> list[Attack]:
+        """Return the restarts, one by one."""
+        once = copy.copy(self)
+        once.restarts = 1
+        return [once] * self.restarts
+
     def _run(self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator) -> Tensor:
         """One run from one start: (N, C, H, W) -> (N, C, H, W), in fp32."""
+        return deque(self._path(forward, objective, clean, generator, self.steps), maxlen=1).pop()
+
+    def _path(
+        self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator, steps: int
+    ) -> Iterator[Tensor]:
+        """Yield where each step of one run leads: (N, C, H, W), in fp32."""
         adversarial = self._start(clean, generator)
         velocity = torch.zeros_like(clean) if self.momentum else None
-        for _ in range(self.steps):
+        for _ in range(steps):
             gradient = objective.gradient(lambda images: forward(self._diversify(images, generator)), adversarial)
             if velocity is not None:
                 gradient = velocity = self.momentum * velocity + _unit_l1(gradient)
@@ -153,7 +200,7 @@ class PGD(Attack):
             if self.project:
                 adversarial = clean + self.norm.project(adversarial - clean, self.eps)
             adversarial = adversarial.clamp(0, 1)
-        return adversarial
+            yield adversarial
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "zero" or coin(self.clean_start_probability, generator):
@@ -178,6 +225,16 @@ class PGD(Attack):
             if loss.target == "clean_logits":
                 return Objective(loss, clean_logits, label, targeted, independent)
         return Objective(loss, label, label, targeted, independent)
+
+
+def _forward(network: nn.Module, dtype: torch.dtype) -> Forward:
+    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more."""
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = network(images.to(dtype))
+        return at_least_fp32(logits)
+
+    return forward
 
 
 class Objective:

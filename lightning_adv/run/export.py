@@ -15,11 +15,11 @@ import torch
 
 from lightning_adv._version import __version__
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import DESCRIPTION, WEIGHTS, export_network, write_network
 from lightning_adv.nn.runs import read_run
 from lightning_adv.run.arguments import Parser
-from lightning_adv.run.threat import threat_model
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 

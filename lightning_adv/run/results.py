@@ -18,12 +18,12 @@ from rich.table import Table
 from lightning_adv._version import __version__
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.threat import attack_name, threat_model
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.files import write_whole
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.evaluation import KINDS
-from lightning_adv.run.threat import attack_name, threat_model
 
 
 def collect_results(

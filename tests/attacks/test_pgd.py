@@ -351,3 +351,33 @@ def test_confidence_does_not_hide_the_gradient(factor):
     assert ((x_adv != x) == (expected != x)).float().mean() > 0.999
     wrong = [(network(images).argmax(1) != y).float().mean().item() for images in (x_adv, expected)]
     assert wrong[0] >= wrong[1] - 0.05
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"momentum": 1.0}, {"diversity_probability": 0.5, "diversity_scale": 0.7}, {"start": "zero"}]
+)
+def test_iterates_are_the_attacks_of_so_many_steps(settings):
+    """One path of 7 steps is seen at 1, 3 and 7; each is the whole attack with as many steps and the same noise."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Tanh(), nn.Linear(8, 4))
+    x, y = torch.rand(6, 3, 12, 12), torch.arange(6) % 4
+    network(x)
+    attack = PGD(eps=0.1, step_size=0.03, steps=99, restarts=3, **settings)
+    found = attack.iterates(network, x, y, (1, 3, 7), generator=torch.Generator().manual_seed(5))
+    for steps, x_adv in zip((1, 3, 7), found, strict=True):
+        alone = PGD(eps=0.1, step_size=0.03, steps=steps, **settings)
+        assert torch.equal(x_adv, alone(network, x, y, generator=torch.Generator().manual_seed(5)))
+    assert not torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("at", [(), (0, 3), (3, 3), (5, 2)])
+def test_iterates_refuses_numbers_of_steps_that_do_not_increase(at):
+    with pytest.raises(ValueError, match=r"at must be increasing numbers of steps, each at least 1, got \["):
+        PGD().iterates(nn.Flatten(), torch.rand(1, 3, 1, 1), torch.tensor([0]), at)
+
+
+def test_stages_are_the_restarts():
+    attack = PGD(eps=0.1, steps=4, restarts=3)
+    stages = attack.stages()
+    assert [stage.to_config() for stage in stages] == [PGD(eps=0.1, steps=4).to_config()] * 3
+    assert attack.restarts == 3

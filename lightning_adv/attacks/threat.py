@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_adv.attacks import Attack
+from lightning_adv.attacks.base import Attack
 
 _LABELS = {
     "predicted": ", predicted labels",

@@ -1,7 +1,7 @@
 import pytest
 
 from lightning_adv.attacks import FGSM, GD, PGD, Attack, CarliniWagner, CarliniWagnerLinf
-from lightning_adv.run.threat import attack_name, threat_model
+from lightning_adv.attacks.threat import attack_name, threat_model
 
 
 @pytest.mark.parametrize(
