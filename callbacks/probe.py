@@ -24,7 +24,8 @@ from torch.utils.data import (
 )
 
 from lightning_adv.regimes import Regime
-from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.noise import run_seed
+from lightning_adv.seeds import derive_seed
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reiniti
 from lightning_adv.nn.libraries import default_image_shape
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.regimes.madry import MadryTraining
-from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.objectives import CrossEntropy, Objective
+from lightning_adv.seeds import derive_seed
 
 
 class BlockwiseRetraining(MadryTraining):

@@ -15,8 +15,9 @@ from lightning_adv.nn.checkpoints import check_activation, check_fits
 from lightning_adv.recipe import Recipe
 from lightning_adv.regimes.checks import check_batch, check_shape, check_validation_loss
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
-from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
+from lightning_adv.seeds import derive_seed
 
 
 class Classifier(LightningModule):

@@ -2,7 +2,8 @@ import itertools
 
 import torch
 
-from lightning_adv.regimes.noise import derive_seed, run_seed
+from lightning_adv.regimes.noise import run_seed
+from lightning_adv.seeds import derive_seed
 
 
 def test_every_part_changes_the_seed():

@@ -1,0 +1,74 @@
+"""An evaluation of images in memory, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.base import check_images
+from lightning_adv.attacks.distance import Distance
+from lightning_adv.evaluation.plan import StepsCurve, make_plan
+from lightning_adv.evaluation.summary import Summary, summarise
+from lightning_adv.evaluation.verdicts import evaluate_chunk
+
+
+def evaluate(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Sequence[Attack],
+    eps: Mapping[str, Sequence[Distance]],
+    *,
+    domain: str | None = None,
+    steps_curve: StepsCurve | None = None,
+    exhaustive: bool = False,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Summary:
+    """Attack images and count what survives; ``lightning-adv evaluate`` does the same for a data set.
+
+    Args:
+        network: Maps images (N, C, H, W) to logits (N, K), on the device of the images. It is left as it was.
+        x: Images (N, C, H, W) in [0, 1].
+        y: Labels (N,).
+        attacks: The attacks, given at any radius; see :func:`~lightning_adv.evaluation.make_plan`.
+        eps: For each norm its radii, increasing.
+        domain: The BatchNorm domain to evaluate through; None leaves the active one.
+        steps_curve: The accuracy over the number of steps; None for none.
+        exhaustive: Whether every attack sees every sample, also those that another has broken.
+        batch_size: Samples that are attacked at a time. Noise depends on it.
+        seed: Seed of all noise.
+
+    Returns:
+        The accuracies, with their intervals.
+
+    Raises:
+        ValueError: The images leave [0, 1], or the plan cannot be made.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM, PGD
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x = torch.rand(50, 3, 2, 2)
+        >>> found = evaluate(network, x, network(x).argmax(1), [FGSM(), PGD(steps=5)], {"linf": ["4/255", 0.5]})
+        >>> found.clean.accuracy, [accuracy.accuracy for accuracy in found.all_or_nothing.values()][1]
+        (1.0, 0.0)
+    """
+    check_images(x, y)
+    plan = make_plan(attacks, eps, steps_curve=steps_curve, exhaustive=exhaustive, seed=seed)
+    starts = range(0, len(x), batch_size)
+    chunks = [
+        evaluate_chunk(
+            network,
+            x[start : start + batch_size],
+            y[start : start + batch_size],
+            plan,
+            number=number,
+            first=start,
+            domain=domain,
+        )
+        for number, start in enumerate(starts)
+    ]
+    return summarise(plan, chunks)

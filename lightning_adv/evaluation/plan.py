@@ -1,0 +1,232 @@
+"""What an evaluation runs: attacks × norms × radii, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from lightning_adv.attacks import PGD, Attack
+from lightning_adv.attacks.balls import get_ball
+from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.threat import attack_name, threat_model
+from lightning_adv.recipe import Recipe
+
+XIE_STEPS = (10, 20, 40, 60, 80, 100, 200, 500, 1000, 2000)
+"""From 10 to 2000 attack iterations, the range of Xie 2020, figure 4.6."""
+
+
+class ThreatModel(NamedTuple):
+    """What an adversarial example may be: within ``eps`` of the clean image in a norm, and in [0, 1].
+
+    Attributes:
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``; None for no ball of a norm.
+        eps: The radius, in the unit of the images; None for no ball of a norm.
+    """
+
+    norm: str | None
+    eps: float | None
+
+    def __str__(self) -> str:
+        """Say it as a table does: ``Linf 8/255``."""
+        if self.norm is None or self.eps is None:
+            return "no ball of a norm"
+        return f"{get_ball(self.norm).__class__.__name__} {tell_distance(self.eps)}"
+
+
+class Case(NamedTuple):
+    """One attack under one threat model.
+
+    Attributes:
+        threat: The threat model.
+        name: The attack's name, unique within the threat model.
+        attack: The attack, at the threat model's norm and radius.
+    """
+
+    threat: ThreatModel
+    name: str
+    attack: Attack
+
+    @property
+    def key(self) -> str:
+        """The case's name in files."""
+        return f"{self.threat}: {self.name}"
+
+
+class StepsCurve(Recipe):
+    """The accuracy over the number of attack steps: does it flatten? (Xie 2020, figure 4.6).
+
+    One run of PGD is looked at after each number of steps, at the largest radius of each norm.
+
+    Args:
+        attack: PGD; its radius and its step are scaled as those of the other attacks. Its number of steps is not used.
+        steps: Numbers of steps, increasing.
+        images: How many images, the first of the data set.
+
+    Raises:
+        ValueError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.
+    """
+
+    def __init__(self, attack: PGD, steps: Sequence[int] = XIE_STEPS, images: int = 1000) -> None:
+        self.attack = PGD.from_config(attack)
+        self.steps = tuple(steps)
+        self.images = images
+        if not self.steps or self.steps[0] < 1 or any(later <= earlier for earlier, later in pairwise(self.steps)):
+            raise ValueError(
+                f"steps_curve.steps must be increasing numbers of steps, each at least 1, got {list(steps)}."
+            )
+        if images < 1:
+            raise ValueError(f"steps_curve.images must be at least 1, got {images}.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation runs.
+
+    Attributes:
+        cases: The cases, by norm, then by increasing radius, then in the order of the attacks.
+        left_out: Names of attacks that fit none of the norms, and their norms.
+        curves: The attack of the accuracy over steps for each norm, if there is a curve.
+        steps: The numbers of steps of the curve.
+        curve_images: How many images the curve is of.
+        exhaustive: Whether every attack sees every sample that the network classifies correctly. Otherwise those that
+            an attack has broken, at this radius or a smaller one, are left alone.
+        seed: Seed of all noise.
+    """
+
+    cases: tuple[Case, ...]
+    left_out: tuple[str, ...] = ()
+    curves: tuple[Case, ...] = ()
+    steps: tuple[int, ...] = ()
+    curve_images: int = 0
+    exhaustive: bool = False
+    seed: int = 0
+
+    @property
+    def threats(self) -> list[ThreatModel]:
+        """The threat models, in order."""
+        return list(dict.fromkeys(case.threat for case in self.cases))
+
+
+def make_plan(
+    attacks: Sequence[Attack],
+    eps: Mapping[str, Sequence[Distance]],
+    *,
+    steps_curve: StepsCurve | None = None,
+    exhaustive: bool = False,
+    seed: int = 0,
+) -> Plan:
+    """Put attacks, norms and radii together.
+
+    An attack is given at any radius: it is moved to each radius of the list, its step size in proportion. One that
+    knows a single norm is run under that norm alone, and one without a ball once.
+
+    Args:
+        attacks: The attacks, in the order in which they run.
+        eps: For each norm its radii, increasing; numbers or fractions such as ``"8/255"``.
+        steps_curve: The accuracy over the number of steps; None for none.
+        exhaustive: See :class:`Plan`.
+        seed: Seed of all noise.
+
+    Raises:
+        ValueError: A norm or a radius is not allowed, radii do not increase, no attack fits, or a package that an
+            attack needs is not installed.
+
+    Example:
+        >>> from lightning_adv.attacks import FGSM, PGD
+        >>> plan = make_plan([FGSM(), PGD(steps=20)], {"linf": ["4/255", "8/255"]})
+        >>> [case.key for case in plan.cases][1:3]
+        ['Linf 4/255: PGD-20', 'Linf 8/255: FGSM']
+    """
+    if not attacks:
+        raise ValueError("attacks must hold at least one attack, got none.")
+    for attack in attacks:
+        attack.check_available()
+    threats = [*_threats(eps), ThreatModel(None, None)]
+    cases = [case for threat in threats for case in _cases(attacks, threat)]
+    unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
+    left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
+    if not cases:
+        raise ValueError(f"eps has {', '.join(eps)}, but no attack fits: {', '.join(left_out)}.")
+    plan = Plan(tuple(cases), left_out, exhaustive=exhaustive, seed=seed)
+    if steps_curve is None:
+        return plan
+    largest = {threat.norm: threat for threat in threats}.values()  # the last of each norm
+    curves = tuple(
+        Case(threat, f"PGD over steps, {threat}", fit_attack(steps_curve.attack, threat))
+        for threat in largest
+        if fits(steps_curve.attack, threat)
+    )
+    return Plan(plan.cases, left_out, curves, steps_curve.steps, steps_curve.images, exhaustive=exhaustive, seed=seed)
+
+
+def fits(attack: Attack, threat: ThreatModel) -> bool:
+    """Return whether an attack can be run under a threat model."""
+    norm = _norm_of(attack)
+    if threat.norm is None or norm is None:
+        return threat.norm is None and norm is None
+    return "norm" in attack.to_config()["init_args"] or norm == threat.norm
+
+
+def fit_attack(attack: Attack, threat: ThreatModel) -> Attack:
+    """Return an attack under a threat model: its norm, its radius, and its step size in proportion to the radius.
+
+    An attack without a ball stays as it is.
+    """
+    if threat.norm is None:
+        return attack
+    config = attack.to_config()
+    arguments = config["init_args"]
+    own, eps = arguments.get("eps"), threat.eps
+    if "step_size" in arguments and own and eps is not None:
+        arguments["step_size"] *= eps / own
+    arguments["eps"] = eps
+    if "norm" in arguments and _norm_of(attack) != threat.norm:  # a ball of that norm may have settings of its own
+        arguments["norm"] = threat.norm
+    return Attack.from_config(config)
+
+
+def tell_distance(eps: float) -> str:
+    """Write a distance as people do: in grey levels if it is a whole number of halves of them.
+
+    Example:
+        >>> tell_distance(8 / 255), tell_distance(0.1), tell_distance(1)
+        ('8/255', '0.1', '1')
+    """
+    short = f"{eps:.6g}"
+    levels = round(255 * eps, 6)
+    return f"{levels:g}/255" if len(short) > 5 and levels == round(levels, 1) else short
+
+
+def _threats(eps: Mapping[str, Sequence[Distance]]) -> list[ThreatModel]:
+    threats = []
+    for norm, radii in eps.items():
+        ball = get_ball(norm)
+        if isinstance(radii, str | float | int) or not radii:
+            raise ValueError(f"eps.{norm} must be a list of radii such as [4/255, 8/255], got {radii!r}.")
+        numbers = [parse_distance(value, f"eps.{norm}", ball.max_eps) for value in radii]
+        if numbers[0] <= 0 or any(later <= earlier for earlier, later in pairwise(numbers)):
+            raise ValueError(f"eps.{norm} must be increasing radii above 0, got {list(radii)}.")
+        threats += [ThreatModel(norm, number) for number in numbers]
+    return threats
+
+
+def _cases(attacks: Sequence[Attack], threat: ThreatModel) -> list[Case]:
+    fitted = [fit_attack(attack, threat) for attack in attacks if fits(attack, threat)]
+    names: Counter[str] = Counter()
+    cases = []
+    for attack in fitted:
+        name = attack_name(attack)
+        names[name] += 1
+        cases.append(Case(threat, name if names[name] == 1 else f"{name} ({names[name]})", attack))
+    return cases
+
+
+def _norm_of(attack: Attack) -> str | None:
+    """Return the norm whose ball an attack stays in; None where it stays in none."""
+    ball = getattr(attack, "norm", None)
+    # C&W without an eps stays in none of a radius, but an eps may be given to it
+    bounded = threat_model(attack) is not None or getattr(attack, "eps", 0) is None
+    return ball.name if ball is not None and bounded else None

@@ -1,0 +1,145 @@
+"""What the verdicts of all chunks come to: accuracies with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, cat
+
+from lightning_adv.analysis.intervals import wilson_interval
+from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
+from lightning_adv.evaluation.verdicts import BROKEN, MISCLASSIFIED, SKIPPED, CaseVerdicts, ChunkVerdicts, broken_within
+
+
+class Accuracy(NamedTuple):
+    """A number of samples that are classified correctly.
+
+    Attributes:
+        correct: How many.
+        total: Of how many, at least 1.
+    """
+
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % confidence interval (Wilson)."""
+        return wilson_interval(self.correct, self.total)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"correct": self.correct, "accuracy": self.accuracy, "interval": list(self.interval)}
+
+
+class CaseSummary(NamedTuple):
+    """What one attack did under one threat model.
+
+    Attributes:
+        case: The attack and the threat model.
+        attacked: Number of samples that it was run on.
+        broken: Number of them that it broke.
+        alone: Accuracy under this attack alone; None where it did not see the samples that were broken before.
+        left: Accuracy under this attack and all that ran before it within this ball.
+        stages: How many samples each stage of the attack broke (restarts, parts of an ensemble).
+        seconds: How long it took, all processes together.
+    """
+
+    case: Case
+    attacked: int
+    broken: int
+    alone: Accuracy | None
+    left: Accuracy
+    stages: tuple[int, ...]
+    seconds: float
+
+
+class Curve(NamedTuple):
+    """The accuracy over the number of attack steps.
+
+    Attributes:
+        threat: The threat model.
+        steps: The numbers of steps.
+        accuracies: The accuracy after each.
+    """
+
+    threat: ThreatModel
+    steps: tuple[int, ...]
+    accuracies: tuple[Accuracy, ...]
+
+
+class Summary(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        clean: Accuracy on the images as they are.
+        cases: What each attack did, in the order of the plan.
+        all_or_nothing: For each threat model the accuracy where a sample counts only if no attack within the ball, at
+            this radius or a smaller one, breaks it.
+        curves: The accuracies over the number of steps.
+    """
+
+    clean: Accuracy
+    cases: tuple[CaseSummary, ...]
+    all_or_nothing: dict[ThreatModel, Accuracy]
+    curves: tuple[Curve, ...]
+
+
+def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
+    """Add up the verdicts of all chunks.
+
+    Args:
+        plan: What was run.
+        chunks: What is known of each chunk, all of their cases.
+
+    Raises:
+        ValueError: There are no samples.
+    """
+    total = sum(len(chunk.labels) for chunk in chunks)
+    if not total:
+        raise ValueError("An evaluation needs at least one sample, got none.")
+    correct = cat([chunk.correct for chunk in chunks])
+    cases = []
+    for number, case in enumerate(plan.cases):
+        broken = _broken(chunks, case.threat, plan.cases[: number + 1])
+        cases.append(_summarise_case(case, [chunk.cases[case.key] for chunk in chunks], correct, broken))
+    all_or_nothing = {
+        threat: Accuracy(int((correct & ~_broken(chunks, threat, plan.cases)).sum()), total) for threat in plan.threats
+    }
+    return Summary(Accuracy(int(correct.sum()), total), tuple(cases), all_or_nothing, _curves(plan, chunks))
+
+
+def _broken(chunks: Sequence[ChunkVerdicts], threat: ThreatModel, cases: Sequence[Case]) -> Tensor:
+    return cat([broken_within(chunk, threat, cases) for chunk in chunks])
+
+
+def _summarise_case(case: Case, parts: Sequence[CaseVerdicts], correct: Tensor, broken_so_far: Tensor) -> CaseSummary:
+    verdicts = [verdict for part in parts for verdict in part.verdicts]
+    broken, skipped = verdicts.count(BROKEN), verdicts.count(SKIPPED)
+    attacked = len(verdicts) - verdicts.count(MISCLASSIFIED) - skipped
+    stages = [stage for part in parts for stage in part.stage if stage is not None]
+    return CaseSummary(
+        case,
+        attacked,
+        broken,
+        alone=None if skipped else Accuracy(attacked - broken, len(verdicts)),
+        left=Accuracy(int((correct & ~broken_so_far).sum()), len(verdicts)),
+        stages=tuple(stages.count(number) for number in range(len(case.attack.stages()))),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+def _curves(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> tuple[Curve, ...]:
+    curves = []
+    images = sum(chunk.curve_images for chunk in chunks)
+    for case in plan.curves:
+        counts = [chunk.curves[case.key] for chunk in chunks if chunk.curve_images]
+        accuracies = tuple(Accuracy(sum(column), images) for column in zip(*counts, strict=True))
+        curves.append(Curve(case.threat, plan.steps, accuracies))
+    return tuple(curves)
