@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning_adv._version import __version__
-from lightning_adv.run.configs import addition_names, config_names
+from lightning_adv.run.configs import addition_names, config_names, preset_names
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -20,6 +20,7 @@ commands:
   validate   measure clean and robust accuracy on the validation images
   test       measure clean and robust accuracy on the test images
   predict    write the class probabilities of the test images
+  evaluate   attack the test images in many ways, and tell what survives
   export     write the network of a checkpoint as safetensors, and what it is as JSON
   report     show runs side by side in one interactive page
 
@@ -28,6 +29,8 @@ commands:
                                          the whole configuration, with every default
   lightning-adv fit --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
                                          go on with a run that stopped
+  lightning-adv evaluate --config evaluation/standard --checkpoint RUN/checkpoints/best.ckpt
+                                         what a reviewer asks for, and whether it is suspicious
   lightning-adv export --checkpoint RUN/checkpoints/best.ckpt
                                          the trained network, for use without this package
   lightning-adv report RUN RUN -o report.html
@@ -54,6 +57,8 @@ def main(args: Sequence[str] | None = None) -> None:
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
         print("\nadditions to one of them, as in --config digits/madry --config analyses:")
         print("\n".join(f"  {name}" for name in addition_names()))
+        print("\nfor evaluate:")
+        print("\n".join(f"  {name}" for name in preset_names()))
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:
@@ -62,6 +67,10 @@ def main(args: Sequence[str] | None = None) -> None:
                 from lightning_adv.run.export import run_export
 
                 run_export(arguments[1:])
+            elif arguments[0] == "evaluate":
+                from lightning_adv.run.evaluation.command import run_evaluate
+
+                run_evaluate(arguments[1:])
             elif arguments[0] == "report":
                 from lightning_adv.run.report import run_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ class Case(NamedTuple):
         return f"{self.threat}: {self.name}"
 
 
+@dataclass(frozen=True)
 class StepsCurve(Recipe):
     """The accuracy over the number of attack steps: does it flatten? (Xie 2020, figure 4.6).
 
@@ -69,16 +70,17 @@ class StepsCurve(Recipe):
         ValueError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.
     """
 
-    def __init__(self, attack: PGD, steps: Sequence[int] = XIE_STEPS, images: int = 1000) -> None:
-        self.attack = PGD.from_config(attack)
-        self.steps = tuple(steps)
-        self.images = images
+    attack: PGD
+    steps: Sequence[int] = XIE_STEPS
+    images: int = 1000
+
+    def __post_init__(self) -> None:
         if not self.steps or self.steps[0] < 1 or any(later <= earlier for earlier, later in pairwise(self.steps)):
             raise ValueError(
-                f"steps_curve.steps must be increasing numbers of steps, each at least 1, got {list(steps)}."
+                f"steps_curve.steps must be increasing numbers of steps, each at least 1, got {list(self.steps)}."
             )
-        if images < 1:
-            raise ValueError(f"steps_curve.images must be at least 1, got {images}.")
+        if self.images < 1:
+            raise ValueError(f"steps_curve.images must be at least 1, got {self.images}.")
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def make_plan(
         for threat in largest
         if fits(steps_curve.attack, threat)
     )
-    return Plan(plan.cases, left_out, curves, steps_curve.steps, steps_curve.images, exhaustive=exhaustive, seed=seed)
+    return replace(plan, curves=curves, steps=tuple(steps_curve.steps), curve_images=steps_curve.images)
 
 
 def fits(attack: Attack, threat: ThreatModel) -> bool:

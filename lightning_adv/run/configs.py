@@ -9,9 +9,17 @@ from pathlib import Path
 _FOLDER = Path(__file__).parents[1] / "configs"
 
 
+_EVALUATION = "evaluation/"
+
+
 def config_names() -> list[str]:
     """Return the names of the runs that come with the package, such as ``digits/madry``; each runs as it stands."""
-    return _names("*/*.yaml")
+    return [name for name in _names("*/*.yaml") if not name.startswith(_EVALUATION)]
+
+
+def preset_names() -> list[str]:
+    """Return the names of what ``lightning-adv evaluate`` takes, such as ``evaluation/standard``."""
+    return _names(f"{_EVALUATION}*.yaml")
 
 
 def addition_names() -> list[str]:
@@ -27,15 +35,15 @@ def find_config(name: str) -> str:
     """Return the path of a configuration.
 
     Args:
-        name: A file, or one of :func:`config_names` and :func:`addition_names`, with or without ``configs/`` before and
-            ``.yaml`` after it.
+        name: A file, or one of :func:`config_names`, :func:`addition_names` and :func:`preset_names`, with or without
+            ``configs/`` before and ``.yaml`` after it.
 
     Raises:
         ValueError: There is neither a file nor a configuration of that name.
     """
     if Path(name).is_file():
         return name
-    known = config_names() + addition_names()
+    known = config_names() + addition_names() + preset_names()
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     if plain in known:
         return str(_FOLDER / f"{plain}.yaml")

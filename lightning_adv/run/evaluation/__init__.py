@@ -1,0 +1,1 @@
+"""``lightning-adv evaluate``: from a checkpoint and a data set to numbers that one can believe."""

@@ -1,0 +1,167 @@
+"""The command: checks first, then suspicions, then the attacks, chunk by chunk, then what they come to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.threat import threat_model
+from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
+from lightning_adv.regimes.checks import check_precision, check_shape
+from lightning_adv.run.evaluation.folder import EvaluationFolder
+from lightning_adv.run.evaluation.images import TestImages
+from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
+from lightning_adv.run.evaluation.output import print_summary, to_plain, versions, write_figures, write_verdicts
+from lightning_adv.run.evaluation.settings import Settings, parse_settings
+
+_NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
+"""Settings that no number depends on; the checkpoint is told by its checksum."""
+
+
+def run_evaluate(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``evaluate``.
+
+    Raises:
+        SystemExit: With status 1 for something that cannot be evaluated, told in one line; 2 where the arguments do
+            not parse.
+    """
+    try:
+        settings, plain = parse_settings(arguments)
+        _evaluate(settings, plain)
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv evaluate: error: {error}\n")
+        raise SystemExit(1) from error
+
+
+def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
+    loaded, images = _load(settings)
+    plan = make_plan(
+        settings.attacks,
+        _default_eps(loaded) if settings.eps is None else settings.eps,
+        steps_curve=settings.steps_curve,
+        exhaustive=settings.exhaustive,
+        seed=settings.seed,
+    )
+    folder = EvaluationFolder(settings.folder())
+    told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
+    told |= {"eps": _radii(plan), "network": loaded.facts, "images": images.count, "versions": versions()}
+    fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)  # type: ignore[arg-type]
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
+        print(f"Going on with the evaluation in {folder.path}", flush=True)
+    fabric.launch()
+    _run_chunks(fabric, loaded, images, plan, folder)
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        return
+    chunks = [chunk for number in range(len(images)) if (chunk := folder.read(number)) is not None]
+    summary = summarise(plan, chunks)
+    write_verdicts(plan, chunks, folder.path / "verdicts.csv")
+    write_figures(plan, summary, folder.path)
+    results = to_plain(plan, summary)
+    folder.finish(results | {"settings": told, "device": fabric.device.type, "processes": fabric.world_size})
+    print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, folder.path)
+
+
+def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
+    """Read the network and the data, and check that they fit.
+
+    Raises:
+        ValueError: They do not, or an argument is not allowed.
+    """
+    check_precision(settings.precision)
+    for name in ("batch_size", "images"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if settings.suspicion_images < 0:
+        raise ValueError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
+    if settings.data is None:
+        raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
+    images = TestImages(settings.data, settings.batch_size, settings.images)
+    classes = getattr(settings.data, "num_classes", None)
+    loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
+    in_channels = loaded.facts["architecture"]["in_channels"]
+    shape = images.check(in_channels, loaded.num_classes)
+    if loaded.image_shape is not None and loaded.image_shape != shape:
+        raise ValueError(
+            f"checkpoint: {settings.checkpoint} was trained on images of shape {loaded.image_shape}, but those of "
+            f"{type(settings.data).__name__} have the shape {shape}."
+        )
+    check_shape(loaded.network, loaded.name, shape, type(settings.data).__name__)
+    if settings.precision.startswith("64"):
+        loaded = replace(loaded, network=loaded.network.double())
+    return loaded, images
+
+
+def _default_eps(loaded: LoadedNetwork) -> dict[str, list[float | str]]:
+    """Return the radius that the checkpoint's run was tested at.
+
+    Raises:
+        ValueError: It was tested at none.
+    """
+    attack = loaded.evaluation_attack
+    threat = None if attack is None else threat_model(Attack.from_config(attack))
+    if threat is None:
+        raise ValueError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
+    return {threat["norm"].lower(): [threat["eps"]]}
+
+
+def _radii(plan: Plan) -> dict[str, list[float]]:
+    radii: dict[str, list[float]] = {}
+    for threat in plan.threats:
+        if threat.norm is not None and threat.eps is not None:
+            radii.setdefault(threat.norm, []).append(threat.eps)
+    return radii
+
+
+def _dataset(settings: Settings) -> str:
+    return str(getattr(settings.data, "name", type(settings.data).__name__))
+
+
+def _run_chunks(
+    fabric: Fabric, loaded: LoadedNetwork, images: TestImages, plan: Plan, folder: EvaluationFolder
+) -> None:
+    """Evaluate the chunks of this process; what is known of them is written after each attack."""
+    network = loaded.network.to(fabric.device)
+    numbers = range(fabric.global_rank, len(images), fabric.world_size)
+    curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
+    work = len(plan.cases) * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(curve)
+    with _progress() if fabric.is_global_zero else nullcontext() as bar:
+        task = None if bar is None else bar.add_task("attacking", total=work)
+
+        def after_case(chunk: ChunkVerdicts, samples: int) -> None:
+            folder.write(chunk)
+            if bar is not None and task is not None:
+                bar.update(task, advance=samples)
+
+        for chunk in images.read(numbers):
+            x, y = chunk.x.to(fabric.device), chunk.y.to(fabric.device)
+            x = x.double() if next(network.parameters()).dtype == torch.float64 else x
+            with fabric.autocast():
+                evaluate_chunk(
+                    network,
+                    x,
+                    y,
+                    plan,
+                    number=chunk.number,
+                    first=chunk.first,
+                    known=folder.read(chunk.number),
+                    after_case=after_case,
+                )
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))

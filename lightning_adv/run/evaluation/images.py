@@ -1,0 +1,113 @@
+"""The images of an evaluation: the test set in chunks that do not depend on who works on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_adv.attacks.base import check_images, check_labels
+
+
+class Chunk(NamedTuple):
+    """Samples that are attacked together.
+
+    Attributes:
+        number: The chunk's number, from 0.
+        first: The number of its first sample in the test set.
+        x: Images (n, C, H, W) in [0, 1], on the CPU.
+        y: Labels (n,), on the CPU.
+    """
+
+    number: int
+    first: int
+    x: Tensor
+    y: Tensor
+
+
+class TestImages:
+    """The first images of a data module's test set, by their index.
+
+    Args:
+        data: The data module, which knows its images or downloads them.
+        chunk: Samples in a chunk; the last one may have fewer.
+        images: How many images; None takes all.
+
+    Raises:
+        ValueError: There is no test set, it has no index or fewer images than were asked for.
+    """
+
+    __test__ = False  # pytest takes a class of that name for a test
+
+    def __init__(self, data: LightningDataModule, chunk: int, images: int | None) -> None:
+        data.prepare_data()
+        data.setup("test")
+        self._data = data
+        loader = data.test_dataloader()
+        name = type(data).__name__
+        dataset = getattr(loader, "dataset", None)
+        if (
+            not isinstance(loader, DataLoader)
+            or not hasattr(dataset, "__len__")
+            or isinstance(dataset, IterableDataset)
+        ):
+            raise ValueError(
+                f"data: the images of an evaluation are taken by their index; {name}.test_dataloader() must give one "
+                f"DataLoader over a data set with a length, got {type(loader).__name__}."
+            )
+        self._loader = loader
+        self.available = len(cast(Any, dataset))
+        if images is not None and not 1 <= images <= self.available:
+            raise ValueError(f"images is {images}, but the test set of {name} has {self.available} images.")
+        if not self.available:
+            raise ValueError(f"data: the test set of {name} has no images.")
+        self.count = self.available if images is None else images
+        starts = range(0, self.count, chunk)
+        self._chunks = [range(start, min(start + chunk, self.count)) for start in starts]
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self._chunks)
+
+    def size(self, number: int) -> int:
+        """Return the number of samples in a chunk."""
+        return len(self._chunks[number])
+
+    def read(self, numbers: Sequence[int]) -> Iterator[Chunk]:
+        """Read some chunks, in order."""
+        loader = DataLoader(
+            self._loader.dataset,
+            batch_sampler=[list(self._chunks[number]) for number in numbers],
+            collate_fn=self._loader.collate_fn,
+            num_workers=self._loader.num_workers,
+            generator=torch.Generator().manual_seed(0),  # a loader draws a seed each time: not from the global one
+        )
+        for number, batch in zip(numbers, loader, strict=True):
+            x, y = self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0)
+            yield Chunk(number, self._chunks[number].start, x, y)
+
+    def check(self, in_channels: int, num_classes: int) -> tuple[int, ...]:
+        """Look at every image and label, before anything is computed.
+
+        Args:
+            in_channels: Number of channels that the network takes.
+            num_classes: Number of classes K that it knows.
+
+        Returns:
+            The images' shape (C, H, W).
+
+        Raises:
+            ValueError: Images leave [0, 1] or have other channels, or labels leave [0, K).
+        """
+        shape: tuple[int, ...] = ()
+        for chunk in self.read(range(len(self))):
+            check_images(chunk.x, chunk.y)
+            check_labels(chunk.y, num_classes)
+            shape = tuple(chunk.x.shape[1:])
+            if len(shape) != 3 or shape[0] != in_channels:
+                raise ValueError(f"data: the network takes images of {in_channels} channels, got the shape {shape}.")
+        return shape

@@ -1,0 +1,152 @@
+"""The network that is evaluated: of a run, exported, or of another project."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
+from lightning_adv.nn.export import read_description
+from lightning_adv.nn.runs import read_run
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network and what is known of it.
+
+    Attributes:
+        network: Maps images in [0, 1] to logits, in eval mode.
+        name: Its architecture's name.
+        num_classes: Number of classes.
+        image_shape: Shape (C, H, W) of the images that it was trained on; None where nobody says.
+        evaluation_attack: The attack that its run was tested with, as plain data; None where there is none.
+        facts: What ``evaluation.json`` says of it.
+    """
+
+    network: nn.Module
+    name: str
+    num_classes: int
+    image_shape: tuple[int, ...] | None
+    evaluation_attack: Mapping[str, Any] | None
+    facts: dict[str, Any]
+
+
+def load_network(
+    checkpoint: str | None, backbone: Backbone | None, *, num_classes: int | None, domain: str | None
+) -> LoadedNetwork:
+    """Build the network and load its weights, all of them.
+
+    Args:
+        checkpoint: A checkpoint of a run, a network that ``lightning-adv export`` wrote, or a weights file of another
+            project, which needs a ``backbone``. None for a ``backbone`` with ``pretrained: true``.
+        backbone: What network the weights are of, where the file does not say.
+        num_classes: Number of classes of the data set; None where nobody says.
+        domain: The BatchNorm domain; None takes the one that its regime predicts with.
+
+    Raises:
+        ValueError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
+            network it is; or its classes are not those of the data set.
+    """
+    if checkpoint is None:
+        loaded = _foreign(None, backbone, num_classes, domain)
+    elif (description := read_description(checkpoint, argument="checkpoint")) is not None:
+        _check_unneeded(backbone, f"{checkpoint} says which network it is")
+        loaded = _exported(checkpoint, description, domain)
+    elif backbone is None or _is_run(checkpoint):
+        _check_unneeded(backbone, f"{checkpoint} is of a run of this package, and says which network it is")
+        loaded = _of_run(checkpoint, domain)
+    else:
+        loaded = _foreign(checkpoint, backbone, num_classes, domain)
+    if num_classes is not None and loaded.num_classes != num_classes:
+        raise ValueError(
+            f"checkpoint: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
+            f"{num_classes}."
+        )
+    loaded.network.eval()
+    return loaded
+
+
+def _is_run(checkpoint: str) -> bool:
+    content = read_checkpoint(checkpoint, argument="checkpoint")
+    return isinstance(content, dict) and "regime" in content and "hyper_parameters" in content
+
+
+def _of_run(checkpoint: str, domain: str | None) -> LoadedNetwork:
+    try:
+        backbone, num_classes, settings, content = read_run(checkpoint, argument="checkpoint")
+    except ValueError as error:
+        if "is not the checkpoint of a run" in str(error):
+            raise ValueError(
+                f"{error} Of a file of another project, say which network it is (backbone.name)."
+            ) from None
+        raise
+    network = backbone.build(num_classes)
+    recipe = backbone.architecture()
+    report = load_weights(network, checkpoint, argument="checkpoint", domain=domain, recipe=recipe)
+    say(f"checkpoint: {report}")
+    shape = content["regime"].get("image_shape")
+    facts = {
+        "regime": content["regime"]["class_path"].rpartition(".")[2],
+        "domain": report.domain,
+        "epoch": content["epoch"],
+        "step": content["global_step"],
+    }
+    attack = settings.get("evaluation_attack")
+    told = facts | _facts(checkpoint, recipe, num_classes)
+    return LoadedNetwork(network, backbone.name, num_classes, None if shape is None else tuple(shape), attack, told)
+
+
+def _exported(checkpoint: str, description: Mapping[str, Any], domain: str | None) -> LoadedNetwork:
+    if domain is not None and domain != description.get("domain"):
+        raise ValueError(
+            f"domain is {domain!r}, but {checkpoint} was exported without other domains than "
+            f"{description.get('domain')!r}: leave it out."
+        )
+    architecture = dict(description["architecture"])
+    name = f"{architecture.pop('library')}/{architecture.pop('name')}"
+    backbone = Backbone(name, checkpoint=checkpoint, **architecture)
+    num_classes = int(description["num_classes"])
+    facts = {"regime": description.get("regime"), "domain": description.get("domain")}
+    told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
+    attack = description.get("evaluation_attack")
+    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, None, attack, told)
+
+
+def _foreign(
+    checkpoint: str | None, backbone: Backbone | None, num_classes: int | None, domain: str | None
+) -> LoadedNetwork:
+    if backbone is None:
+        raise ValueError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
+    if checkpoint is not None:
+        backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
+    elif not backbone.pretrained and backbone.checkpoint is None:
+        raise ValueError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
+    if num_classes is None:
+        raise ValueError("data must say how many classes there are (num_classes) for a network of another project.")
+    network = backbone.build(num_classes)
+    if network.new:
+        raise ValueError(
+            f"checkpoint: {backbone.checkpoint or backbone.name} does not fill {', '.join(network.new)}, of a network "
+            f"with the {num_classes} classes of the data set: an evaluation needs all weights."
+        )
+    told = {"regime": None, "domain": domain} | _facts(backbone.checkpoint, backbone.architecture(), num_classes)
+    return LoadedNetwork(network, backbone.name, num_classes, None, None, told)
+
+
+def _check_unneeded(backbone: Backbone | None, reason: str) -> None:
+    if backbone is not None:
+        raise ValueError(f"backbone.name is {backbone.name!r}, but {reason}: leave backbone out.")
+
+
+def _facts(checkpoint: str | None, architecture: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"checkpoint": checkpoint, "architecture": dict(architecture), "num_classes": num_classes}
+    if checkpoint is not None:
+        with Path(checkpoint).expanduser().open("rb") as file:
+            facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return facts

@@ -1,0 +1,144 @@
+"""What an evaluation leaves behind: a table on the terminal, ``evaluation.json``, verdicts by sample, two figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lightning_adv._version import __version__
+from lightning_adv.evaluation import Plan, Summary
+from lightning_adv.evaluation.figures import plot_accuracy_over_eps, plot_accuracy_over_steps
+from lightning_adv.evaluation.summary import Accuracy, CaseSummary
+from lightning_adv.evaluation.verdicts import ChunkVerdicts
+from lightning_adv.files import write_whole
+
+COLUMNS = (
+    "index", "label", "predicted", "norm", "eps", "attack", "verdict", "stage", "adversarial_class", "distance",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    told = {"lightning-adv": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return told | {name: version(name) for name in ("torchvision", "lightning", "timm")}
+
+
+def to_plain(plan: Plan, summary: Summary) -> dict[str, Any]:
+    """Return the numbers of an evaluation as plain data."""
+    return {
+        "images": summary.clean.total,
+        "clean": summary.clean.to_plain(),
+        "threat_models": [
+            {
+                "norm": threat.norm,
+                "eps": threat.eps,
+                "attacks": [_case(found) for found in summary.cases if found.case.threat == threat],
+                "all_or_nothing": summary.all_or_nothing[threat].to_plain(),
+            }
+            for threat in plan.threats
+        ],
+        "steps_curves": [
+            {
+                "norm": curve.threat.norm,
+                "eps": curve.threat.eps,
+                "attack": case.attack.to_config(),
+                "images": curve.accuracies[0].total,
+                "steps": list(curve.steps),
+                "accuracies": [accuracy.to_plain() for accuracy in curve.accuracies],
+            }
+            for case, curve in zip(plan.curves, summary.curves, strict=True)
+        ],
+        "left_out": list(plan.left_out),
+    }
+
+
+def write_verdicts(plan: Plan, chunks: Sequence[ChunkVerdicts], path: Path) -> None:
+    """Write a row for each sample, threat model and attack, whole or not at all."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for chunk in chunks:
+        for case in plan.cases:
+            found = chunk.cases[case.key]
+            columns = zip(
+                chunk.index, chunk.labels, chunk.predicted, found.verdicts, found.stage, found.predicted,
+                found.distance, strict=True,
+            )  # fmt: skip
+            for index, label, predicted, verdict, stage, broken_as, distance in columns:
+                threat = [case.threat.norm, case.threat.eps]
+                rows.writerow([index, label, predicted, *threat, case.name, verdict, stage, broken_as, distance])
+    write_whole(path, text.getvalue())
+
+
+def write_figures(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
+    """Draw the accuracy over eps, and over the number of steps if there is a curve; return the files."""
+    figures = {}
+    if any(threat.eps is not None for threat in plan.threats):
+        figures["accuracy_over_eps.png"] = plot_accuracy_over_eps(summary)
+    if summary.curves:
+        figures["accuracy_over_steps.png"] = plot_accuracy_over_steps(summary)
+    for name, figure in figures.items():
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150)
+        write_whole(folder / name, image.getvalue())
+    return [folder / name for name in figures]
+
+
+def print_summary(title: str, plan: Plan, summary: Summary, folder: Path) -> None:
+    """Print the table of an evaluation."""
+    table = Table(title=title)
+    table.add_column("threat model")
+    table.add_column("attack")
+    table.add_column("attacked", justify="right")
+    table.add_column("broken", justify="right")
+    table.add_column("accuracy" if plan.exhaustive else "accuracy left", justify="right")
+    table.add_column("95 %", justify="right")
+    _row(table, "", "clean", None, summary.clean)
+    for threat in plan.threats:
+        table.add_section()
+        cases = [found for found in summary.cases if found.case.threat == threat]
+        for number, found in enumerate(cases):
+            accuracy = found.alone if plan.exhaustive and found.alone is not None else found.left
+            _row(table, str(threat) if number == 0 else "", found.case.name, found, accuracy)
+        _row(table, "", "[bold]all together", None, summary.all_or_nothing[threat])
+    console = Console()
+    console.print(table)
+    if not plan.exhaustive:
+        console.print(
+            "A sample that is broken, at this eps or a smaller one, is not attacked again: each line has the accuracy "
+            "that is left after it. --exhaustive true gives each attack's own.",
+            highlight=False,
+        )
+    for name in plan.left_out:
+        console.print(f"Left out, since eps has no radius for its norm: {name}", highlight=False)
+    console.print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+
+
+def _row(table: Table, threat: str, name: str, found: CaseSummary | None, accuracy: Accuracy) -> None:
+    low, high = accuracy.interval
+    counts = ("", "") if found is None else (f"{found.attacked:,}", f"{found.broken:,}")
+    table.add_row(threat, name, *counts, f"{100 * accuracy.accuracy:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %")
+
+
+def _case(found: CaseSummary) -> dict[str, Any]:
+    stages = [type(stage).__name__ for stage in found.case.attack.stages()]
+    return {
+        "name": found.case.name,
+        "attack": found.case.attack.to_config(),
+        "attacked": found.attacked,
+        "broken": found.broken,
+        "alone": None if found.alone is None else found.alone.to_plain(),
+        "left": found.left.to_plain(),
+        "broken_by_stage": list(found.stages) if len(stages) > 1 else None,
+        "seconds": round(found.seconds, 3),
+    }

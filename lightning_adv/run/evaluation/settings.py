@@ -1,0 +1,124 @@
+"""The arguments of ``lightning-adv evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
+from lightning.pytorch import LightningDataModule
+
+import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
+from lightning_adv.attacks import Attack
+from lightning_adv.evaluation import StepsCurve
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.run.configs import find_config, resolve_configs
+from lightning_adv.run.folder import run_folder_of
+from lightning_adv.run.parser import Parser
+
+_DEFAULT = "evaluation/quick"
+
+
+@dataclass
+class Settings:
+    """What is evaluated, against what, and how.
+
+    Args:
+        checkpoint: A checkpoint of a run, what ``lightning-adv export`` wrote, or a weights file of another project.
+        backbone: The network of another project's weights: its name, stem, mean and std.
+        data: The data set, whose test images are attacked; that of the checkpoint's run if it is not given.
+        attacks: The attacks, in the order in which they run. They are given at any eps, and moved to each eps below.
+        eps: For each norm its radii, increasing, as in {linf: [4/255, 8/255], l2: [0.5]}; those that the checkpoint's
+            run was tested at if it is not given.
+        steps_curve: The accuracy over the number of steps of PGD; null for none.
+        exhaustive: Attack also samples that another attack, or the same at a smaller eps, has broken.
+        suspicion_images: How many images to look at for signs that the numbers are too good; 0 for no look.
+        domain: The BatchNorm domain; the one that the regime predicts with if it is not given.
+        images: How many images of the test set, its first ones; all if it is not given.
+        batch_size: Images that are attacked at a time. The attacks' noise depends on it.
+        seed: Seed of the attacks' noise.
+        accelerator: What to compute on: auto, cpu, gpu, ...
+        devices: How many devices share the images, or which.
+        precision: 32-true, 64-true, bf16-mixed or 16-mixed.
+        name: The name of the output folder, in the folder of the checkpoint's run.
+        output: The folder to write; in place of ``name``.
+        overwrite: Replace an evaluation that is there.
+    """
+
+    checkpoint: str | None = None
+    backbone: Backbone | None = None
+    data: LightningDataModule | None = None
+    attacks: list[Attack] = field(default_factory=list)
+    eps: dict[str, list[float | str]] | None = None
+    steps_curve: StepsCurve | None = None
+    exhaustive: bool = False
+    suspicion_images: int = 128
+    domain: str | None = None
+    images: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    precision: str = "32-true"
+    name: str = "evaluation"
+    output: str | None = None
+    overwrite: bool = False
+
+    def folder(self) -> Path:
+        """Return the folder to write.
+
+        Raises:
+            ValueError: Nobody says where it is.
+        """
+        if self.output is not None:
+            return Path(self.output)
+        run = None if self.checkpoint is None else run_folder_of(self.checkpoint)
+        if run is None:
+            raise ValueError("output must be given: the checkpoint does not lie in the folder of a run.")
+        return run / self.name
+
+
+def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """Parse the command line.
+
+    Args:
+        arguments: The command line after ``evaluate``.
+
+    Returns:
+        The settings, and the configuration that they were made from as plain data.
+
+    Raises:
+        SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
+        ValueError: There is no configuration of a name.
+    """
+    parser = Parser(
+        prog="lightning-adv evaluate",
+        description="Attack the test images of a data set, and tell what survives, sample by sample.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        action=ActionConfigFile,
+        help=f"a preset (evaluation/quick, evaluation/standard, evaluation/paper) or a file; {_DEFAULT} if there is "
+        "none and no attack is given",
+    )
+    parser.add_class_arguments(Settings)
+    given = resolve_configs(arguments)
+    parsed = parser.parse_args(given)
+    if not parsed.attacks:
+        parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
+    if parsed.data is None and parsed.checkpoint is not None and (run := run_folder_of(parsed.checkpoint)) is not None:
+        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("data") is not None:
+            parsed = parser.parse_object({"data": content["data"]}, cfg_base=parsed)
+    plain = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    made = parser.instantiate_classes(parsed)
+    return Settings(**_fields(made)), plain
+
+
+def _fields(made: Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(made).items() if name in Settings.__dataclass_fields__}
