@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,8 +70,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     summary = summarise(plan, chunks)
     write_verdicts(plan, chunks, folder.path / "verdicts.csv")
     write_figures(plan, summary, folder.path)
-    results = to_plain(plan, summary)
-    folder.finish(results | {"settings": told, "device": fabric.device.type, "processes": fabric.world_size})
+    told = {"settings": told, "device": fabric.device.type, "processes": fabric.world_size}
+    folder.finish({"name": settings.name, **to_plain(plan, summary), **told})
     print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, folder.path)
 
 
@@ -87,6 +88,8 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     if settings.suspicion_images < 0:
         raise ValueError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
+    if settings.checkpoint is not None and not Path(settings.checkpoint).expanduser().is_file():
+        raise ValueError(f"checkpoint: there is no file {settings.checkpoint}.")
     if settings.data is None:
         raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
     images = TestImages(settings.data, settings.batch_size, settings.images)

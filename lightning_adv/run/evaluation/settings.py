@@ -114,9 +114,9 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     if parsed.data is None and parsed.checkpoint is not None and (run := run_folder_of(parsed.checkpoint)) is not None:
         content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("data") is not None:
-            parsed = parser.parse_object({"data": content["data"]}, cfg_base=parsed)
-    plain = yaml.safe_load(parser.dump(parsed, skip_none=False))
-    made = parser.instantiate_classes(parsed)
+            parsed = parser.parse_object({"data": content["data"]}, namespace=parsed)
+    plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    made = parser.instantiate(parsed)
     return Settings(**_fields(made)), plain
 
 

@@ -1,0 +1,113 @@
+import pytest
+
+from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, CarliniWagner
+from lightning_adv.evaluation import StepsCurve, ThreatModel, make_plan
+from lightning_adv.evaluation.plan import fit_attack, tell_distance
+
+
+def test_cases_run_by_norm_then_radius_then_attack():
+    plan = make_plan([FGSM(), PGD(steps=20), CarliniWagner(steps=5)], {"linf": ["4/255", 0.1], "l2": [0.5]})
+    assert [case.key for case in plan.cases] == [
+        "Linf 4/255: FGSM", "Linf 4/255: PGD-20", "Linf 0.1: FGSM", "Linf 0.1: PGD-20",
+        "L2 0.5: FGSM", "L2 0.5: PGD-20", "L2 0.5: CarliniWagner-5",
+    ]  # fmt: skip
+    assert plan.threats == [ThreatModel("linf", 4 / 255), ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)]
+    assert plan.left_out == ()
+
+
+def test_an_attack_moves_to_the_radius_with_its_step():
+    attack = fit_attack(PGD(eps="8/255", steps=3, step_size="2/255", momentum=0.5), ThreatModel("linf", 0.2))
+    assert (attack.eps, attack.steps, attack.momentum, attack.norm.name) == (0.2, 3, 0.5, "linf")
+    assert attack.step_size == pytest.approx(0.05)
+    moved = fit_attack(PGD(eps=1, step_size=0.1), ThreatModel("l2", 3.0))
+    assert (moved.eps, moved.norm.name) == (3.0, "l2")
+    assert moved.step_size == pytest.approx(0.3)
+    assert fit_attack(MIFGSM(eps=1, steps=10), ThreatModel("linf", 0.2)).step_size == pytest.approx(0.02)
+    assert fit_attack(CarliniWagner(), ThreatModel("l2", 0.7)).eps == 0.7
+
+
+def test_a_ball_keeps_its_own_settings():
+    assert fit_attack(PGD(eps=5, norm=L1(density=0.3)), ThreatModel("l1", 9.0)).norm.density == 0.3
+    assert fit_attack(PGD(eps=1), ThreatModel("l1", 9.0)).norm.density == L1().density
+
+
+def test_the_same_name_twice_is_told_apart():
+    plan = make_plan([PGD(steps=20), PGD(steps=20, loss="margin")], {"linf": [0.1]})
+    assert [case.name for case in plan.cases] == ["PGD-20", "PGD-20 (2)"]
+
+
+def test_an_attack_of_another_norm_is_left_out_and_named():
+    plan = make_plan([FGSM(), CarliniWagner(steps=5)], {"linf": [0.1]})
+    assert [case.name for case in plan.cases] == ["FGSM"]
+    assert plan.left_out == ("CarliniWagner-5 (l2)",)
+
+
+def test_an_attack_without_a_ball_runs_once_as_it_is():
+    plan = make_plan([GD(eps="4/255", steps=3), FGSM()], {"linf": [0.1, 0.2]})
+    assert [case.key for case in plan.cases] == ["Linf 0.1: FGSM", "Linf 0.2: FGSM", "no ball of a norm: GD-3"]
+    assert plan.cases[-1].attack.eps == 4 / 255
+
+
+def test_the_curve_is_at_the_largest_radius_of_each_norm():
+    curve = StepsCurve(PGD(eps=1, step_size=0.1), steps=(2, 5), images=7)
+    plan = make_plan([FGSM()], {"linf": [0.1, 0.2], "l2": [0.5]}, steps_curve=curve)
+    assert [case.threat for case in plan.curves] == [ThreatModel("linf", 0.2), ThreatModel("l2", 0.5)]
+    assert plan.curves[0].attack.step_size == pytest.approx(0.02)
+    assert (plan.steps, plan.curve_images) == ((2, 5), 7)
+
+
+@pytest.mark.parametrize(
+    ("eps", "message"),
+    [
+        ({"linf": [0.2, 0.1]}, r"eps\.linf must be increasing radii above 0, got \[0\.2, 0\.1\]"),
+        ({"linf": [0.1, 0.1]}, r"eps\.linf must be increasing"),
+        ({"linf": [0, 0.1]}, r"eps\.linf must be increasing radii above 0"),
+        ({"linf": [8]}, r"eps\.linf must be between 0 and 1, got 8.*8/255"),
+        ({"linf": []}, r"eps\.linf must be a list of radii"),
+        ({"linf": "8/255"}, r"eps\.linf must be a list of radii such as \[4/255, 8/255\], got '8/255'"),
+        ({"linf": ["a"]}, r"eps\.linf must be a number or a fraction"),
+        ({"l3": [0.1]}, r"norm must be one of linf, l2, l1, or a Ball, got 'l3'"),
+    ],
+)
+def test_radii_that_are_not_allowed(eps, message):
+    with pytest.raises(ValueError, match=message):
+        make_plan([FGSM()], eps)
+
+
+def test_nothing_to_run():
+    with pytest.raises(ValueError, match="attacks must hold at least one attack, got none"):
+        make_plan([], {"linf": [0.1]})
+    with pytest.raises(ValueError, match=r"eps has linf, but no attack fits: CarliniWagner-9 \(l2\)"):
+        make_plan([CarliniWagner(steps=9)], {"linf": [0.1]})
+
+
+class Missing(FGSM):
+    def check_available(self):
+        raise ValueError("pip install something")
+
+
+def test_a_package_that_is_missing_is_told_before_anything_runs():
+    with pytest.raises(ValueError, match="pip install something"):
+        make_plan([PGD(), Missing()], {"linf": [0.1]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": (5, 5)}, r"steps_curve\.steps must be increasing"),
+        ({"steps": ()}, r"steps_curve\.steps must be increasing"),
+        ({"steps": (0, 3)}, r"each at least 1, got \[0, 3\]"),
+        ({"images": 0}, r"steps_curve\.images must be at least 1, got 0"),
+    ],
+)
+def test_a_curve_that_is_not_allowed(settings, message):
+    with pytest.raises(ValueError, match=message):
+        StepsCurve(PGD(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [(8 / 255, "8/255"), (0.5 / 255, "0.5/255"), (0.2, "0.2"), (0.031, "0.031"), (128 / 255, "128/255")],
+)
+def test_distances_are_told_as_people_write_them(eps, text):
+    assert tell_distance(eps) == text

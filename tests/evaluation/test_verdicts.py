@@ -1,0 +1,191 @@
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
+from lightning_adv.evaluation.verdicts import predict
+from tests.evaluation.scripted import Breaks, FirstPixel, images
+
+EPS = {"linf": [0.1, 0.2]}
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    Breaks.seen.clear()
+
+
+def run(attacks, *, exhaustive, x=None, y=None, eps=EPS):
+    if x is None:
+        x, y = images()
+    plan = make_plan(attacks, eps, exhaustive=exhaustive)
+    chunk = evaluate_chunk(FirstPixel(), x, y, plan)
+    return plan, chunk, summarise(plan, [chunk])
+
+
+def test_a_broken_sample_is_attacked_neither_by_the_next_attack_nor_at_a_larger_radius():
+    _, chunk, summary = run([Breaks([1, 2], steps=3), Breaks([2, 5], steps=4)], exhaustive=False)
+    assert Breaks.seen == [
+        (0.1, 3, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (0.1, 4, [0, 3, 4, 5, 6, 7]),
+        (0.2, 3, [0, 3, 4, 6, 7]),
+        (0.2, 4, [0, 3, 4, 6, 7]),
+    ]
+    assert chunk.cases["Linf 0.1: Breaks-4"].verdicts == [
+        "survived", "skipped", "skipped", "survived", "survived", "broken", "survived", "survived",
+    ]  # fmt: skip
+    assert [(found.attacked, found.broken, found.left.correct) for found in summary.cases] == [
+        (8, 2, 6), (6, 1, 5), (5, 0, 5), (5, 0, 5),
+    ]  # fmt: skip
+    assert [None if found.alone is None else found.alone.correct for found in summary.cases] == [6, None, None, None]
+    assert [found.correct for found in summary.all_or_nothing.values()] == [5, 5]
+
+
+def test_exhaustive_attacks_see_every_sample_and_come_to_the_same_all_or_nothing():
+    plan, _, summary = run([Breaks([1, 2], steps=3), Breaks([2, 5], steps=4)], exhaustive=True)
+    assert [codes for *_, codes in Breaks.seen] == [list(range(8))] * 4
+    assert [found.alone.correct for found in summary.cases] == [6, 6, 6, 6]
+    assert [found.left.correct for found in summary.cases] == [6, 5, 5, 5]
+    assert [found.correct for found in summary.all_or_nothing.values()] == [5, 5]
+    assert plan.exhaustive
+
+
+def test_a_misclassified_sample_is_attacked_by_nobody_and_counts_as_wrong():
+    x, y = images()
+    y[3] = 0  # its pixel says class 1
+    _, chunk, summary = run([Breaks([1, 3])], exhaustive=True, x=x, y=y)
+    assert Breaks.seen[0][2] == [0, 1, 2, 4, 5, 6, 7]
+    assert chunk.cases["Linf 0.1: Breaks"].verdicts[3] == "misclassified"
+    assert (summary.clean.correct, summary.cases[0].alone.correct) == (7, 6)
+    assert summary.all_or_nothing[summary.cases[0].case.threat].correct == 6
+
+
+def test_what_broke_a_sample_is_written_down():
+    _, chunk, _ = run([Breaks([1, 2])], exhaustive=False)
+    found = chunk.cases["Linf 0.1: Breaks"]
+    assert found.predicted == [None, 0, 1, None, None, None, None, None]
+    assert found.distance[1] == pytest.approx(0.1)
+    assert found.distance[0] is None
+    assert found.stage[:3] == [None, 0, 0]
+
+
+def test_restarts_are_stages_that_see_only_what_is_left():
+    """PGD with restarts gives the verdicts of its restarts, run on every sample and put together by hand."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.rand(64, 3, 4, 4)
+    y = predict(network, x)
+    plan = make_plan([PGD(eps=1, steps=1, step_size=0.05, restarts=4)], {"linf": [0.06]})
+    chunk = evaluate_chunk(network, x, y, plan)
+    found = next(iter(chunk.cases.values()))
+    stages = [stage for stage in found.stage if stage is not None]
+    assert len(set(stages)) > 1  # later restarts broke some
+    (case,) = summarise(plan, [chunk]).cases
+    assert case.stages == tuple(stages.count(number) for number in range(4))
+    assert sum(case.stages) == case.broken
+
+
+def test_linear_network_against_its_closed_form():
+    """FGSM breaks it exactly where the margin is below eps times the L1 norm of the difference of the weights."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()
+    x = 0.4 + 0.2 * torch.rand(500, 3, 2, 2, dtype=torch.float64)  # no pixel meets 0 or 1
+    y = torch.randint(2, (500,))
+    logits = network(x)
+    margin = (logits.gather(1, y[:, None]) - logits.gather(1, 1 - y[:, None])).flatten()
+    length = (network[1].weight[0] - network[1].weight[1]).abs().sum()
+    summary = evaluate(network, x, y, [FGSM(), PGD(steps=5)], {"linf": [0.01, 0.05, 0.2]}, batch_size=96)
+    for threat, accuracy in summary.all_or_nothing.items():
+        assert accuracy.correct == int((margin > threat.eps * length).sum())
+    assert summary.clean.correct == int((margin > 0).sum())
+
+
+def test_what_is_known_is_not_run_again_and_ends_the_same():
+    attacks = [Breaks([1], steps=3), Breaks([2], steps=4), PGD(eps=1, steps=2, step_size=0.3)]
+    plan = make_plan(attacks, EPS, steps_curve=StepsCurve(PGD(eps=1, step_size=0.3), steps=(1, 3), images=5))
+    x, y = images()
+    seen = []
+    whole = evaluate_chunk(FirstPixel(), x, y, plan, after_case=lambda chunk, _: seen.append(json.dumps(asdict(chunk))))
+    assert whole.curve_images == 5
+    for number, text in enumerate(seen):
+        Breaks.seen.clear()
+        known = ChunkVerdicts.from_plain(json.loads(text))
+        done = len(known.cases)
+        resumed = evaluate_chunk(FirstPixel(), x, y, plan, known=known)
+        for case in [*resumed.cases.values(), *whole.cases.values()]:
+            case.seconds = 0
+        assert resumed == whole, number
+        assert len(Breaks.seen) == 4 - sum("Breaks" in key for key in list(whole.cases)[:done])
+
+
+def test_chunks_add_up():
+    x, y = images(10)
+    plan = make_plan([Breaks([1, 7, 9])], {"linf": [0.1]}, steps_curve=StepsCurve(PGD(), steps=(1,), images=6))
+    parts = [
+        evaluate_chunk(FirstPixel(), x[first : first + 4], y[first : first + 4], plan, number=first // 4, first=first)
+        for first in (0, 4, 8)
+    ]
+    summary = summarise(plan, parts)
+    assert (summary.clean.total, summary.cases[0].alone.correct) == (10, 7)
+    assert [part.curve_images for part in parts] == [4, 2, 0]
+    assert summary.curves[0].accuracies[0].total == 6
+    assert parts[2].index == [8, 9]
+
+
+def test_the_curve_is_that_of_separate_attacks():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.rand(200, 3, 4, 4)
+    y = predict(network, x)
+    curve = StepsCurve(PGD(eps=1, step_size=0.02, start="zero"), steps=(1, 5, 40), images=200)
+    found = evaluate(network, x, y, [FGSM()], {"linf": [0.1]}, steps_curve=curve).curves[0]
+    for steps, accuracy in zip(found.steps, found.accuracies, strict=True):
+        x_adv = PGD(eps=0.1, step_size=0.002, steps=steps, start="zero")(network, x, y)
+        assert accuracy.correct == int((network(x_adv).argmax(1) == y).sum())
+    assert found.accuracies[0].correct > found.accuracies[2].correct
+
+
+class Leaves(Breaks):
+    """Goes twice as far as it may."""
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return (x + 2 * self.eps).clamp(0, 1)
+
+
+class LeavesTheCube(Breaks):
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x - self.eps
+
+
+@pytest.mark.parametrize("attack", [Leaves(), LeavesTheCube()])
+def test_an_attack_that_leaves_its_ball_or_the_cube_is_no_measurement(attack):
+    with pytest.raises(RuntimeError, match=r"Leaves.* does not allow: Leaves.* is faulty"):
+        run([attack], exhaustive=False)
+
+
+def test_a_network_without_numbers():
+    network = FirstPixel()
+    nn.init.constant_(network.slope, float("nan"))
+    x, y = images()
+    with pytest.raises(ValueError, match="logits of clean images are not all numbers"):
+        evaluate(network, x, y, [FGSM()], EPS)
+
+
+def test_images_must_lie_in_the_cube():
+    x, y = images()
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\]"):
+        evaluate(FirstPixel(), 2 * x, y, [FGSM()], EPS)
+
+
+def test_the_network_is_left_in_train_mode_and_global_randomness_alone():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    x, y = images()
+    state = torch.get_rng_state()
+    evaluate(network, x, y, [PGD(steps=3, restarts=2)], EPS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
