@@ -21,6 +21,7 @@ commands:
   test       measure clean and robust accuracy on the test images
   predict    write the class probabilities of the test images
   evaluate   attack the test images in many ways, and tell what survives
+  transfer   craft adversarial examples on one network, and test them on others
   export     write the network of a checkpoint as safetensors, and what it is as JSON
   report     show runs side by side in one interactive page
 
@@ -57,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
         print("\nadditions to one of them, as in --config digits/madry --config analyses:")
         print("\n".join(f"  {name}" for name in addition_names()))
-        print("\nfor evaluate:")
+        print("\nattacks for evaluate and transfer:")
         print("\n".join(f"  {name}" for name in preset_names()))
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
@@ -71,6 +72,10 @@ def main(args: Sequence[str] | None = None) -> None:
                 from lightning_adv.run.evaluation.command import run_evaluate
 
                 run_evaluate(arguments[1:])
+            elif arguments[0] == "transfer":
+                from lightning_adv.run.transfer import run_transfer
+
+                run_transfer(arguments[1:])
             elif arguments[0] == "report":
                 from lightning_adv.run.report import run_report
 

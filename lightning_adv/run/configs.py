@@ -9,17 +9,21 @@ from pathlib import Path
 _FOLDER = Path(__file__).parents[1] / "configs"
 
 
-_EVALUATION = "evaluation/"
+_PRESETS = ("evaluation/", "transfer/")
 
 
 def config_names() -> list[str]:
     """Return the names of the runs that come with the package, such as ``digits/madry``; each runs as it stands."""
-    return [name for name in _names("*/*.yaml") if not name.startswith(_EVALUATION)]
+    return [name for name in _names("*/*.yaml") if not name.startswith(_PRESETS)]
 
 
-def preset_names() -> list[str]:
-    """Return the names of what ``lightning-adv evaluate`` takes, such as ``evaluation/standard``."""
-    return _names(f"{_EVALUATION}*.yaml")
+def preset_names(command: str | None = None) -> list[str]:
+    """Return the names of what ``evaluate`` and ``transfer`` take, such as ``evaluation/standard``.
+
+    Args:
+        command: ``"evaluation"`` or ``"transfer"``; None takes both.
+    """
+    return [name for prefix in _PRESETS if command in (None, prefix[:-1]) for name in _names(f"{prefix}*.yaml")]
 
 
 def addition_names() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,13 +111,20 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     parsed = parser.parse_args(given)
     if not parsed.attacks:
         parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
-    if parsed.data is None and parsed.checkpoint is not None and (run := run_folder_of(parsed.checkpoint)) is not None:
-        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("data") is not None:
-            parsed = parser.parse_object({"data": content["data"]}, namespace=parsed)
+    if parsed.data is None and parsed.checkpoint is not None and (data := data_of_run(parsed.checkpoint)):
+        parsed = parser.parse_object({"data": data}, namespace=parsed)
     plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
     made = parser.instantiate(parsed)
     return Settings(**_fields(made)), plain
+
+
+def data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
+    """Return the data module that the run of a checkpoint was configured with, as plain data; None if nobody says."""
+    run = run_folder_of(checkpoint)
+    if run is None:
+        return None
+    content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return content.get("data") if isinstance(content, dict) else None
 
 
 def _fields(made: Namespace) -> dict[str, Any]:

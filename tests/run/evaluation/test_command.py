@@ -147,7 +147,7 @@ def test_the_output_is_in_the_run_by_default(run, checkpoint):
     assert (run / "three" / "evaluation.json").is_file()
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", preset_names("evaluation"))
 def test_every_preset_runs(name, evaluate):
     results, _ = evaluate(
         f"--config={name}", "--images=3", "--eps={linf: [0.1], l2: [0.5]}", "--suspicion_images=0",

@@ -1,0 +1,254 @@
+"""``lightning-adv transfer``: do adversarial examples of one network fool another?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # the stubs leave it out
+from lightning.fabric import Fabric
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+from lightning_adv.analysis.transfer import TransferRate, add_rates, commonly_correct, ensemble_rates, transfer_rates
+from lightning_adv.analysis.transfer_figures import plot_ensemble_transfer, plot_transfer
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.distance import parse_distance
+from lightning_adv.evaluation import make_plan
+from lightning_adv.files import write_whole
+from lightning_adv.run.configs import find_config, resolve_configs
+from lightning_adv.run.evaluation.images import TestImages
+from lightning_adv.run.evaluation.networks import load_network
+from lightning_adv.run.evaluation.output import versions
+from lightning_adv.run.evaluation.settings import data_of_run
+from lightning_adv.run.parser import Parser
+from lightning_adv.seeds import derive_seed
+
+_DEFAULT = "transfer/fgsm_family"
+_RESULT = "transfer.json"
+
+
+@dataclass
+class TransferSettings:
+    """Which networks are attacked and tested, and how.
+
+    Args:
+        networks: The networks by name, as in {standard: FILE, madry: FILE}: checkpoints of runs, or what
+            ``lightning-adv export`` wrote. Each is a source and a target.
+        eps: Radius of the attacks' ball.
+        norm: Its norm.
+        data: The data set, whose test images are attacked; that of the first network's run if it is not given.
+        attacks: The attacks. They are given at any eps, and moved to the one above.
+        ensembles: Also attack the ensemble of all networks but one, for each.
+        domains: The BatchNorm domain by network; the one that the regime predicts with where none is given.
+        images: How many images of the test set, its first ones; all if it is not given.
+        batch_size: Images that are attacked at a time. The attacks' noise depends on it.
+        seed: Seed of the attacks' noise.
+        accelerator: What to compute on: auto, cpu, gpu, ...
+        output: The folder to write.
+        overwrite: Replace what is there.
+    """
+
+    networks: dict[str, str]
+    eps: float | str
+    norm: str = "linf"
+    data: LightningDataModule | None = None
+    attacks: list[Attack] = field(default_factory=list)
+    ensembles: bool = True
+    domains: dict[str, str] = field(default_factory=dict)
+    images: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    accelerator: str = "auto"
+    output: str = "transfer"
+    overwrite: bool = False
+
+
+def run_transfer(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``transfer``.
+
+    Raises:
+        SystemExit: With status 1 for something that cannot be measured, told in one line; 2 where the arguments do not
+            parse.
+    """
+    try:
+        _transfer(_parse(arguments))
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv transfer: error: {error}\n")
+        raise SystemExit(1) from error
+
+
+def _parse(arguments: Sequence[str]) -> TransferSettings:
+    parser = Parser(
+        prog="lightning-adv transfer",
+        description="Craft adversarial examples on each network, and on the ensemble of all but one, and test them on "
+        "the others.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c", "--config", action=ActionConfigFile, help=f"attacks by name or file; {_DEFAULT} if no attack is given"
+    )
+    parser.add_class_arguments(TransferSettings)
+    given = resolve_configs(arguments)
+    parsed = parser.parse_args(given)
+    if not parsed.attacks:
+        parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
+    if parsed.data is None and parsed.networks and (data := data_of_run(next(iter(parsed.networks.values())))):
+        parsed = parser.parse_object({"data": data}, namespace=parsed)
+    made = parser.instantiate(parsed)
+    return TransferSettings(**{name: getattr(made, name) for name in TransferSettings.__dataclass_fields__})
+
+
+def _transfer(settings: TransferSettings) -> None:
+    _check(settings)
+    folder = Path(settings.output)
+    plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
+    attacks = {case.name: case.attack for case in plan.cases}
+    images, networks, facts = _load(settings)
+    device = Fabric(accelerator=settings.accelerator, devices=1).device
+    for network in networks.values():
+        network.to(device)
+    singles, ensembles, common = _rates(settings, images, networks, attacks, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, singles, ensembles)
+    results = {
+        "images": images.count,
+        "classified_correctly_by_all": common,
+        "norm": settings.norm,
+        "eps": parse_distance(settings.eps, "eps"),
+        "attacks": {name: attack.to_config() for name, attack in attacks.items()},
+        "networks": facts,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "rates": [_plain(row) for row in singles],
+        "ensemble_rates": [_plain(row) for row in ensembles],
+        "versions": versions(),
+    }
+    write_whole(folder / _RESULT, json.dumps(results, indent=2) + "\n")
+    _print(singles, ensembles, list(networks), common, images.count)
+    Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+
+
+def _check(settings: TransferSettings) -> None:
+    if len(settings.networks) < 2:
+        raise ValueError(f"networks must be at least two, for examples to transfer, got {len(settings.networks)}.")
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}.")
+    unknown = [name for name in settings.domains if name not in settings.networks]
+    if unknown:
+        raise ValueError(f"domains has {unknown[0]!r}; the networks are {', '.join(settings.networks)}.")
+    if settings.data is None:
+        raise ValueError(
+            "data must be given: the first network does not lie in the folder of a run that names its data."
+        )
+    result = Path(settings.output) / _RESULT
+    if result.exists() and not settings.overwrite:
+        raise ValueError(f"output: {result} is there already: give another --output, or --overwrite true.")
+    if Path(settings.output).exists() and not Path(settings.output).is_dir():
+        raise ValueError(f"output: {settings.output} is no folder.")
+
+
+def _load(settings: TransferSettings) -> tuple[TestImages, dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """Read the data and the networks, and check that they fit.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if settings.data is None:  # _check has seen it
+        raise ValueError("data must be given.")
+    images = TestImages(settings.data, settings.batch_size, settings.images)
+    classes = getattr(settings.data, "num_classes", None)
+    networks: dict[str, nn.Module] = {}
+    facts: dict[str, dict[str, object]] = {}
+    for name, path in settings.networks.items():
+        loaded = load_network(path, None, num_classes=classes, domain=settings.domains.get(name))
+        networks[name], facts[name] = loaded.network, loaded.facts
+        images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
+    return images, networks, facts
+
+
+def _rates(
+    settings: TransferSettings,
+    images: TestImages,
+    networks: dict[str, nn.Module],
+    attacks: dict[str, Attack],
+    device: torch.device,
+) -> tuple[list[TransferRate], list[TransferRate], int]:
+    """Return the rates of single sources and of ensembles, and how many images all networks classify correctly."""
+    singles: list[TransferRate] = []
+    ensembles: list[TransferRate] = []
+    common = 0
+    for chunk in track(images.read(range(len(images))), "attacking", total=len(images)):
+        x, y = chunk.x.to(device), chunk.y.to(device)
+        chosen = commonly_correct(networks, x, y)
+        if not chosen.any():
+            continue
+        common += int(chosen.sum())
+        x, y, seed = x[chosen], y[chosen], derive_seed(settings.seed, chunk.number)
+        singles += transfer_rates(networks, attacks, x, y, seed=seed)
+        if settings.ensembles:
+            ensembles += ensemble_rates(networks, attacks, x, y, seed=seed)
+    if not common:
+        raise ValueError("networks: there is no image that all of them classify correctly.")
+    return add_rates(singles), add_rates(ensembles), common
+
+
+def _plain(row: TransferRate) -> dict[str, object]:
+    return {**row._asdict(), "rate": row.rate, "interval": list(row.interval)}
+
+
+def _write(folder: Path, singles: Sequence[TransferRate], ensembles: Sequence[TransferRate]) -> None:
+    """Write the table and the heat maps."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*TransferRate._fields, "rate", "low", "high"])
+    rows.writerows([*row, row.rate, *row.interval] for row in [*singles, *ensembles])
+    write_whole(folder / "transfer.csv", text.getvalue())
+    figures = {"transfer.png": plot_transfer(singles)}
+    if ensembles:
+        figures["transfer_ensembles.png"] = plot_ensemble_transfer(ensembles)
+    for name, figure in figures.items():
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150)
+        write_whole(folder / name, image.getvalue())
+
+
+def _print(
+    singles: Sequence[TransferRate], ensembles: Sequence[TransferRate], names: Sequence[str], common: int, count: int
+) -> None:
+    table = Table(title=f"Success rates (%) on {common:,} of {count:,} images, which all networks classify correctly")
+    for column in ("crafted on", "attack"):
+        table.add_column(column)
+    for name in names:
+        table.add_column(f"fools {name}", justify="right")
+    if ensembles:
+        table.add_column("fools the ensemble", justify="right")
+    for rows in (singles, ensembles):
+        table.add_section()
+        for source in dict.fromkeys(row.source for row in rows):
+            for attack in dict.fromkeys(row.attack for row in rows):
+                cells = {row.target: row for row in rows if (row.source, row.attack) == (source, attack)}
+                shown = [_cell(cells.get(name)) for name in names]
+                if ensembles:
+                    shown.append(_cell(cells.get(source) if source not in names else None))
+                crafted = f"all but {source[1:]}" if source not in names else source
+                table.add_row(crafted, attack, *shown)
+    Console().print(table)
+    Console().print("* white-box: crafted on that network itself", highlight=False)
+
+
+def _cell(row: TransferRate | None) -> str:
+    return "" if row is None else f"{100 * row.rate:.1f}{'*' if row.white_box else ' '}"

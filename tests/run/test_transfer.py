@@ -1,0 +1,118 @@
+"""``lightning-adv transfer`` between the checkpoints of real runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from lightning_adv.attacks import FGSM
+from lightning_adv.cli import main
+from lightning_adv.data import DigitsDataModule
+from lightning_adv.regimes import AdvPropTraining, MadryTraining
+from lightning_adv.run.configs import preset_names
+from tests.run.shortened import fit
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    home = tmp_path_factory.mktemp("transfer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        return {name: str(home / fit(config=f"digits/{name}") / "checkpoints" / "best.ckpt")
+                for name in ("madry", "advprop")}  # fmt: skip
+
+
+@pytest.fixture
+def transfer(checkpoints, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        given = [f"--networks={json.dumps(checkpoints)}", "--eps=0.1", "--accelerator=cpu"]
+        main(["transfer", *given, *arguments])
+        return json.loads((tmp_path / "transfer" / "transfer.json").read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
+    """FGSM draws nothing: its rates are recomputed with the regimes' own networks, over three chunks."""
+    found, printed = transfer("--attacks=[{class_path: FGSM, init_args: {eps: 1}}]", "--batch_size=150")
+    classes = {"madry": MadryTraining, "advprop": AdvPropTraining}
+    regimes = {name: classes[name].load_from_checkpoint(path, weights_only=True).eval()
+               for name, path in checkpoints.items()}  # fmt: skip
+    data = DigitsDataModule()
+    data.setup()
+    x, y = (torch.cat(parts) for parts in zip(*data.test_dataloader(), strict=True))
+    with torch.no_grad():
+        correct = torch.stack([regime(x).argmax(1) == y for regime in regimes.values()]).all(0)
+    x, y = x[correct], y[correct]
+    assert found["classified_correctly_by_all"] == len(y) > 50
+    rates = {(row["source"], row["target"]): row for row in found["rates"]}
+    assert len(rates) == 4
+    for source, regime in regimes.items():
+        x_adv = FGSM(eps=0.1)(regime.network, x, y, domain="main" if source == "advprop" else None)
+        for target, other in regimes.items():
+            with torch.no_grad():
+                fooled = int((other(x_adv).argmax(1) != y).sum())
+            row = rates[source, target]
+            assert (row["fooled"], row["total"], row["white_box"]) == (fooled, len(y), source == target)
+    ensembles = {(row["source"], row["target"]): row["fooled"] for row in found["ensemble_rates"]}
+    # with two networks the ensemble of all but one is the other one
+    assert ensembles["-madry", "madry"] == rates["advprop", "madry"]["fooled"]
+    assert ensembles["-madry", "-madry"] == rates["advprop", "advprop"]["fooled"]
+    with (tmp_path / "transfer" / "transfer.csv").open(newline="") as file:
+        assert [int(row["fooled"]) for row in csv.DictReader(file)] == [
+            row["fooled"] for row in found["rates"] + found["ensemble_rates"]
+        ]
+    assert {path.name for path in (tmp_path / "transfer").iterdir()} == {
+        "transfer.json", "transfer.csv", "transfer.png", "transfer_ensembles.png",
+    }  # fmt: skip
+    assert "all but madry" in printed.replace("\n", " ")
+
+
+def test_the_result_can_be_repeated(transfer, tmp_path):
+    first, _ = transfer("--images=20", "--ensembles=false")
+    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
+    assert first == again
+    assert first["ensemble_rates"] == []
+
+
+@pytest.mark.parametrize("name", preset_names("transfer"))
+def test_every_preset_runs(name, transfer):
+    found, _ = transfer(f"--config={name}", "--images=10")
+    assert {row["attack"] for row in found["rates"]} == {"FGSM", "IFGSM-18", "DIFGSM-18", "MIFGSM-18", "MDIFGSM-18"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--eps=8"], "must be between 0 and 1, got 8"),
+        (["--norm=l3"], "norm must be one of linf, l2, l1"),
+        (["--domains={other: main}"], "domains has 'other'; the networks are madry, advprop"),
+        (["--domains={advprop: auxiliary}"], "auxiliary"),
+        (["--batch_size=0"], "batch_size must be at least 1"),
+        (["--images=1000"], "images is 1000, but the test set of DigitsDataModule has 360"),
+        (["--attacks=[{class_path: CarliniWagner}]"], "no attack fits"),
+        (["--networks={only: missing.ckpt}"], "networks must be at least two"),
+        (["--networks={a: missing.ckpt, b: other.ckpt}", "--data=DigitsDataModule"], "there is no file missing.ckpt"),
+        (["--networks={a: missing.ckpt, b: other.ckpt}"], "data must be given"),
+    ],
+)
+def test_what_cannot_be_measured(transfer, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        transfer(*arguments)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert (ended.value.code, message in error) == (1, True), error
+    assert not (tmp_path / "transfer").exists()
+
+
+def test_results_are_not_lost(transfer, tmp_path, capsys):
+    transfer("--images=5", "--ensembles=false")
+    before = (tmp_path / "transfer" / "transfer.json").read_bytes()
+    with pytest.raises(SystemExit):
+        transfer("--images=6")
+    assert "is there already: give another --output, or --overwrite true" in capsys.readouterr().err
+    assert (tmp_path / "transfer" / "transfer.json").read_bytes() == before
