@@ -125,6 +125,8 @@ def corruption_errors(
     check_images(x, y)
     if len(x) == 0:
         raise ValueError("x must hold at least one image, got none.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     names = CORRUPTIONS if corruptions is None else corruptions
     check_corruptions(names, severities)
     images = f"{family_of(x, family)}, regenerated"

@@ -128,7 +128,7 @@ def check_corruptions(names: Sequence[str], severities: Sequence[int]) -> None:
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ValueError(f"the corruption {name!r} is none of {', '.join(CORRUPTIONS)}.{hint}")
     for severity in severities:
-        if severity not in SEVERITIES or isinstance(severity, bool):
+        if type(severity) is not int or severity not in SEVERITIES:  # 1.0 and True are equal to 1
             raise ValueError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}.")
 
 
