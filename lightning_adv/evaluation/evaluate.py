@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import check_images
 from lightning_adv.attacks.distance import Distance
-from lightning_adv.evaluation.plan import StepsCurve, make_plan
+from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
+from lightning_adv.evaluation.plan import make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
 
@@ -23,6 +24,7 @@ def evaluate(
     *,
     domain: str | None = None,
     steps_curve: StepsCurve | None = None,
+    corruptions: CommonCorruptions | None = None,
     exhaustive: bool = False,
     batch_size: int = 256,
     seed: int = 0,
@@ -37,6 +39,7 @@ def evaluate(
         eps: For each norm its radii, increasing.
         domain: The BatchNorm domain to evaluate through; None leaves the active one.
         steps_curve: The accuracy over the number of steps; None for none.
+        corruptions: The common corruptions; None for none.
         exhaustive: Whether every attack sees every sample, also those that another has broken.
         batch_size: Samples that are attacked at a time. Noise depends on it.
         seed: Seed of all noise.
@@ -57,7 +60,7 @@ def evaluate(
         (1.0, 0.0)
     """
     check_images(x, y)
-    plan = make_plan(attacks, eps, steps_curve=steps_curve, exhaustive=exhaustive, seed=seed)
+    plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     starts = range(0, len(x), batch_size)
     chunks = [
         evaluate_chunk(

@@ -8,14 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from lightning_adv.attacks import PGD, Attack
+from lightning_adv.attacks import Attack
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.threat import attack_name, threat_model
-from lightning_adv.recipe import Recipe
-
-XIE_STEPS = (10, 20, 40, 60, 80, 100, 200, 500, 1000, 2000)
-"""From 10 to 2000 attack iterations, the range of Xie 2020, figure 4.6."""
+from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 
 
 class ThreatModel(NamedTuple):
@@ -56,34 +53,6 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StepsCurve(Recipe):
-    """The accuracy over the number of attack steps: does it flatten? (Xie 2020, figure 4.6).
-
-    One run of PGD is looked at after each number of steps, at the largest radius of each norm.
-
-    Args:
-        attack: PGD; its radius and its step are scaled as those of the other attacks. Its number of steps is not used.
-        steps: Numbers of steps, increasing.
-        images: How many images, the first of the data set.
-
-    Raises:
-        ValueError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.
-    """
-
-    attack: PGD
-    steps: Sequence[int] = XIE_STEPS
-    images: int = 1000
-
-    def __post_init__(self) -> None:
-        if not self.steps or self.steps[0] < 1 or any(later <= earlier for earlier, later in pairwise(self.steps)):
-            raise ValueError(
-                f"steps_curve.steps must be increasing numbers of steps, each at least 1, got {list(self.steps)}."
-            )
-        if self.images < 1:
-            raise ValueError(f"steps_curve.images must be at least 1, got {self.images}.")
-
-
-@dataclass(frozen=True)
 class Plan:
     """What an evaluation runs.
 
@@ -93,6 +62,7 @@ class Plan:
         curves: The attack of the accuracy over steps for each norm, if there is a curve.
         steps: The numbers of steps of the curve.
         curve_images: How many images the curve is of.
+        corruptions: The common corruptions, if they are asked for.
         exhaustive: Whether every attack sees every sample that the network classifies correctly. Otherwise those that
             an attack has broken, at this radius or a smaller one, are left alone.
         seed: Seed of all noise.
@@ -103,6 +73,7 @@ class Plan:
     curves: tuple[Case, ...] = ()
     steps: tuple[int, ...] = ()
     curve_images: int = 0
+    corruptions: CommonCorruptions | None = None
     exhaustive: bool = False
     seed: int = 0
 
@@ -117,6 +88,7 @@ def make_plan(
     eps: Mapping[str, Sequence[Distance]],
     *,
     steps_curve: StepsCurve | None = None,
+    corruptions: CommonCorruptions | None = None,
     exhaustive: bool = False,
     seed: int = 0,
 ) -> Plan:
@@ -129,6 +101,7 @@ def make_plan(
         attacks: The attacks, in the order in which they run.
         eps: For each norm its radii, increasing; numbers or fractions such as ``"8/255"``.
         steps_curve: The accuracy over the number of steps; None for none.
+        corruptions: The common corruptions; None for none.
         exhaustive: See :class:`Plan`.
         seed: Seed of all noise.
 
@@ -142,17 +115,19 @@ def make_plan(
         >>> [case.key for case in plan.cases][1:3]
         ['Linf 4/255: PGD-20', 'Linf 8/255: FGSM']
     """
-    if not attacks:
+    if not attacks and corruptions is None:
         raise ValueError("attacks must hold at least one attack, got none.")
+    if corruptions is not None:
+        corruptions.check_available()
     for attack in attacks:
         attack.check_available()
     threats = [*_threats(eps), ThreatModel(None, None)]
     cases = [case for threat in threats for case in _cases(attacks, threat)]
     unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
     left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
-    if not cases:
+    if attacks and not cases:
         raise ValueError(f"eps has {', '.join(eps)}, but no attack fits: {', '.join(left_out)}.")
-    plan = Plan(tuple(cases), left_out, exhaustive=exhaustive, seed=seed)
+    plan = Plan(tuple(cases), left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     if steps_curve is None:
         return plan
     largest = {threat.norm: threat for threat in threats}.values()  # the last of each norm

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, cat
 
+from lightning_adv.analysis.corruption_errors import CorruptionError, sum_errors
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
 from lightning_adv.evaluation.verdicts import BROKEN, MISCLASSIFIED, SKIPPED, CaseVerdicts, ChunkVerdicts, broken_within
@@ -83,12 +84,14 @@ class Summary(NamedTuple):
         all_or_nothing: For each threat model the accuracy where a sample counts only if no attack within the ball, at
             this radius or a smaller one, breaks it.
         curves: The accuracies over the number of steps.
+        corruptions: The errors on corrupted images, a row for each corruption and severity; none if not asked for.
     """
 
     clean: Accuracy
     cases: tuple[CaseSummary, ...]
     all_or_nothing: dict[ThreatModel, Accuracy]
     curves: tuple[Curve, ...]
+    corruptions: tuple[CorruptionError, ...] = ()
 
 
 def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
@@ -112,7 +115,9 @@ def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
     all_or_nothing = {
         threat: Accuracy(int((correct & ~_broken(chunks, threat, plan.cases)).sum()), total) for threat in plan.threats
     }
-    return Summary(Accuracy(int(correct.sum()), total), tuple(cases), all_or_nothing, _curves(plan, chunks))
+    shards = [[CorruptionError(*row) for rows in chunk.corruptions.values() for row in rows] for chunk in chunks]
+    clean = Accuracy(int(correct.sum()), total)
+    return Summary(clean, tuple(cases), all_or_nothing, _curves(plan, chunks), tuple(sum_errors(shards)))
 
 
 def _broken(chunks: Sequence[ChunkVerdicts], threat: ThreatModel, cases: Sequence[Case]) -> Tensor:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.analysis.corruption_errors import corruption_errors
 from lightning_adv.attacks import PGD, Attack, attacking
 from lightning_adv.attacks.balls import get_ball
+from lightning_adv.evaluation.options import CommonCorruptions
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
 from lightning_adv.seeds import derive_seed
 
@@ -54,6 +56,8 @@ class ChunkVerdicts:
         cases: By :attr:`Case.key`, what each case did.
         curves: By :attr:`Case.key`, for each number of steps how many of the chunk's images are classified correctly.
         curve_images: How many images the curves are of.
+        corruptions: By corruption, the rows of :class:`~lightning_adv.analysis.corruption_errors.CorruptionError` at
+            each severity.
     """
 
     chunk: int
@@ -63,6 +67,7 @@ class ChunkVerdicts:
     cases: dict[str, CaseVerdicts] = field(default_factory=dict)
     curves: dict[str, list[int]] = field(default_factory=dict)
     curve_images: int = 0
+    corruptions: dict[str, list[list[Any]]] = field(default_factory=dict)
 
     @property
     def correct(self) -> Tensor:
@@ -117,7 +122,8 @@ def evaluate_chunk(
         first: The number of its first sample in the data set.
         domain: The BatchNorm domain to evaluate through; None leaves the active one.
         known: What is known of this chunk already; cases in it are not run again.
-        after_case: Called after each case with all that is known, and the number of samples that it is about.
+        after_case: Called after each case, curve and corruption with all that is known, and the number of samples that
+            it is about.
 
     Returns:
         What is known of the chunk.
@@ -144,6 +150,11 @@ def evaluate_chunk(
         if case.key not in chunk.curves:
             chunk.curves[case.key] = _run_curve(network, x, y, case, chunk.curve_images, plan, number, domain)
         after_case(chunk, chunk.curve_images)
+    if plan.corruptions is not None:
+        for name in plan.corruptions.chosen:
+            if name not in chunk.corruptions:
+                chunk.corruptions[name] = _corrupt(network, x, y, name, plan.corruptions, plan.seed, first, domain)
+            after_case(chunk, len(y))
     return chunk
 
 
@@ -226,3 +237,27 @@ def _run_curve(
     generator = torch.Generator(x.device).manual_seed(derive_seed(plan.seed, number, case.key, 0))
     iterates = attack.iterates(network, x, y, plan.steps, domain=domain, generator=generator)
     return [int((predict(network, x_adv, domain) == y.cpu()).sum()) for x_adv in iterates]
+
+
+def _corrupt(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    name: str,
+    corruptions: CommonCorruptions,
+    seed: int,
+    first: int,
+    domain: str | None,
+) -> list[list[Any]]:
+    rows = corruption_errors(
+        network,
+        x,
+        y,
+        seed=seed,
+        corruptions=[name],
+        severities=corruptions.severities,
+        index=first,
+        family=corruptions.family,
+        domain=domain,
+    )
+    return [list(row) for row in rows]

@@ -18,6 +18,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.regimes.checks import check_precision, check_shape
+from lightning_adv.run.evaluation.corruptions import read_baseline
 from lightning_adv.run.evaluation.folder import EvaluationFolder
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
@@ -48,10 +49,12 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     loaded, images = _load(settings)
+    baseline = read_baseline(settings.corruptions)
     plan = make_plan(
         settings.attacks,
-        _default_eps(loaded) if settings.eps is None else settings.eps,
+        _eps(settings, loaded),
         steps_curve=settings.steps_curve,
+        corruptions=settings.corruptions,
         exhaustive=settings.exhaustive,
         seed=settings.seed,
     )
@@ -69,10 +72,10 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     chunks = [chunk for number in range(len(images)) if (chunk := folder.read(number)) is not None]
     summary = summarise(plan, chunks)
     write_verdicts(plan, chunks, folder.path / "verdicts.csv")
-    write_figures(plan, summary, folder.path)
+    write_figures(loaded.name, summary, folder.path)
     told = {"settings": told, "device": fabric.device.type, "processes": fabric.world_size}
-    folder.finish({"name": settings.name, **to_plain(plan, summary), **told})
-    print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, folder.path)
+    folder.finish({"name": settings.name, **to_plain(plan, summary, baseline), **told})
+    print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, baseline, folder.path)
 
 
 def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
@@ -108,12 +111,14 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     return loaded, images
 
 
-def _default_eps(loaded: LoadedNetwork) -> dict[str, list[float | str]]:
-    """Return the radius that the checkpoint's run was tested at.
+def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | str]]:
+    """Return the radii that are given, or the one that the checkpoint's run was tested at.
 
     Raises:
         ValueError: It was tested at none.
     """
+    if settings.eps is not None or not settings.attacks:
+        return {} if settings.eps is None else settings.eps
     attack = loaded.evaluation_attack
     threat = None if attack is None else threat_model(Attack.from_config(attack))
     if threat is None:
@@ -140,7 +145,10 @@ def _run_chunks(
     network = loaded.network.to(fabric.device)
     numbers = range(fabric.global_rank, len(images), fabric.world_size)
     curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
-    work = len(plan.cases) * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(curve)
+    names = () if plan.corruptions is None else plan.corruptions.chosen
+    work = (len(plan.cases) + len(names)) * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(
+        curve
+    )
     with _progress() if fabric.is_global_zero else nullcontext() as bar:
         task = None if bar is None else bar.add_task("attacking", total=work)
 

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_adv._version import __version__
+from lightning_adv.analysis.corruption_figures import plot_corruption_errors
 from lightning_adv.evaluation import Plan, Summary
 from lightning_adv.evaluation.figures import plot_accuracy_over_eps, plot_accuracy_over_steps
 from lightning_adv.evaluation.summary import Accuracy, CaseSummary
 from lightning_adv.evaluation.verdicts import ChunkVerdicts
 from lightning_adv.files import write_whole
+from lightning_adv.run.evaluation.corruptions import Baseline, corruptions_to_plain, print_corruptions
 
 COLUMNS = (
     "index", "label", "predicted", "norm", "eps", "attack", "verdict", "stage", "adversarial_class", "distance",
@@ -33,7 +35,7 @@ def versions() -> dict[str, str]:
     return told | {name: version(name) for name in ("torchvision", "lightning", "timm")}
 
 
-def to_plain(plan: Plan, summary: Summary) -> dict[str, Any]:
+def to_plain(plan: Plan, summary: Summary, baseline: Baseline | None) -> dict[str, Any]:
     """Return the numbers of an evaluation as plain data."""
     return {
         "images": summary.clean.total,
@@ -58,6 +60,7 @@ def to_plain(plan: Plan, summary: Summary) -> dict[str, Any]:
             }
             for case, curve in zip(plan.curves, summary.curves, strict=True)
         ],
+        "corruptions": corruptions_to_plain(summary, baseline),
         "left_out": list(plan.left_out),
     }
 
@@ -80,13 +83,24 @@ def write_verdicts(plan: Plan, chunks: Sequence[ChunkVerdicts], path: Path) -> N
     write_whole(path, text.getvalue())
 
 
-def write_figures(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
-    """Draw the accuracy over eps, and over the number of steps if there is a curve; return the files."""
+def write_figures(network: str, summary: Summary, folder: Path) -> list[Path]:
+    """Draw the accuracy over eps, over the number of steps, and the errors on corrupted images, whichever there are.
+
+    Args:
+        network: The network's name.
+        summary: What was found.
+        folder: Where to write.
+
+    Returns:
+        The files.
+    """
     figures = {}
-    if any(threat.eps is not None for threat in plan.threats):
+    if any(threat.eps is not None for threat in summary.all_or_nothing):
         figures["accuracy_over_eps.png"] = plot_accuracy_over_eps(summary)
     if summary.curves:
         figures["accuracy_over_steps.png"] = plot_accuracy_over_steps(summary)
+    if summary.corruptions:
+        figures["corruptions.png"] = plot_corruption_errors({network: summary.corruptions})
     for name, figure in figures.items():
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
@@ -94,8 +108,19 @@ def write_figures(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
     return [folder / name for name in figures]
 
 
-def print_summary(title: str, plan: Plan, summary: Summary, folder: Path) -> None:
-    """Print the table of an evaluation."""
+def print_summary(title: str, plan: Plan, summary: Summary, baseline: Baseline | None, folder: Path) -> None:
+    """Print the tables of an evaluation."""
+    console = Console()
+    if plan.cases:
+        _print_attacks(console, title, plan, summary)
+    if summary.corruptions:
+        print_corruptions(console, title, summary, baseline)
+    for name in plan.left_out:
+        console.print(f"Left out, since eps has no radius for its norm: {name}", highlight=False)
+    console.print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+
+
+def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -> None:
     table = Table(title=title)
     table.add_column("threat model")
     table.add_column("attack")
@@ -111,7 +136,6 @@ def print_summary(title: str, plan: Plan, summary: Summary, folder: Path) -> Non
             accuracy = found.alone if plan.exhaustive and found.alone is not None else found.left
             _row(table, str(threat) if number == 0 else "", found.case.name, found, accuracy)
         _row(table, "", "[bold]all together", None, summary.all_or_nothing[threat])
-    console = Console()
     console.print(table)
     if not plan.exhaustive:
         console.print(
@@ -119,9 +143,6 @@ def print_summary(title: str, plan: Plan, summary: Summary, folder: Path) -> Non
             "that is left after it. --exhaustive true gives each attack's own.",
             highlight=False,
         )
-    for name in plan.left_out:
-        console.print(f"Left out, since eps has no radius for its norm: {name}", highlight=False)
-    console.print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
 
 
 def _row(table: Table, threat: str, name: str, found: CaseSummary | None, accuracy: Accuracy) -> None:

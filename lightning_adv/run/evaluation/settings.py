@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.attacks import Attack
-from lightning_adv.evaluation import StepsCurve
+from lightning_adv.evaluation import CommonCorruptions, StepsCurve
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.run.configs import find_config, resolve_configs
 from lightning_adv.run.folder import run_folder_of
@@ -34,6 +34,7 @@ class Settings:
         eps: For each norm its radii, increasing, as in {linf: [4/255, 8/255], l2: [0.5]}; those that the checkpoint's
             run was tested at if it is not given.
         steps_curve: The accuracy over the number of steps of PGD; null for none.
+        corruptions: Common corruptions: their names, severities, family and baseline; null for none.
         exhaustive: Attack also samples that another attack, or the same at a smaller eps, has broken.
         suspicion_images: How many images to look at for signs that the numbers are too good; 0 for no look.
         domain: The BatchNorm domain; the one that the regime predicts with if it is not given.
@@ -54,6 +55,7 @@ class Settings:
     attacks: list[Attack] = field(default_factory=list)
     eps: dict[str, list[float | str]] | None = None
     steps_curve: StepsCurve | None = None
+    corruptions: CommonCorruptions | None = None
     exhaustive: bool = False
     suspicion_images: int = 128
     domain: str | None = None
@@ -109,7 +111,7 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     parser.add_class_arguments(Settings)
     given = resolve_configs(arguments)
     parsed = parser.parse_args(given)
-    if not parsed.attacks:
+    if not parsed.attacks and parsed.corruptions is None:
         parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
     if parsed.data is None and parsed.checkpoint is not None and (data := data_of_run(parsed.checkpoint)):
         parsed = parser.parse_object({"data": data}, namespace=parsed)
