@@ -52,7 +52,8 @@ ALEXNET_ERRORS: Mapping[str, float] = {
 """AlexNet's mean error over the five severities of the published ImageNet-C, the baseline of the paper.
 
 As in AugMix's ``imagenet.py`` (github.com/google-research/augmix), which names the authors' repository as its source,
-and in MMPretrain's metric of corruption errors."""
+and in MMPretrain's metric of corruption errors. On regenerated images an mCE by these is not the published benchmark's;
+a baseline that is evaluated on the same images makes a fair one."""
 
 ALEXNET_CLEAN_ERROR = 0.435
 """AlexNet's error on ImageNet's validation images (the paper's table 1; torchvision tells 1 - 0.56522)."""

@@ -6,9 +6,11 @@ section 4.1. What they do to a network is in :mod:`~lightning_adv.analysis.corru
 **Regenerated.** The images are made here, so they are not the published files of ImageNet-C and CIFAR-10-C, and results
 on them must not stand in one column with results on those. Two families of constants:
 
-- ``imagenet``: the library ``imagecorruptions`` (of the package imagecorruptions-imaug), called as it is. Its own
-  differences from ImageNet-C: its motion blur, its elastic transform without the affine map, its fog and frost at any
-  size.
+- ``imagenet``: the library ``imagecorruptions`` (of the package imagecorruptions-imaug), called as it is. Its constants
+  are ImageNet-C's, meant for 224×224 pixels, except for the elastic transform, which has others and no affine map. It
+  cuts zoomed images (zoom blur, snow) at one corner and not around the middle, enlarges the pictures of frost by a
+  tenth and takes all six, and the published files were stored as JPEG of quality 85 after all (the authors'
+  ``make_imagenet_c.py``).
 - ``cifar``: CIFAR-10-C's constants, see :mod:`~lightning_adv.analysis.cifar_corruptions`.
 
 ``auto`` takes ``cifar`` for images whose longer side has at most 64 pixels, and ``imagenet`` for others. At 64×64 the
@@ -85,14 +87,16 @@ def corrupt(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}.")
     one = _imagenet_corrupt if family_of(x, family) == "imagenet" else _cifar_corrupt
-    pictures = (255 * x.detach().cpu().double()).round().to(torch.uint8)
+    precise = torch.promote_types(x.dtype, torch.float32)
+    pictures = (255 * x.detach().cpu().to(precise)).round().to(torch.uint8)
     pictures = pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
     corrupted = torch.empty_like(pictures)
     for number, picture in enumerate(pictures.numpy()):
         # A copy: a result may be a view that cannot be written to, which torch warns of.
         corrupted[number] = torch.from_numpy(one(picture, name, severity, (seed, indices[number])).copy())
     channels = corrupted if x.shape[1] == 3 else corrupted[..., 1:2]
-    return (channels.permute(0, 3, 1, 2).double() / 255).to(x)
+    # Divided here and not on the device, where the last bit may be another one.
+    return (channels.permute(0, 3, 1, 2).to(precise) / 255).to(x)
 
 
 def family_of(x: Tensor, family: Family = "auto") -> Literal["cifar", "imagenet"]:
