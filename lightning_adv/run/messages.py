@@ -50,6 +50,21 @@ def explain(message: str, keys: Iterable[str]) -> str:
     return message
 
 
+def explain_value(message: str) -> str:
+    """Return what a class says of its arguments, out of what jsonargparse makes of it where null is allowed too.
+
+    Args:
+        message: An error of instantiation.
+
+    Returns:
+        The first reason that is not that the argument is not null; ``message`` itself where it is of another form.
+    """
+    if not message.startswith("Does not validate against any of the Union subtypes"):
+        return message
+    reasons = re.findall(r"^  - (.*)$", message, re.MULTILINE)
+    return next((reason for reason in reasons if "NoneType" not in reason), message)
+
+
 def _given(message: str) -> str:
     """Return the value that the innermost error is about."""
     if found := re.search(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$", message, re.MULTILINE):

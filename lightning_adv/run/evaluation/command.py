@@ -24,6 +24,7 @@ from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, versions, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
+from lightning_adv.run.messages import explain_value
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
 """Settings that no number depends on; the checkpoint is told by its checksum."""
@@ -43,7 +44,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         settings, plain = parse_settings(arguments)
         _evaluate(settings, plain)
     except ValueError as error:
-        sys.stderr.write(f"lightning-adv evaluate: error: {error}\n")
+        sys.stderr.write(f"lightning-adv evaluate: error: {explain_value(str(error))}\n")
         raise SystemExit(1) from error
 
 

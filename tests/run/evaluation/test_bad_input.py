@@ -35,6 +35,8 @@ DATA = "--data=tests.run.evaluation.test_bad_input.Given"
         (["--eps.linf=[8]"], "eps.linf must be between 0 and 1, got 8"),
         (["--eps.linff=[0.1]"], "norm must be one of linf, l2, l1"),
         (["--images=361"], "images is 361, but the test set of DigitsDataModule has 360 images"),
+        (["--steps_curve={attack: {class_path: PGD}, steps: [5, 3]}"], "steps_curve.steps must be increasing numbers"),
+        (["--attacks=[{class_path: PGD, init_args: {steps: 0}}]"], "steps must be an integer of at least 1, got 0"),
         (["--images=0"], "images must be at least 1, got 0"),
         (["--batch_size=0"], "batch_size must be at least 1, got 0"),
         (["--suspicion_images=-1"], "suspicion_images must be at least 0, got -1"),
