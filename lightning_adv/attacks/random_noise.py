@@ -1,0 +1,97 @@
+"""The weakest attack: random perturbations, of which the worst for the network is kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.attacks.balls import Linf, Norm, draw, get_ball
+from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
+from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.losses import margin
+from lightning_adv.attacks.pgd import _round_towards
+
+
+class RandomNoise(Attack):
+    """The best of many draws from the ball: a black-box attack that sees the logits and no gradient.
+
+    It is a baseline that every gradient attack must beat (Carlini et al. 2019, "On Evaluating Adversarial Robustness",
+    section 5.3, recommend to try random perturbations). Of each sample the perturbation with the largest margin is
+    kept, the clean image counts as the first, and a sample that is misclassified draws no more. In Linf every other
+    draw is a corner of the ball, eps times random signs: in many dimensions a uniform draw is far shorter in effect.
+
+    With ``batchnorm="batch"`` samples see each other, and all are drawn again until the last one is misclassified.
+
+    Args:
+        eps: Radius of the ball, in the unit of the images; a number or a fraction such as ``"8/255"``.
+        draws: Number of perturbations of each sample, at least 1. Each costs one forward pass.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        batchnorm: ``"eval"`` or ``"batch"``.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0])
+        >>> x_adv = RandomNoise(eps="8/255", draws=10)(model, x, y)
+        >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "8/255",
+        draws: int = 100,
+        *,
+        norm: Norm = "linf",
+        batchnorm: BatchNormMode = "eval",
+    ) -> None:
+        self.norm = get_ball(norm)
+        self.eps = parse_distance(eps, "eps", self.norm.max_eps)
+        self.draws = draws
+        self.batchnorm = batchnorm
+        if not isinstance(draws, int) or draws < 1:
+            raise ValueError(f"draws must be an integer of at least 1, got {draws!r}.")
+        if batchnorm not in ("eval", "batch"):
+            raise ValueError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        domain: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.__call__`."""
+        check_images(x, y)
+        generator = self._generator(generator)
+        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network, torch.no_grad():
+            clean, y = x.detach().clone(), y.clone().long()
+            worst = clean.clone()
+            logits = at_least_fp32(network(clean))
+            check_labels(y, logits.shape[1])
+            lead = margin(logits, y)
+            for number in range(self.draws):
+                noisy = self._draw(clean, number, generator)
+                rows = (lead <= 0).nonzero().flatten()
+                if not len(rows):
+                    break
+                if self.batchnorm == "batch":  # who leaves the batch would change its statistics
+                    rows = torch.arange(len(x), device=x.device)
+                found = margin(at_least_fp32(network(noisy[rows])), y[rows])
+                better = (found > lead[rows]) & (lead[rows] <= 0)
+                worst[rows[better]], lead[rows[better]] = noisy[rows[better]], found[better]
+        return worst
+
+    def _draw(self, x: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Return noisy images (N, ...): for everyone, so that a sample's noise is no matter of its mates' luck."""
+        clean = at_least_fp32(x)
+        if isinstance(self.norm, Linf) and number % 2:
+            delta = self.eps * (2 * (draw(torch.rand, clean.shape, clean, generator) < 0.5).to(clean.dtype) - 1)
+        else:
+            delta = self.norm.sample(clean, self.eps, generator)
+        return _round_towards(x, (clean + delta).clamp(0, 1))
