@@ -37,8 +37,8 @@ def network_logits(network: nn.Module, x: Tensor, *, domain: str | None = None, 
         ValueError: What the network gives is not (N, K) with at least two classes, or is NaN.
     """
     with attacking(network, domain=domain) as held_still, torch.no_grad():
-        parts = [held_still(part) for part in x.split(batch_size)]
-    for part, images in zip(parts, x.split(batch_size), strict=True):
+        parts = [held_still(part) for part in torch.split(x, batch_size)]
+    for part, images in zip(parts, torch.split(x, batch_size), strict=True):
         told = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(images) or part.shape[1] < 2:
             raise ValueError(f"network must give logits ({len(images)}, K) with K of at least 2, got {told}.")
@@ -70,7 +70,7 @@ def zero_gradients(
     _check_probe(x, y)
     zero, broken, differentiable = 0, 0, True
     with random_state_kept(x), attacking(network, domain=domain) as held_still:
-        for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             leaf = images.detach().clone().requires_grad_()
             logits = at_least_fp32(held_still(leaf))
             check_labels(labels, logits.shape[1])
@@ -161,11 +161,8 @@ def batch_statistics(
     largest, tolerance = _largest_difference(whole, halves), 10 * _tolerance(x)
     if largest <= tolerance or _largest_difference(whole, again) > _tolerance(x):
         return None
-    layers = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is None
-    ]
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    layers = [name for name, module in norms.items() if module.running_mean is None]
     changed = int((whole.argmax(1) != halves.argmax(1)).sum())
     named = f" ({', '.join(layers[:_NAMED])})" if layers else ""
     return Suspicion(

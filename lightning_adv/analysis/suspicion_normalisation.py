@@ -6,7 +6,7 @@ inside that is wrapped once more. Accuracy falls a little and eps is no longer a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -94,8 +94,8 @@ def _suspicion(
     if p_value < ALPHA:
         mean, std = (", ".join(f"{value:.3g}" for value in values.tolist()) for values in undone)
         seen.append(
-            f"Accuracy rises from {accuracy:.1%} to {accuracy_undone:.1%} when a normalisation (mean {mean}, std {std}) "
-            "is undone."
+            f"Accuracy rises from {accuracy:.1%} to {accuracy_undone:.1%} when a normalisation is undone (mean {mean}, "
+            f"std {std})."
         )
     return Suspicion(
         "normalised_twice",
@@ -154,7 +154,7 @@ def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation]
             series.extend([earlier[0], name])
         outputs[name] = output.clone()
 
-    def hook(name: str) -> object:
+    def hook(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         return lambda module, inputs, output: look(name, inputs[0] if inputs else None, output)
 
     modules = {name: network.get_submodule(name) for name in named}

@@ -64,8 +64,8 @@ def blackbox_beats_whitebox(white_broken: Tensor, black_broken: Tensor, *, toler
         return None
     return Suspicion(
         "blackbox_beats_whitebox",
-        f"A black-box attack broke {black_only} of {len(white_broken)} images that white-box attacks did not. Gradients "
-        "may be masked: attack through a differentiable surrogate (BPDA), or from other networks (transfer).",
+        f"A black-box attack broke {black_only} of {len(white_broken)} images that white-box attacks did not. The "
+        "gradients may be masked: attack through a differentiable surrogate (BPDA), or from other networks (transfer).",
         {
             "images": len(white_broken),
             "whitebox_broken": int(white_broken.sum()),
