@@ -8,7 +8,7 @@ its repository). :func:`find_suspicions` looks for all of it; each check can be 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -155,8 +155,8 @@ class _Probe(NamedTuple):
 
 
 def _compare_attacks(probe: _Probe, ball: Ball, eps: float, deterministic: bool) -> list[Suspicion | None]:
-    def pgd(radius: float, steps: int, start: str = "uniform") -> PGD:
-        return PGD(eps=radius, steps=steps, step_size=radius / 10, norm=ball, start=start)  # type: ignore[arg-type]
+    def pgd(radius: float, steps: int, start: Literal["uniform", "zero"] = "uniform") -> PGD:
+        return PGD(eps=radius, steps=steps, step_size=radius / 10, norm=ball, start=start)
 
     full = covering_radius(ball, probe.x[0])
     larger = min(2 * eps, full)

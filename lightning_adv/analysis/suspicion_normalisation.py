@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_adv.analysis.suspicion_network import network_logits, random_state_kept
 from lightning_adv.analysis.suspicion_verdicts import ALPHA, Suspicion, sign_test
 from lightning_adv.attacks import attacking
-from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
 
 # torchvision, kornia, timm, robustbench, advertorch and this package; MadryLab's robustness; DeepMind's networks
 _ATTRIBUTES = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"))
@@ -128,11 +128,11 @@ def _channel_values(value: object, channels: int) -> Tensor | None:
     """Return one number for each channel, or for all, as a tensor; None if that is something else."""
     if isinstance(value, int | float | list | tuple | Tensor):
         try:
-            numbers = torch.as_tensor(value).detach().double().flatten()
+            numbers = torch.as_tensor(value).detach().cpu().double().flatten()
         except (TypeError, ValueError, RuntimeError):
             return None
         if len(numbers) in (1, channels):
-            return numbers.cpu()
+            return numbers
     return None
 
 
@@ -170,7 +170,8 @@ def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation]
 
 
 def _guesses(x: Tensor, named: Mapping[str, Normalisation]) -> list[Normalisation]:
-    mean, std = x.double().mean((0, 2, 3)).cpu(), x.double().std((0, 2, 3)).cpu()
+    images = at_least_fp32(x)
+    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
     guesses = [Normalisation(mean, std.clamp_min(1e-3)), Normalisation(torch.tensor([0.5]), torch.tensor([0.5]))]
     if x.shape[1] == 3:
         guesses.append(Normalisation(*(torch.tensor(values) for values in IMAGENET)))

@@ -15,10 +15,11 @@ from lightning_adv.attacks.pgd import _round_towards
 class RandomNoise(Attack):
     """The best of many draws from the ball: a black-box attack that sees the logits and no gradient.
 
-    It is a baseline that every gradient attack must beat (Carlini et al. 2019, "On Evaluating Adversarial Robustness",
-    section 5.3, recommend to try random perturbations). Of each sample the perturbation with the largest margin is
-    kept, the clean image counts as the first, and a sample that is misclassified draws no more. In Linf every other
-    draw is a corner of the ball, eps times random signs: in many dimensions a uniform draw is far shorter in effect.
+    It is a baseline that every gradient attack must beat: where random perturbations find what gradients do not, the
+    gradients are masked (Athalye et al. 2018, section 3.1; Carlini et al. 2019, "On Evaluating Adversarial
+    Robustness"). Of each sample the perturbation with the largest margin is kept, the clean image counts as the first,
+    and a sample that is misclassified draws no more. In Linf every other draw is a corner of the ball, eps times random
+    signs: these are the points that are farthest off.
 
     With ``batchnorm="batch"`` samples see each other, and all are drawn again until the last one is misclassified.
 
