@@ -229,13 +229,15 @@ def train_mode(network: nn.Module) -> Suspicion | None:
     kinds = sorted({type(network.get_submodule(name)).__name__ for name in layers})
     return Suspicion(
         "train_mode",
-        f"{len(layers)} modules ({', '.join(kinds)}) are in train mode, where they answer otherwise than in eval mode. "
-        "The figures here are those of eval mode: call network.eval() before any other evaluation.",
+        f"In train mode, where they answer otherwise than in eval mode, are {len(layers)} modules: {', '.join(kinds)}. The "
+        "figures here are those of eval mode: call network.eval() before any other evaluation.",
         {"count": len(layers), "kinds": kinds, "layers": layers[:_NAMED]},
     )
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
+    if "_orig_mod" in module._modules:  # torch.compile's wrapper hands the flag on
+        return False
     if any(_is_zero(getattr(module, name, None)) for name in ("p", "drop_prob", "dropout")):
         return False
     classes = type(module).__mro__[: type(module).__mro__.index(nn.Module)]

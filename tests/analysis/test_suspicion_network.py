@@ -193,6 +193,8 @@ class OwnNoise(nn.Linear):
         (timm.layers.DropPath(0.1), True),
         (timm.layers.BatchNormAct2d(3), True),
         (timm.create_model("test_resnet"), True),
+        (torch.compile(nn.Sequential(nn.Dropout(0.5))), True),
+        (torch.compile(nn.Linear(3, 2)), False),
         (nn.Dropout(0.0), False),
         (timm.layers.DropPath(0.0), False),
         (nn.MultiheadAttention(4, 2), False),
