@@ -32,6 +32,9 @@ class Attack(Recipe, ABC):
     6. BatchNorm mode and domain are a choice.
     """
 
+    black_box: bool = False
+    """Whether the attack sees the network's outputs only, and no gradient."""
+
     _unseeded_calls = 0
 
     @abstractmethod

@@ -41,6 +41,8 @@ class RandomNoise(Attack):
         True
     """
 
+    black_box = True
+
     def __init__(
         self,
         eps: Distance = "8/255",

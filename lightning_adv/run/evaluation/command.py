@@ -24,6 +24,7 @@ from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, versions, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
+from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
 from lightning_adv.run.messages import explain_value
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
@@ -66,6 +67,12 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
         print(f"Going on with the evaluation in {folder.path}", flush=True)
     fabric.launch()
+    loaded.network.to(fabric.device)
+    suspicions: list[dict[str, Any]] = []
+    if fabric.is_global_zero:
+        count = settings.suspicion_images
+        suspicions = folder.remember("suspicions", lambda: look(loaded.network, images, plan, count, fabric.device))
+        print_suspicions(suspicions, looked=False)  # before the attacks, which may take hours
     _run_chunks(fabric, loaded, images, plan, folder)
     fabric.barrier()
     if not fabric.is_global_zero:
@@ -74,9 +81,11 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     summary = summarise(plan, chunks)
     write_verdicts(plan, chunks, folder.path / "verdicts.csv")
     write_figures(loaded.name, summary, folder.path)
-    told = {"settings": told, "device": fabric.device.type, "processes": fabric.world_size}
+    suspicions += look_at_verdicts(plan, chunks)
+    told = {"suspicions": suspicions, "settings": told, "device": fabric.device.type, "processes": fabric.world_size}
     folder.finish({"name": settings.name, **to_plain(plan, summary, baseline), **told})
     print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, baseline, folder.path)
+    print_suspicions(suspicions, looked=bool(settings.suspicion_images and plan.cases))
 
 
 def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
@@ -143,7 +152,7 @@ def _run_chunks(
     fabric: Fabric, loaded: LoadedNetwork, images: TestImages, plan: Plan, folder: EvaluationFolder
 ) -> None:
     """Evaluate the chunks of this process; what is known of them is written after each attack."""
-    network = loaded.network.to(fabric.device)
+    network = loaded.network
     numbers = range(fabric.global_rank, len(images), fabric.world_size)
     curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
     names = () if plan.corruptions is None else plan.corruptions.chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ class EvaluationFolder:
     def write(self, chunk: ChunkVerdicts) -> None:
         """Write down what is known of a chunk, whole or not at all."""
         write_whole(self._path(chunk.chunk), json.dumps(asdict(chunk)))
+
+    def remember(self, name: str, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return what was computed and written down before, or compute it and write it down."""
+        path = self._parts / f"{name}.json"
+        if not path.is_file():
+            write_whole(path, json.dumps(compute()))
+        known: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return known
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results, and remove what was only needed to go on."""

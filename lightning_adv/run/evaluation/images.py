@@ -90,6 +90,12 @@ class TestImages:
             x, y = self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0)
             yield Chunk(number, self._chunks[number].start, x, y)
 
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""
+        numbers = [number for number, chunk in enumerate(self._chunks) if chunk.start < count]
+        chunks = list(self.read(numbers))
+        return (torch.cat([chunk.x for chunk in chunks])[:count], torch.cat([chunk.y for chunk in chunks])[:count])
+
     def check(self, in_channels: int, num_classes: int) -> tuple[int, ...]:
         """Look at every image and label, before anything is computed.
 
