@@ -111,6 +111,7 @@ def test_half_precision_is_not_random():
     with torch.autocast("cpu", torch.bfloat16):
         for check in (randomised_output, batch_statistics, probabilities):
             assert check(trained("madry with BatchNorm"), probe()[0]) is None
+        assert network_logits(trained("madry"), probe()[0]).dtype == torch.float32
 
 
 # Batch statistics
