@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_SMALLEST_LEAD = 1e-12  # where the first and third class tie, the authors' code divides by this
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy (N,) of logits (N, K) and labels (N,).
@@ -57,6 +59,35 @@ def margin_gradient(logits: Tensor, y: Tensor) -> Tensor:
     return torch.zeros_like(logits).scatter(1, others.argmax(1, keepdim=True), 1).scatter(1, y[:, None], -1)
 
 
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the difference of logits ratio (Croce & Hein 2020, equation 6), which no scaling or shift changes.
+
+    It is the :func:`margin` over the lead of the first class over the third.
+
+    Args:
+        logits: (N, K), K at least 3.
+        y: Labels (N,).
+
+    Returns:
+        Ratios (N,), positive exactly where the sample is misclassified.
+
+    Raises:
+        ValueError: There are fewer than 3 classes.
+    """
+    top = _top_three(logits).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(_SMALLEST_LEAD)
+
+
+def dlr_gradient(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient (N, K) of the difference of logits ratio."""
+    top = _top_three(logits)
+    first, third = top.indices[:, :1], top.indices[:, 2:]
+    lead = top.values[:, :1] - top.values[:, 2:]
+    ratio = (margin(logits, y)[:, None] / lead.clamp_min(_SMALLEST_LEAD)).where(lead > _SMALLEST_LEAD, 0)
+    spread = torch.zeros_like(logits).scatter(1, first, 1).scatter(1, third, -1)
+    return (margin_gradient(logits, y) - ratio * spread) / lead.clamp_min(_SMALLEST_LEAD)
+
+
 def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """Return KL(p(clean) || p(adversarial)) (N,), which TRADES maximises (Zhang et al. 2019, equation 5).
 
@@ -71,6 +102,14 @@ def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
 def kl_gradient(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """Return the adversarial minus the clean prediction (N, K)."""
     return logits.softmax(1) - clean_logits.softmax(1)
+
+
+def _top_three(logits: Tensor) -> torch.return_types.topk:
+    if logits.shape[1] < 3:
+        raise ValueError(
+            f"loss='dlr' compares three classes, and the network has {logits.shape[1]}: use cross_entropy."
+        )
+    return logits.topk(3, dim=1)
 
 
 def _split(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +132,7 @@ class Loss(NamedTuple):
 LOSSES = {
     "cross_entropy": Loss(cross_entropy, log_odds, log_odds_gradient, "labels"),
     "margin": Loss(margin, margin, margin_gradient, "labels"),
+    "dlr": Loss(dlr, dlr, dlr_gradient, "labels"),
     "kl": Loss(kl, kl, kl_gradient, "clean_logits"),
 }
 

@@ -71,9 +71,9 @@ def digits():
 
 @pytest.fixture(scope="session")
 def train():
-    """Return a function that trains a small CNN on images until ``epochs`` are over; eval mode."""
+    """Return a function that trains a small CNN on images, attacked if need be, for ``epochs``; eval mode."""
 
-    def train(x, y, epochs, lr=0.01):
+    def train(x, y, epochs, lr=0.01, attack=None):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = nn.Sequential(
@@ -84,8 +84,9 @@ def train():
             optimizer = torch.optim.Adam(network.parameters(), lr=lr)
             for _ in range(epochs):
                 for batch in torch.randperm(len(x)).split(100):
+                    seen = x[batch] if attack is None else attack(network, x[batch], y[batch])
                     optimizer.zero_grad()
-                    nn.functional.cross_entropy(network(x[batch]), y[batch]).backward()
+                    nn.functional.cross_entropy(network(seen), y[batch]).backward()
                     optimizer.step()
         return network.eval()
 

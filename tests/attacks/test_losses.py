@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from lightning_adv.attacks.losses import cross_entropy, get_loss, kl, log_odds, margin
+from lightning_adv.attacks.losses import cross_entropy, dlr, get_loss, kl, log_odds, margin
 
 
 @pytest.fixture
@@ -54,6 +54,32 @@ def test_gradient_of_the_margin_pushes_the_best_other_class_and_the_own():
     assert gradient.tolist() == [[0, -1, 1, 0]]
 
 
+def test_dlr_is_equation_6(logits, y):
+    expected = []
+    for row, label in zip(logits.tolist(), y.tolist(), strict=True):
+        first, _, third = sorted(row, reverse=True)[:3]
+        best_other = max(value for other, value in enumerate(row) if other != label)
+        expected.append(-(row[label] - best_other) / (first - third))
+    np.testing.assert_allclose(dlr(logits, y).numpy(), expected, rtol=1e-12)
+
+
+def test_dlr_and_its_direction_do_not_change_with_the_scale(logits, y):
+    torch.testing.assert_close(dlr(1e3 * logits - 5, y), dlr(logits, y))
+    gradient = get_loss("dlr").alone_gradient
+    torch.testing.assert_close(1e3 * gradient(1e3 * logits - 5, y), gradient(logits, y))
+
+
+def test_dlr_needs_three_classes():
+    with pytest.raises(ValueError, match="loss='dlr' compares three classes, and the network has 2"):
+        dlr(torch.zeros(1, 2), torch.tensor([0]))
+
+
+def test_dlr_of_three_equal_logits_is_finite():
+    logits, y = torch.tensor([[1.0, 1.0, 1.0, 0.0]]), torch.tensor([1])
+    assert dlr(logits, y).tolist() == [0]
+    assert get_loss("dlr").alone_gradient(logits, y).isfinite().all()
+
+
 def test_kl(logits):
     clean = logits.flip(0)
     expected = rel_entr(softmax(clean.numpy(), axis=1), softmax(logits.numpy(), axis=1)).sum(1)
@@ -61,7 +87,7 @@ def test_kl(logits):
     np.testing.assert_allclose(kl(clean, clean).numpy(), 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "margin", "kl"])
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "dlr", "kl"])
 def test_losses_of_extreme_logits_are_finite(name):
     logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
     loss = get_loss(name)
@@ -71,7 +97,7 @@ def test_losses_of_extreme_logits_are_finite(name):
 
 
 def test_a_loss_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, margin, kl, got 'mse'"):
+    with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, margin, dlr, kl, got 'mse'"):
         get_loss("mse")
 
 
@@ -82,7 +108,7 @@ def test_log_odds_against_probabilities():
     torch.testing.assert_close(log_odds(logits, y), torch.log((1 - p) / p))
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "margin", "kl"])
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "dlr", "kl"])
 def test_closed_form_gradients_are_those_of_autograd(name, logits, y):
     loss, target = get_loss(name), y if name != "kl" else logits.flip(0)
     leaf = logits.clone().requires_grad_()
