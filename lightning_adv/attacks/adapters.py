@@ -1,0 +1,67 @@
+"""What the adapters of other packages' attacks share."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lightning_adv.attacks.balls import Ball, column
+from lightning_adv.attacks.base import at_least_fp32
+from lightning_adv.attacks.pgd import _round_towards
+
+
+def check_installed(package: str, attack: str, install: str) -> None:
+    """Check that a package can be imported, without importing it.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"{attack} needs the package {package}, which is not installed: pip install '{install}'.")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return ``", did you mean ...?"`` for a misspelled name, or nothing."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Return a seed for a package that takes no generator."""
+    return int(torch.randint(2**31, (), generator=generator, device=generator.device))
+
+
+@contextmanager
+def own_random_state(seed: int) -> Iterator[None]:
+    """Seed every global random state, and give all of them back as they were."""
+    import numpy as np
+
+    # All devices: torch.manual_seed, which the packages call, seeds each of them.
+    accelerator = torch.accelerator.current_accelerator()
+    devices = range(torch.accelerator.device_count()) if accelerator is not None else ()
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def bring_inside(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tensor:
+    """Return ``adversarial`` (N, ...) in the ball around ``x`` (N, ...) and in [0, 1], in ``x``'s dtype."""
+    clean = at_least_fp32(x)
+    adversarial = adversarial.to(clean.dtype)
+    delta = adversarial - clean
+    # What is inside stays, to the last bit.
+    inside = (ball.norm(delta) <= eps).view(column(x))
+    return _round_towards(x, torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1))
