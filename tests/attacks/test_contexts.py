@@ -10,13 +10,13 @@ import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.attacks import FGSM, PGD, CarliniWagner
+from lightning_adv.attacks import APGD, FGSM, PGD, CarliniWagner
 
 NETWORKS = ["cnn", "resnet", "efficientnet", "vit"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # From the predicted label, so that every sample has a way to go.
 NEAREST = {"learning_rate": 0.05, "initial_const": 1e3, "binary_search_steps": 2, "label": "predicted"}
-# Settings of PGD, but for the last.
+# Settings of PGD, but for the last two.
 ATTACKS = {
     "linf": {},
     "l2": {"norm": "l2", "eps": 0.5, "step_size": 0.3},
@@ -25,11 +25,12 @@ ATTACKS = {
     "restarts": {"loss": "kl", "restarts": 2},
     "diversity": {"diversity_probability": 1, "diversity_scale": 0.8, "label": "predicted"},
     "CarliniWagner": NEAREST,
+    "APGD": {"norm": "l2", "eps": 0.5, "loss": "dlr"},
 }
 
 
 def _build(attack, steps=2, **settings):
-    kind = CarliniWagner if attack == "CarliniWagner" else PGD
+    kind = {"CarliniWagner": CarliniWagner, "APGD": APGD}.get(attack, PGD)
     return kind(steps=5 * steps if kind is CarliniWagner else steps, **ATTACKS[attack], **settings)
 
 
@@ -82,7 +83,7 @@ def process_group(tmp_path):
 
 
 @pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize("attack", ["linf", "CarliniWagner"])
+@pytest.mark.parametrize("attack", ["linf", "CarliniWagner", "APGD"])
 @pytest.mark.parametrize("batchnorm", ["eval", "batch"])
 def test_ddp(build, images, state_of, batchnorm, attack):
     plain, wrapped = build("cnn"), DistributedDataParallel(build("cnn"))

@@ -1,4 +1,7 @@
-"""Promises 1, 2, 3 and 5 of attacks; test_contexts has the fourth, test_batchnorm_modes the sixth."""
+"""Promises 1, 2, 3 and 5 of attacks; test_contexts has the fourth, test_batchnorm_modes the sixth.
+
+AutoAttack's are in test_autoattack: it returns clean what it does not break.
+"""
 
 import copy
 import random
@@ -13,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.attacks import (
+    APGD,
     DIFGSM,
     FGSM,
     GD,
@@ -22,6 +26,7 @@ from lightning_adv.attacks import (
     PGD,
     CarliniWagner,
     CarliniWagnerLinf,
+    FoolboxAttack,
     attacking,
 )
 
@@ -42,6 +47,9 @@ ATTACKS = {
     "restarts": (lambda **bn: PGD(eps=0.03, steps=1, step_size=0.02, restarts=2, loss="kl", **bn), np.inf, 0.03),
     "CarliniWagner": (lambda **bn: CarliniWagner(eps=9, **NEAREST, **bn), 2, 9),
     "D-C&W": (lambda **bn: CarliniWagner(eps=9, **DIVERSE | {"diversity_probability": 0.5}, **NEAREST, **bn), 2, 9),
+    "APGD": (lambda **bn: APGD(eps=0.03, steps=3, **bn), np.inf, 0.03),
+    "APGD l2": (lambda **bn: APGD(eps=0.5, steps=3, norm="l2", loss="dlr", restarts=2, **bn), 2, 0.5),
+    "foolbox": (lambda **bn: FoolboxAttack("L2PGD", eps=0.5, options={"steps": 2}, **bn), 2, 0.5),
     "CarliniWagnerLinf": (lambda **bn: CarliniWagnerLinf(eps=0.03, steps=2, **bn), np.inf, 0.03),
 }  # fmt: skip
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,7 +124,7 @@ def test_networks_of_full_size(build, run, name):
 # 1. The result
 
 
-@pytest.mark.parametrize("attack", ["linf", "l2", "l1", "CarliniWagner"])
+@pytest.mark.parametrize("attack", ["linf", "l2", "l1", "CarliniWagner", "APGD", "APGD l2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_images_in_half_precision(build, images, dtype, attack):
     build_attack, order, radius = ATTACKS[attack]
@@ -241,6 +249,7 @@ RANDOM = {
     "restarts": PGD(eps=0.1, clean_start_probability=0.2, restarts=3),
     "l2": PGD(eps=1, norm="l2"),
     "l1": PGD(eps=5, norm="l1"),
+    "APGD": APGD(eps=0.1, steps=3),
     "target": PGD(eps=0.1, start="zero", label="random"),
     "diversity": DIFGSM(eps=0.1, steps=3, diversity_probability=1, diversity_scale=0.7),
     "nearest": CarliniWagner(diversity_probability=0.5, diversity_scale=0.7, **NEAREST),
