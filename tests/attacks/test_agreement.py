@@ -1,4 +1,4 @@
-"""Agreement with Foolbox and ART at the same parameters, from a deterministic start.
+"""Agreement with Foolbox, ART and AutoAttack's package at the same parameters, from the same start.
 
 The peers get a copy of the network each: both leave gradients in it. What they do otherwise than this package:
 
@@ -9,6 +9,7 @@ The peers get a copy of the network each: both leave gradients in it. What they 
 """
 
 import copy
+import functools
 from functools import partial
 
 import eagerpy
@@ -24,9 +25,10 @@ from art.attacks.evasion import (
 )
 from art.estimators.classification import PyTorchClassifier
 from art.utils import projection_l1_1
+from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
-from lightning_adv.attacks import DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD
+from lightning_adv.attacks import APGD, DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD, CarliniWagner
 from lightning_adv.attacks.diversity import resize_and_pad
 from lightning_adv.attacks.labels import choose_labels
 
@@ -200,3 +202,102 @@ def test_the_default_l1_attack_is_not_weaker(setup, peer):
     theirs = _correct(network, L1_PEERS[peer](copy.deepcopy(network), x, y), y).sum()
     print(f"L1: {ours} stay correct, with {peer} {theirs}")
     assert ours <= theirs
+
+
+# A standard and an adversarially trained network, several eps
+
+
+def _apgd(eps, norm, network, x, y):
+    # From the start that ours draws: from different ones, the package differs from itself on up to 4 % of digits.
+    start = APGD(eps, norm=norm.lower())._start(x, _generator())
+    attack = APGDAttack(network, norm=norm, eps=eps, device="cpu")
+    attack.init_hyperparam(x)
+    best, correct, _, broken = attack.attack_single_run(x, y, x_init=start)
+    return torch.where(correct.view(-1, 1, 1, 1), best, broken)
+
+
+def _loop(eps):
+    return {"eps": eps, "steps": 20, "step_size": eps / 8}
+
+
+def _foolbox_nearest(attack, eps, network, x, y):
+    return attack(foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu"), x, y, epsilons=eps)[1].detach()
+
+
+CW = {"steps": 60, "binary_search_steps": 6, "initial_const": 0.01}
+# eps -> ours and the peers
+CELLS = {
+    "FGSM": lambda eps: (
+        FGSM(eps),
+        {
+            "foolbox": partial(_foolbox, fb.LinfFastGradientAttack(), eps),
+            "ART": partial(_art, FastGradientMethod, eps=eps),
+        },
+    ),
+    "PGD": lambda eps: (
+        PGD(**_loop(eps), **ZERO),
+        {
+            "foolbox": _fb(fb.LinfProjectedGradientDescentAttack, **_loop(eps)),
+            "ART": art(ProjectedGradientDescentPyTorch, **_loop(eps)),
+        },
+    ),
+    "PGD L2": lambda eps: (
+        PGD(**_loop(5 * eps), norm="l2", **ZERO),
+        {
+            "foolbox": _fb(fb.L2ProjectedGradientDescentAttack, **_loop(5 * eps)),
+            "ART": art(ProjectedGradientDescentPyTorch, **_loop(5 * eps), norm=2),
+        },
+    ),
+    "MI-FGSM": lambda eps: (MIFGSM(**_loop(eps)), {"ART": art(MomentumIterativeMethod, **_loop(eps), decay=1)}),
+    "C&W L2": lambda eps: (
+        CarliniWagner(5 * eps, learning_rate=0.05, **CW),
+        {"foolbox": partial(_foolbox_nearest, fb.L2CarliniWagnerAttack(stepsize=0.05, **CW), 5 * eps)},
+    ),
+    "APGD-CE": lambda eps: (APGD(eps), {"pyautoattack": partial(_apgd, eps, "Linf")}),
+    "APGD-CE L2": lambda eps: (APGD(5 * eps, norm="l2"), {"pyautoattack": partial(_apgd, 5 * eps, "L2")}),
+}  # fmt: skip
+# network, attack, eps in Linf; five times that in L2
+GRID = [
+    (network, attack, eps)
+    for network, several in {"standard": (0.05, 0.1), "adversarial": (0.1, 0.2)}.items()
+    for attack in CELLS
+    for eps in several
+    if attack != "C&W L2" or eps == 0.1  # the nearest example is judged by its distance: one eps tells enough
+]
+
+
+@pytest.fixture(scope="module")
+def cell(digits, train):
+    """Return a function that runs a cell once: whether each sample stays correct, for ours and for each peer."""
+    x, y = digits
+    training = {"standard": None, "adversarial": PGD(eps=0.2, steps=5, step_size=0.06)}
+    trained = functools.cache(lambda name: train(x[:1500], y[:1500], epochs=5, attack=training[name]))
+    x, y = x[1500 : 1500 + SAMPLES], y[1500 : 1500 + SAMPLES]
+
+    @functools.cache
+    def cell(name, attack, eps):
+        network, (ours, peers) = trained(name), CELLS[attack](eps)
+        verdicts = {"ours": _correct(network, ours(network, x, y, generator=_generator()), y)}
+        for peer, run in peers.items():
+            verdicts[peer] = _correct(network, run(copy.deepcopy(network), x, y), y)
+        return verdicts
+
+    return cell
+
+
+@pytest.mark.parametrize(("network", "attack", "eps"), GRID)
+def test_at_most_one_percent_of_verdicts_differ(cell, network, attack, eps):
+    ours, *others = (verdicts := cell(network, attack, eps)).values()
+    shares = {name: verdict.double().mean().item() for name, verdict in verdicts.items()}
+    differ = [(ours != other).double().mean().item() for other in others]
+    print(f"{network}, {attack}, {eps}: robust accuracy {shares}, share of verdicts that differ {differ}")
+    assert max(differ) <= 0.01
+    assert 0.02 < shares["ours"] < 0.98
+
+
+@pytest.mark.parametrize("peer", ["foolbox", "ART", "pyautoattack"])
+def test_ours_is_not_the_weaker_on_average(cell, peer):
+    pairs = [(verdicts["ours"], verdicts[peer]) for where in GRID if peer in (verdicts := cell(*where))]
+    ours, theirs = (torch.stack(verdicts).double().mean().item() for verdicts in zip(*pairs, strict=True))
+    print(f"{len(pairs)} cells: mean robust accuracy {ours:.4f}, by {peer} {theirs:.4f}")
+    assert ours <= theirs + 0.005
