@@ -229,8 +229,8 @@ def train_mode(network: nn.Module) -> Suspicion | None:
     kinds = sorted({type(network.get_submodule(name)).__name__ for name in layers})
     return Suspicion(
         "train_mode",
-        f"Modules that answer otherwise in train mode are in train mode: {len(layers)} ({', '.join(kinds)}). The figures "
-        "here are those of eval mode: call network.eval() before any other evaluation.",
+        f"Modules that answer otherwise in train mode are in train mode: {len(layers)} ({', '.join(kinds)}). The "
+        "figures here are those of eval mode: call network.eval() before any other evaluation.",
         {"count": len(layers), "kinds": kinds, "layers": layers[:_NAMED]},
     )
 

@@ -107,7 +107,10 @@ def test_a_sound_network_in_bfloat16():
 
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 1.0), ("l1", 4.0)])
 def test_faults_in_other_norms(norm, eps):
-    assert {ZERO, STEPS, FULL} <= set(suspect(FAULTS["rounding"][0](), 64, norm=norm, eps=eps))
+    found = suspect(FAULTS["rounding"][0](), 64, norm=norm, eps=eps)
+    assert {ZERO, STEPS, FULL} <= set(found)
+    assert (found[STEPS].evidence["norm"], found[STEPS].evidence["eps"]) == (norm, eps)
+    assert (found[FULL].evidence["norm"], found[FULL].evidence["eps"]) == ("linf", 1)  # the same images
     assert {STEPS, LARGER, FULL} <= set(suspect(FAULTS["gradients turned around"][0](), 64, norm=norm, eps=eps))
 
 
