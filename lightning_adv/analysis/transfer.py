@@ -102,7 +102,8 @@ def transfer_rates(
         domains: See :func:`commonly_correct`.
         seed: Each attack on each source draws from a generator of its own, made from this number and the two names:
             it does not matter which others there are. Chunks of images need different seeds.
-        batch_size: How many images to attack at a time. The draws of a random attack depend on it.
+        batch_size: How many images to attack at a time. The draws of a random attack depend on it; input diversity
+            draws one transform a batch, so that a few large batches leave its rates to luck.
 
     Returns:
         A row for each attack, source and target, in this order; white-box where the target is the source.

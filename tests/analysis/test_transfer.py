@@ -175,6 +175,25 @@ def test_draws_are_of_the_attack_and_the_source_alone(trained):
     assert alone.items() <= ensembles.items()
 
 
+class Drawing(FGSM):
+    """Keeps the first number that its generator gives."""
+
+    drawn = ()
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        self.drawn = (*self.drawn, torch.rand((), generator=generator).item())
+        return super().__call__(model, x, y)
+
+
+def test_no_two_generators_are_alike(networks, images):
+    attacks = {name: Drawing(EPS) for name in ("first", "second")}
+    for seed in (0, 1):
+        transfer_rates(networks, attacks, *images, seed=seed)
+        ensemble_rates(networks, attacks, *images, seed=seed)
+    drawn = [number for attack in attacks.values() for number in attack.drawn]
+    assert len(set(drawn)) == len(drawn) == 2 * 2 * 6
+
+
 def test_chunks_add_up(trained):
     networks, x, y = trained
     attacks = {"FGSM": FGSM(0.06), "MI": MIFGSM(0.06, steps=3)}
