@@ -9,8 +9,11 @@ from lightning_adv.attacks.ensemble import LogitEnsemble
 from lightning_adv.attacks.fgsm import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM
 from lightning_adv.attacks.foolbox_attack import FoolboxAttack
 from lightning_adv.attacks.pgd import PGD
+from lightning_adv.attacks.random_noise import RandomNoise
+from lightning_adv.attacks.spatial import StAdv
 
 __all__ = [
     "APGD", "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Ball",
-    "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Linf", "LogitEnsemble", "attacking",
+    "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Linf", "LogitEnsemble", "RandomNoise",
+    "StAdv", "attacking",
 ]  # fmt: skip

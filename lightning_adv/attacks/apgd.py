@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -76,6 +77,12 @@ class APGD(Attack):
         for name in ("steps", "restarts"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
+
+    def stages(self) -> list[Attack]:
+        """Return the restarts, one by one."""
+        once = copy.copy(self)
+        once.restarts = 1
+        return [once] * self.restarts
 
     def __call__(
         self,

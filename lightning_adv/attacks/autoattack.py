@@ -92,6 +92,11 @@ class AutoAttack(Attack):
         """
         check_installed("pyautoattack", type(self).__name__, "lightning-adv[eval]")
 
+    @property
+    def black_box(self) -> bool:
+        """Whether Square is all there is."""
+        return list(self.attacks) == ["square"]
+
     def stages(self) -> list[Attack]:
         """Return one AutoAttack for each of the attacks."""
         stages: list[Attack] = []

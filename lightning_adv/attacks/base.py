@@ -32,10 +32,12 @@ class Attack(Recipe, ABC):
     6. BatchNorm mode and domain are a choice.
     """
 
-    black_box: bool = False
-    """Whether the attack sees the network's outputs only, and no gradient."""
-
     _unseeded_calls = 0
+
+    @property
+    def black_box(self) -> bool:
+        """Whether the attack sees the network's outputs only, and no gradient."""
+        return False
 
     @abstractmethod
     def __call__(

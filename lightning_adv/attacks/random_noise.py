@@ -41,8 +41,6 @@ class RandomNoise(Attack):
         True
     """
 
-    black_box = True
-
     def __init__(
         self,
         eps: Distance = "8/255",
@@ -59,6 +57,11 @@ class RandomNoise(Attack):
             raise ValueError(f"draws must be an integer of at least 1, got {draws!r}.")
         if batchnorm not in ("eval", "batch"):
             raise ValueError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+
+    @property
+    def black_box(self) -> bool:
+        """True."""
+        return True
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning_adv.attacks.base import Attack
@@ -35,4 +36,6 @@ def attack_name(attack: Attack) -> str:
     restarts = getattr(attack, "restarts", 1)
     name = type(attack).__name__ + (f"-{steps}" if steps > 1 else "")
     name += f" × {restarts} restarts" if restarts > 1 else ""
+    parts: Sequence[str] = getattr(attack, "attacks", ())
+    name += f" ({parts[0]})" if len(parts) == 1 else ""
     return name + _LABELS.get(getattr(attack, "label", "true"), "")

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_adv.attacks import FGSM, GD, PGD, Attack, CarliniWagner, CarliniWagnerLinf
+from lightning_adv.attacks import FGSM, GD, PGD, Attack, AutoAttack, CarliniWagner, CarliniWagnerLinf
 from lightning_adv.attacks.threat import attack_name, threat_model
 
 
@@ -13,6 +13,8 @@ from lightning_adv.attacks.threat import attack_name, threat_model
         (PGD(steps=20, label="random"), "PGD-20, random targets"),
         (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
         (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
+        (AutoAttack(), "AutoAttack"),
+        (AutoAttack(attacks=["square"]), "AutoAttack (square)"),
         (CarliniWagner(steps=300), "CarliniWagner-300"),
         (CarliniWagnerLinf(restarts=2), "CarliniWagnerLinf-30 × 2 restarts"),
     ],

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lightning_adv._version import __version__
 from lightning_adv.analysis.corruption_figures import plot_corruption_errors
+from lightning_adv.attacks.threat import attack_name
 from lightning_adv.evaluation import Plan, Summary
 from lightning_adv.evaluation.figures import plot_accuracy_over_eps, plot_accuracy_over_steps
 from lightning_adv.evaluation.summary import Accuracy, CaseSummary
@@ -152,7 +153,8 @@ def _row(table: Table, threat: str, name: str, found: CaseSummary | None, accura
 
 
 def _case(found: CaseSummary) -> dict[str, Any]:
-    stages = [type(stage).__name__ for stage in found.case.attack.stages()]
+    stages = [attack_name(stage) for stage in found.case.attack.stages()]
+    by_stage = [{"stage": name, "broken": count} for name, count in zip(stages, found.stages, strict=True)]
     return {
         "name": found.case.name,
         "attack": found.case.attack.to_config(),
@@ -160,6 +162,6 @@ def _case(found: CaseSummary) -> dict[str, Any]:
         "broken": found.broken,
         "alone": None if found.alone is None else found.alone.to_plain(),
         "left": found.left.to_plain(),
-        "broken_by_stage": list(found.stages) if len(stages) > 1 else None,
+        "broken_by_stage": by_stage if len(stages) > 1 else None,
         "seconds": round(found.seconds, 3),
     }

@@ -15,7 +15,9 @@ from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 
 class BlackBox(Breaks):
-    black_box = True
+    @property
+    def black_box(self):
+        return True
 
 
 def found_by(*attacks, count=200, eps=(0.1,)):
