@@ -123,20 +123,20 @@ def print_summary(title: str, plan: Plan, summary: Summary, baseline: Baseline |
 
 def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -> None:
     table = Table(title=title)
-    table.add_column("threat model")
-    table.add_column("attack")
+    table.add_column("attack", overflow="fold")
     table.add_column("attacked", justify="right")
     table.add_column("broken", justify="right")
     table.add_column("accuracy" if plan.exhaustive else "accuracy left", justify="right")
     table.add_column("95 %", justify="right")
-    _row(table, "", "clean", None, summary.clean)
+    _row(table, "clean", None, summary.clean)
     for threat in plan.threats:
         table.add_section()
-        cases = [found for found in summary.cases if found.case.threat == threat]
-        for number, found in enumerate(cases):
-            accuracy = found.alone if plan.exhaustive and found.alone is not None else found.left
-            _row(table, str(threat) if number == 0 else "", found.case.name, found, accuracy)
-        _row(table, "", "[bold]all together", None, summary.all_or_nothing[threat])
+        table.add_row(f"[bold]{threat}")
+        for found in summary.cases:
+            if found.case.threat == threat:
+                accuracy = found.alone if plan.exhaustive and found.alone is not None else found.left
+                _row(table, found.case.name, found, accuracy)
+        _row(table, "all together", None, summary.all_or_nothing[threat])
     console.print(table)
     if not plan.exhaustive:
         console.print(
@@ -146,10 +146,10 @@ def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -
         )
 
 
-def _row(table: Table, threat: str, name: str, found: CaseSummary | None, accuracy: Accuracy) -> None:
+def _row(table: Table, name: str, found: CaseSummary | None, accuracy: Accuracy) -> None:
     low, high = accuracy.interval
     counts = ("", "") if found is None else (f"{found.attacked:,}", f"{found.broken:,}")
-    table.add_row(threat, name, *counts, f"{100 * accuracy.accuracy:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %")
+    table.add_row(name, *counts, f"{100 * accuracy.accuracy:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %")
 
 
 def _case(found: CaseSummary) -> dict[str, Any]:
