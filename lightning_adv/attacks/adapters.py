@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.attacks.balls import Ball, column
-from lightning_adv.attacks.base import at_least_fp32
-from lightning_adv.attacks.pgd import _round_towards
+from lightning_adv.attacks.base import at_least_fp32, round_towards
 
 
 def check_installed(package: str, attack: str, install: str) -> None:
@@ -64,4 +63,4 @@ def bring_inside(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tens
     delta = adversarial - clean
     # What is inside stays, to the last bit.
     inside = (ball.norm(delta) <= eps).view(column(x))
-    return _round_towards(x, torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1))
+    return round_towards(x, torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1))

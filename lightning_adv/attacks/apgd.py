@@ -9,10 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import L2, Linf, Norm, column, get_ball
-from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    Forward,
+    at_least_fp32,
+    attacking,
+    check_images,
+    forward_in,
+    round_towards,
+)
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import get_loss
-from lightning_adv.attacks.pgd import Forward, Objective, _round_towards
+from lightning_adv.attacks.objective import Objective
 
 _ALPHA = 0.75  # share of the new step; the rest is the last move (section 3.1)
 _RHO = 0.75  # share of steps that must raise the loss (section 3.2)
@@ -98,11 +107,7 @@ class APGD(Attack):
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = at_least_fp32(x.detach().clone())
-
-            def forward(images: Tensor) -> Tensor:
-                logits: Tensor = network(images.to(x.dtype))
-                return at_least_fp32(logits)
-
+            forward = forward_in(network, x.dtype)
             label = y.clone().long()
             objective = Objective(get_loss(self.loss), label, label, False, self.batchnorm == "eval")
             worst, won, loss = self._run(forward, objective, clean, generator)
@@ -110,7 +115,7 @@ class APGD(Attack):
                 other, other_won, other_loss = self._run(forward, objective, clean, generator)
                 better = torch.where(won == other_won, other_loss > loss, other_won)
                 worst, won, loss = _where(better, other, worst), won | other_won, _where(better, other_loss, loss)
-        return _round_towards(x, worst)
+        return round_towards(x, worst)
 
     def _run(
         self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator

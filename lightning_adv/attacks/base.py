@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal, Self, TypeAlias
 
@@ -14,6 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.recipe import Recipe
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) to logits (N, K)."""
 
 BatchNormMode: TypeAlias = Literal["eval", "batch"]
 """BatchNorm during an attack: ``eval`` normalises by the running statistics, ``batch`` by those of the batch."""
@@ -170,6 +173,26 @@ def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> N
 def at_least_fp32(tensor: Tensor) -> Tensor:
     """Return a tensor of a half precision in fp32, and any other as it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def forward_in(network: nn.Module, dtype: torch.dtype) -> Forward:
+    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more."""
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = network(images.to(dtype))
+        return at_least_fp32(logits)
+
+    return forward
+
+
+def round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
+    """Cast to ``x``'s dtype so that rounding never leaves the ball: towards ``x``, entry by entry."""
+    adversarial = adversarial.detach()
+    if x.dtype == adversarial.dtype:
+        return adversarial
+    cast, clean = adversarial.to(x.dtype), x.detach()
+    outside = (cast.float() - clean.float()).abs() > (adversarial - clean.float()).abs()
+    return torch.where(outside, torch.nextafter(cast, clean), cast)
 
 
 def check_images(x: Tensor, y: Tensor) -> None:

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import L2, column
-from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    at_least_fp32,
+    attacking,
+    check_images,
+    check_labels,
+    forward_in,
+)
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import diversify
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
@@ -132,11 +140,7 @@ class CarliniWagner(Attack):
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = at_least_fp32(x.detach().clone())
-
-            def forward(images: Tensor) -> Tensor:
-                logits: Tensor = network(images.to(x.dtype))
-                return at_least_fp32(logits)
-
+            forward = forward_in(network, x.dtype)
             with torch.no_grad():
                 logits = forward(clean)
             y = y.clone().long()

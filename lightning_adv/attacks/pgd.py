@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import Norm, column, draw, get_ball
-from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    Forward,
+    at_least_fp32,
+    attacking,
+    check_images,
+    check_labels,
+    forward_in,
+    round_towards,
+)
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import coin, diversify
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
-from lightning_adv.attacks.losses import Loss, get_loss
-
-Forward = Callable[[Tensor], Tensor]
+from lightning_adv.attacks.losses import get_loss
+from lightning_adv.attacks.objective import Objective
 
 
 class PGD(Attack):
@@ -132,12 +141,12 @@ class PGD(Attack):
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
             clean = at_least_fp32(x.detach().clone())
-            forward = _forward(network, x.dtype)
+            forward = forward_in(network, x.dtype)
             objective = self._objective(forward, clean, y.clone().long(), generator)
             worst = self._run(forward, objective, clean, generator)
             for _ in range(self.restarts - 1):
                 worst = _worse(forward, objective, worst, self._run(forward, objective, clean, generator))
-        return _round_towards(x, worst)
+        return round_towards(x, worst)
 
     def iterates(
         self,
@@ -171,10 +180,10 @@ class PGD(Attack):
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = at_least_fp32(x.detach().clone())
-            forward = _forward(network, x.dtype)
+            forward = forward_in(network, x.dtype)
             objective = self._objective(forward, clean, y.clone().long(), generator)
             path = enumerate(self._path(forward, objective, clean, generator, at[-1]), start=1)
-            return [_round_towards(x, adversarial) for step, adversarial in path if step in at]
+            return [round_towards(x, adversarial) for step, adversarial in path if step in at]
 
     def stages(self) -> list[Attack]:
         """Return the restarts, one by one."""
@@ -227,68 +236,6 @@ class PGD(Attack):
         return Objective(loss, label, label, targeted, independent)
 
 
-def _forward(network: nn.Module, dtype: torch.dtype) -> Forward:
-    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more."""
-
-    def forward(images: Tensor) -> Tensor:
-        logits: Tensor = network(images.to(dtype))
-        return at_least_fp32(logits)
-
-    return forward
-
-
-class Objective:
-    """What a run climbs: a loss of the logits, and the label by which success is told.
-
-    Args:
-        loss: What grows with a stronger adversarial example, or falls if the attack is targeted.
-        target: What the loss compares the logits with.
-        label: The attacked label (N,).
-        targeted: Whether ``label`` is approached.
-        independent: Whether a sample's logits depend on its own image only, as they do with BatchNorm in eval mode.
-    """
-
-    def __init__(self, loss: Loss, target: Tensor, label: Tensor, targeted: bool, independent: bool) -> None:
-        self.loss = loss
-        self.target = target
-        self.label = label
-        self.targeted = targeted
-        # What is scaled as one: samples that see each other must keep their shares of the sum.
-        self._scaled_axes = (1,) if independent else (0, 1)
-        self._sign = -1 if targeted else 1
-        self._independent = independent
-        self._checked = False
-
-    def gradient(self, forward: Forward, images: Tensor) -> Tensor:
-        """Return the gradient (N, ...) of the summed loss to ``images``, up to a positive factor.
-
-        Each sample has a factor of its own if they are independent.
-        """
-        images = images.detach().requires_grad_()
-        logits = forward(images)
-        if not self._checked:
-            check_labels(self.label, logits.shape[1])
-            self._checked = True
-        # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
-        # underflows on the way back: each sample sets out with 1 as its largest entry.
-        ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
-        return torch.autograd.grad(logits, images, ascent)[0]
-
-    def _slope(self, logits: Tensor) -> Tensor:
-        """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""
-        if self._independent:
-            return self.loss.alone_gradient(logits, self.target)
-        logits.requires_grad_()
-        return torch.autograd.grad(self.loss.function(logits, self.target).sum(), logits)[0]
-
-    @torch.no_grad()
-    def score(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return whether each attack succeeded, and its loss: both (N,)."""
-        logits = forward(images)
-        function = self.loss.alone if self._independent else self.loss.function
-        return (logits.argmax(1) == self.label) == self.targeted, self._sign * function(logits, self.target)
-
-
 def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:
     """Keep of each sample the successful result, or, of two equals, the one with the larger loss."""
     (first_won, first_loss), (second_won, second_loss) = (
@@ -298,21 +245,7 @@ def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor
     return torch.where(better.view(column(first)), second, first)
 
 
-def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return gradient / gradient.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-
-
 def _unit_l1(gradient: Tensor) -> Tensor:
     """Divide each sample's gradient by its L1 norm (Dong et al. 2018, equation 6)."""
     norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gradient / norm.view(column(gradient))
-
-
-def _round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
-    """Cast to ``x``'s dtype so that rounding never leaves the ball: towards ``x``, entry by entry."""
-    adversarial = adversarial.detach()
-    if x.dtype == adversarial.dtype:
-        return adversarial
-    cast, clean = adversarial.to(x.dtype), x.detach()
-    outside = (cast.float() - clean.float()).abs() > (adversarial - clean.float()).abs()
-    return torch.where(outside, torch.nextafter(cast, clean), cast)

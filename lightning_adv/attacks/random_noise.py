@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import Linf, Norm, draw, get_ball
-from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    at_least_fp32,
+    attacking,
+    check_images,
+    check_labels,
+    round_towards,
+)
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import margin
-from lightning_adv.attacks.pgd import _round_towards
 
 
 class RandomNoise(Attack):
@@ -100,4 +107,4 @@ class RandomNoise(Attack):
             delta = self.eps * (2 * (draw(torch.rand, clean.shape, clean, generator) < 0.5).to(clean.dtype) - 1)
         else:
             delta = self.norm.sample(clean, self.eps, generator)
-        return _round_towards(x, (clean + delta).clamp(0, 1))
+        return round_towards(x, (clean + delta).clamp(0, 1))

@@ -1,0 +1,65 @@
+"""What a gradient attack climbs, sample by sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_adv.attacks.base import Forward, check_labels
+from lightning_adv.attacks.losses import Loss
+
+
+class Objective:
+    """What a run climbs: a loss of the logits, and the label by which success is told.
+
+    Args:
+        loss: What grows with a stronger adversarial example, or falls if the attack is targeted.
+        target: What the loss compares the logits with.
+        label: The attacked label (N,).
+        targeted: Whether ``label`` is approached.
+        independent: Whether a sample's logits depend on its own image only, as they do with BatchNorm in eval mode.
+    """
+
+    def __init__(self, loss: Loss, target: Tensor, label: Tensor, targeted: bool, independent: bool) -> None:
+        self.loss = loss
+        self.target = target
+        self.label = label
+        self.targeted = targeted
+        # What is scaled as one: samples that see each other must keep their shares of the sum.
+        self._scaled_axes = (1,) if independent else (0, 1)
+        self._sign = -1 if targeted else 1
+        self._independent = independent
+        self._checked = False
+
+    def gradient(self, forward: Forward, images: Tensor) -> Tensor:
+        """Return the gradient (N, ...) of the summed loss to ``images``, up to a positive factor.
+
+        Each sample has a factor of its own if they are independent.
+        """
+        images = images.detach().requires_grad_()
+        logits = forward(images)
+        if not self._checked:
+            check_labels(self.label, logits.shape[1])
+            self._checked = True
+        # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
+        # underflows on the way back: each sample sets out with 1 as its largest entry.
+        ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
+        return torch.autograd.grad(logits, images, ascent)[0]
+
+    def _slope(self, logits: Tensor) -> Tensor:
+        """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""
+        if self._independent:
+            return self.loss.alone_gradient(logits, self.target)
+        logits.requires_grad_()
+        return torch.autograd.grad(self.loss.function(logits, self.target).sum(), logits)[0]
+
+    @torch.no_grad()
+    def score(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether each attack succeeded, and its loss: both (N,)."""
+        logits = forward(images)
+        function = self.loss.alone if self._independent else self.loss.function
+        return (logits.argmax(1) == self.label) == self.targeted, self._sign * function(logits, self.target)
+
+
+def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return gradient / gradient.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
