@@ -27,6 +27,7 @@ from lightning_adv.attacks import (
     CarliniWagner,
     CarliniWagnerLinf,
     FoolboxAttack,
+    StAdv,
     attacking,
 )
 
@@ -45,6 +46,7 @@ ATTACKS = {
     "MDIFGSM": (lambda **bn: MDIFGSM(eps=0.03, steps=2, label="predicted", **DIVERSE, **bn), np.inf, 0.03),
     "GD": (lambda **bn: GD(eps=0.03, steps=2, step_size=0.02, **bn), np.inf, 0.07),
     "restarts": (lambda **bn: PGD(eps=0.03, steps=1, step_size=0.02, restarts=2, loss="kl", **bn), np.inf, 0.03),
+    "StAdv": (lambda **bn: StAdv(steps=3, label="predicted", **bn), np.inf, 1),
     "CarliniWagner": (lambda **bn: CarliniWagner(eps=9, **NEAREST, **bn), 2, 9),
     "D-C&W": (lambda **bn: CarliniWagner(eps=9, **DIVERSE | {"diversity_probability": 0.5}, **NEAREST, **bn), 2, 9),
     "APGD": (lambda **bn: APGD(eps=0.03, steps=3, **bn), np.inf, 0.03),
@@ -251,6 +253,7 @@ RANDOM = {
     "l1": PGD(eps=5, norm="l1"),
     "APGD": APGD(eps=0.1, steps=3),
     "target": PGD(eps=0.1, start="zero", label="random"),
+    "spatial": StAdv(steps=3, label="random"),
     "diversity": DIFGSM(eps=0.1, steps=3, diversity_probability=1, diversity_scale=0.7),
     "nearest": CarliniWagner(diversity_probability=0.5, diversity_scale=0.7, **NEAREST),
 }

@@ -2,15 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adv.run.configs import addition_names, config_names, find_config, resolve_configs
+from lightning_adv.run.configs import addition_names, config_names, find_config, preset_names, resolve_configs
 
 
 def test_names_are_the_files():
     folder = Path(__file__).parents[2] / "configs"
-    names = [*config_names(), *addition_names()]
+    names = [*config_names(), *addition_names(), *preset_names()]
     assert sorted(names) == sorted(str(p.relative_to(folder))[:-5] for p in folder.rglob("*.yaml"))
     assert {"digits/madry", "digits/standard", "cifar10/madry", "imagenet/madry"} <= set(config_names())
     assert addition_names() == ["analyses"]
+    assert set(preset_names("evaluation")) >= {"evaluation/quick", "evaluation/standard", "evaluation/paper"}
+    assert set(preset_names()) == {*preset_names("evaluation"), *preset_names("transfer")}
 
 
 def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
