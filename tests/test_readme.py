@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lightning_adv.cli import main
-from lightning_adv.run.configs import config_names
+from lightning_adv.run.configs import config_names, preset_names
+from lightning_adv.run.evaluation.settings import parse_settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -39,9 +40,19 @@ def test_commands_parse(command, monkeypatch):
     assert end.value.code == 0
 
 
+EVALUATIONS = re.findall(r"^lightning-adv (evaluate .*)$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", EVALUATIONS)
+def test_evaluations_parse(command, tmp_path):
+    """With a folder in place of FOLDER; the checkpoint is read later."""
+    settings, _ = parse_settings(shlex.split(command.replace("FOLDER", str(tmp_path)), comments=True)[1:])
+    assert settings.attacks or settings.corruptions is not None
+
+
 def test_named_configurations_and_files_exist():
-    named = set(re.findall(r"\b((?:digits|cifar10|cifar10_folder|imagenet)/\w+)\b", README))
-    assert named
-    assert named <= set(config_names())
+    named = set(re.findall(r"\b((?:digits|cifar10|cifar10_folder|imagenet|evaluation|transfer)/\w+)\b(?!\.)", README))
+    assert named >= set(preset_names())
+    assert named <= {*config_names(), *preset_names()}
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (Path(__file__).parents[1] / target).exists(), target
