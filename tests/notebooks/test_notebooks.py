@@ -15,6 +15,64 @@ adversarial = {r: evaluation(r, x, y, generator=torch.Generator().manual_seed(0)
 assert min(accuracy(r, x) for r in (standard, robust)) > 0.8
 assert accuracy(robust, adversarial[robust]) > accuracy(standard, adversarial[standard]) + 0.2
 """,
+    "is_my_model_robust": """
+standard, madry, rounding = (summaries[name] for name in ("standard", "Madry", "rounding"))
+small, large, l2_large = (("linf", 0.05), ("linf", 0.2), ("l2", 1.0))
+
+def left(summary, threat):
+    return summary.all_or_nothing[threat].accuracy
+
+# how images are counted
+for summary in summaries.values():
+    low, high = summary.all_or_nothing[large].interval
+    assert high - low <= 2 * 0.071
+    for smaller, larger in (((("linf", 0.05)), ("linf", 0.1)), (("linf", 0.1), large), (("l2", 0.5), l2_large)):
+        assert left(summary, smaller) >= left(summary, larger)
+    for before, found in zip(summary.cases, summary.cases[1:], strict=False):
+        if found.case.threat.norm == before.case.threat.norm:
+            assert found.attacked == before.left.correct and found.left.correct == found.attacked - found.broken
+in_large = [found for found in madry.cases if found.case.threat == large]
+assert len(in_large) == 5 and {found.case.name for found in madry.cases if found.case.threat == l2_large} == {
+    found.case.name for found in in_large if "Carlini" not in found.case.name
+}
+
+# one attack is not enough
+assert in_large[0].left.accuracy > left(madry, large) + 0.05
+assert sum(found.broken for found in in_large[2:]) > 0
+assert in_large[-1].left == madry.all_or_nothing[large]
+
+# over the radius
+assert left(standard, large) < 0.05 and left(standard, l2_large) < 0.05
+assert 0.35 < left(madry, large) < 0.7 and left(madry, l2_large) < 0.3
+
+# over the steps
+for over_steps in madry.curves:
+    at = dict(zip(over_steps.steps, [found.accuracy for found in over_steps.accuracies], strict=True))
+    assert at[1] - at[20] > 0.15 and at[100] - at[200] < 0.04
+    assert left(madry, over_steps.threat) < at[200]
+
+# a network that looks robust
+assert abs(rounding.clean.accuracy - standard.clean.accuracy) < 0.03
+assert [found.broken for found in rounding.cases if found.case.name == "FGSM"] == [0] * 5
+assert all(left(rounding, threat) > left(madry, threat) for threat in madry.all_or_nothing)
+assert all(len(set(over_steps.accuracies)) == 1 for over_steps in rounding.curves)
+
+# the warnings
+assert not suspicions["standard"] and not suspicions["Madry"]
+seen = {each.name: each.evidence for each in suspicions["rounding"]}
+assert {"zero_gradients", "more_steps_do_not_help", "blackbox_beats_whitebox", "full_eps_leaves_accuracy"} <= set(seen)
+assert seen["zero_gradients"]["zero"] == len(x) and seen["blackbox_beats_whitebox"]["blackbox_only"] > 20
+assert seen["more_steps_do_not_help"]["loss_grown"] == 0
+assert seen["full_eps_leaves_accuracy"]["unbroken"] == seen["full_eps_leaves_accuracy"]["images"]
+
+# what it is
+noisy = (x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+with torch.no_grad():
+    assert all(torch.equal(surrogate(images), networks["rounding"](images)) for images in (x, noisy, transferred))
+assert left(truth, large) < 0.05 and left(truth, l2_large) < 0.05 and transfer < 0.05
+assert max(summaries, key=lambda name: left(summaries[name], large)) == "rounding"
+assert all(left(truth, threat) < left(rounding, threat) for threat in truth.all_or_nothing)
+""",
     "what_batchnorm_sees": """
 def share_of_larger_variances(eps):
     main, adversarial = (runs[eps][1][-1][domain] for domain in ("main", "adversarial"))
