@@ -57,6 +57,23 @@ def find_config(name: str) -> str:
                      f"The package has {', '.join(known)}.")  # fmt: skip
 
 
+def complete_flags(arguments: Sequence[str], *flags: str) -> list[str]:
+    """Let ``--flag`` alone stand for ``--flag true``, which configurations need a value for.
+
+    Args:
+        arguments: A command line.
+        flags: The flags, such as ``--overwrite``.
+
+    Example:
+        >>> complete_flags(["--overwrite", "--seed", "1", "--exhaustive", "false"], "--overwrite", "--exhaustive")
+        ['--overwrite', 'true', '--seed', '1', '--exhaustive', 'false']
+    """
+    complete: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        complete += [argument, "true"] if argument in flags and following.startswith("-") else [argument]
+    return complete
+
+
 def resolve_configs(arguments: Sequence[str]) -> list[str]:
     """Replace the names after ``--config`` and ``-c`` by paths.
 

@@ -26,7 +26,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import make_plan
 from lightning_adv.files import write_whole
-from lightning_adv.run.configs import find_config, resolve_configs
+from lightning_adv.run.configs import complete_flags, find_config, resolve_configs
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
 from lightning_adv.run.evaluation.output import versions
@@ -102,7 +102,7 @@ def _parse(arguments: Sequence[str]) -> TransferSettings:
         "-c", "--config", action=ActionConfigFile, help=f"attacks by name or file; {_DEFAULT} if no attack is given"
     )
     parser.add_class_arguments(TransferSettings)
-    given = resolve_configs(arguments)
+    given = resolve_configs(complete_flags(arguments, "--overwrite", "--ensembles"))
     parsed = parser.parse_args(given)
     if not parsed.attacks:
         parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
@@ -156,7 +156,7 @@ def _check(settings: TransferSettings) -> None:
         )
     result = Path(settings.output) / _RESULT
     if result.exists() and not settings.overwrite:
-        raise ValueError(f"output: {result} is there already: give another --output, or --overwrite true.")
+        raise ValueError(f"output: {result} is there already: give another --output, or --overwrite.")
     if Path(settings.output).exists() and not Path(settings.output).is_dir():
         raise ValueError(f"output: {settings.output} is no folder.")
 

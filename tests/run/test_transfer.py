@@ -75,7 +75,7 @@ def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
 
 def test_the_result_can_be_repeated(transfer, tmp_path):
     first, _ = transfer("--images=20", "--ensembles=false")
-    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
+    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite")
     assert first == again
     assert first["ensemble_rates"] == []
 
@@ -114,5 +114,5 @@ def test_results_are_not_lost(transfer, tmp_path, capsys):
     before = (tmp_path / "transfer" / "transfer.json").read_bytes()
     with pytest.raises(SystemExit):
         transfer("--images=6")
-    assert "is there already: give another --output, or --overwrite true" in capsys.readouterr().err
+    assert "is there already: give another --output, or --overwrite" in capsys.readouterr().err
     assert (tmp_path / "transfer" / "transfer.json").read_bytes() == before

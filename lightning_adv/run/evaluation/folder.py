@@ -48,7 +48,7 @@ class EvaluationFolder:
                 shutil.rmtree(self._parts, ignore_errors=True)
             if (self.path / RESULT).exists():
                 raise ValueError(
-                    f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite true."
+                    f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite."
                 )
             if begun.is_file():
                 self._check_same(json.loads(begun.read_text(encoding="utf-8")), told)
@@ -89,7 +89,7 @@ class EvaluationFolder:
             name = other[0]
             raise ValueError(
                 f"output: {self.path} holds an unfinished evaluation with {name} {_short(begun.get(name))}, and now "
-                f"it is {_short(now.get(name))}: give another --output, or --overwrite true to begin anew."
+                f"it is {_short(now.get(name))}: give another --output, or --overwrite to begin anew."
             )
 
 

@@ -141,7 +141,7 @@ def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -
     if not plan.exhaustive:
         console.print(
             "A sample that is broken, at this eps or a smaller one, is not attacked again: each line has the accuracy "
-            "that is left after it. --exhaustive true gives each attack's own.",
+            "that is left after it. --exhaustive gives each attack's own.",
             highlight=False,
         )
 

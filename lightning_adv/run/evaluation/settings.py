@@ -15,7 +15,7 @@ import lightning_adv.data  # noqa: F401 (what is imported can be named by its cl
 from lightning_adv.attacks import Attack
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.run.configs import find_config, resolve_configs
+from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
 from lightning_adv.run.parser import Parser
 
@@ -105,11 +105,10 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
         "-c",
         "--config",
         action=ActionConfigFile,
-        help=f"a preset (evaluation/quick, evaluation/standard, evaluation/paper) or a file; {_DEFAULT} if there is "
-        "none and no attack is given",
+        help=f"a preset ({', '.join(preset_names('evaluation'))}) or a file; {_DEFAULT} if no attack is given",
     )
     parser.add_class_arguments(Settings)
-    given = resolve_configs(arguments)
+    given = resolve_configs(complete_flags(arguments, "--exhaustive", "--overwrite"))
     parsed = parser.parse_args(given)
     if not parsed.attacks and parsed.corruptions is None:
         parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])

@@ -115,7 +115,7 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(evaluate, refused,
             main(["evaluate", f"--checkpoint={checkpoint}", "--output=out", "--accelerator=cpu", "--images=9"])
     error = refused("--images=10", output="out")
     assert "out holds an unfinished evaluation with images 9, and now it is 10" in error
-    results, _ = evaluate("--images=10", "--overwrite=true")
+    results, _ = evaluate("--images=10", "--overwrite")
     assert results["images"] == 10
 
 
@@ -123,7 +123,7 @@ def test_a_finished_evaluation_is_not_lost(evaluate, refused, tmp_path):
     evaluate("--images=5")
     before = (tmp_path / "out" / "evaluation.json").read_bytes()
     error = refused("--images=6", output="out")
-    assert "out holds a finished evaluation: give another --output, or --overwrite true" in error
+    assert "out holds a finished evaluation: give another --output, or --overwrite" in error
     assert (tmp_path / "out" / "evaluation.json").read_bytes() == before
 
 
