@@ -42,10 +42,10 @@ def digits(images: int) -> tuple[Tensor, Tensor]:
 
 
 def on_every_sample(network: nn.Module, x: Tensor, y: Tensor, plan: Plan, batch_size: int) -> None:
-    """Call each attack of the plan, as it is, on all images; AutoAttack leaves out by itself what it has broken."""
-    for case in plan.cases:
+    """Run each attack of the plan on all images: each restart, and each part of AutoAttack."""
+    for stage in (stage for case in plan.cases for stage in case.attack.stages()):
         for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            x_adv = case.attack(network, images, labels)
+            x_adv = stage(network, images, labels)
             with torch.no_grad():
                 network(x_adv)
 
