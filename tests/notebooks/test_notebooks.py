@@ -17,60 +17,52 @@ assert accuracy(robust, adversarial[robust]) > accuracy(standard, adversarial[st
 """,
     "is_my_model_robust": """
 standard, madry, rounding = (summaries[name] for name in ("standard", "Madry", "rounding"))
-small, large, l2_large = (("linf", 0.05), ("linf", 0.2), ("l2", 1.0))
+large, l2_large = ("linf", 0.2), ("l2", 1.0)
 
 def left(summary, threat):
     return summary.all_or_nothing[threat].accuracy
 
-# how images are counted
 for summary in summaries.values():
     low, high = summary.all_or_nothing[large].interval
-    assert high - low <= 2 * 0.071
-    for smaller, larger in (((("linf", 0.05)), ("linf", 0.1)), (("linf", 0.1), large), (("l2", 0.5), l2_large)):
-        assert left(summary, smaller) >= left(summary, larger)
+    assert high - low < 2 * 0.07
     for before, found in zip(summary.cases, summary.cases[1:], strict=False):
         if found.case.threat.norm == before.case.threat.norm:
-            assert found.attacked == before.left.correct and found.left.correct == found.attacked - found.broken
-in_large = [found for found in madry.cases if found.case.threat == large]
-assert len(in_large) == 5 and {found.case.name for found in madry.cases if found.case.threat == l2_large} == {
-    found.case.name for found in in_large if "Carlini" not in found.case.name
-}
+            assert found.attacked == before.left.correct == found.broken + found.left.correct
+in_linf, in_l2 = ([found for found in madry.cases if found.case.threat == threat] for threat in (large, l2_large))
+assert [found.case.attack.steps for found in in_linf[:2]] == [1, 20] and len(in_linf[2].stages) == 3
+assert all(abs(found[1].case.attack.step_size - 0.1 * found[0].case.threat.eps) < 1e-9 for found in (in_linf, in_l2))
+names = [found.case.name for found in in_linf]
+assert [found.case.name for found in in_l2] == [name for name in names if not name.startswith("Carlini")] != names
 
-# one attack is not enough
-assert in_large[0].left.accuracy > left(madry, large) + 0.05
-assert sum(found.broken for found in in_large[2:]) > 0
-assert in_large[-1].left == madry.all_or_nothing[large]
+assert in_linf[0].left.accuracy > left(madry, large) + 0.08
+assert sum(found.broken for found in in_linf[2:]) > 0
+assert in_linf[-1].left == madry.all_or_nothing[large]
 
-# over the radius
-assert left(standard, large) < 0.05 and left(standard, l2_large) < 0.05
-assert 0.35 < left(madry, large) < 0.7 and left(madry, l2_large) < 0.3
-
-# over the steps
+assert max(left(standard, large), left(standard, l2_large)) < 0.03
+assert 0.4 < left(madry, large) / madry.clean.accuracy < 0.7 and left(madry, l2_large) < 0.3
 for over_steps in madry.curves:
     at = dict(zip(over_steps.steps, [found.accuracy for found in over_steps.accuracies], strict=True))
-    assert at[1] - at[20] > 0.15 and at[100] - at[200] < 0.04
-    assert left(madry, over_steps.threat) < at[200]
+    assert at[1] - at[20] > 0.15 and at[50] - at[100] < 0.05
+    assert left(madry, over_steps.threat) < at[100]
 
-# a network that looks robust
+assert len(networks["rounding"].round(x).unique()) == 4
 assert abs(rounding.clean.accuracy - standard.clean.accuracy) < 0.03
 assert [found.broken for found in rounding.cases if found.case.name == "FGSM"] == [0] * 5
 assert all(left(rounding, threat) > left(madry, threat) for threat in madry.all_or_nothing)
 assert all(len(set(over_steps.accuracies)) == 1 for over_steps in rounding.curves)
 
-# the warnings
 assert not suspicions["standard"] and not suspicions["Madry"]
 seen = {each.name: each.evidence for each in suspicions["rounding"]}
-assert {"zero_gradients", "more_steps_do_not_help", "blackbox_beats_whitebox", "full_eps_leaves_accuracy"} <= set(seen)
-assert seen["zero_gradients"]["zero"] == len(x) and seen["blackbox_beats_whitebox"]["blackbox_only"] > 20
+assert seen["zero_gradients"]["zero"] == seen["zero_gradients"]["images"] == 100
 assert seen["more_steps_do_not_help"]["loss_grown"] == 0
-assert seen["full_eps_leaves_accuracy"]["unbroken"] == seen["full_eps_leaves_accuracy"]["images"]
+assert seen["blackbox_beats_whitebox"]["blackbox_only"] > 10
+assert seen["full_eps_leaves_accuracy"]["unbroken"] == seen["full_eps_leaves_accuracy"]["images"] > 90
+assert seen["full_eps_leaves_accuracy"]["eps"] == 1
 
-# what it is
-noisy = (x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 with torch.no_grad():
-    assert all(torch.equal(surrogate(images), networks["rounding"](images)) for images in (x, noisy, transferred))
-assert left(truth, large) < 0.05 and left(truth, l2_large) < 0.05 and transfer < 0.05
-assert max(summaries, key=lambda name: left(summaries[name], large)) == "rounding"
+    for images in (x, transferred, torch.rand(x.shape, generator=torch.Generator().manual_seed(0))):
+        assert torch.equal(surrogate(images), networks["rounding"](images))
+assert max(left(truth, large), left(truth, l2_large), transfer) < 0.03
 assert all(left(truth, threat) < left(rounding, threat) for threat in truth.all_or_nothing)
 """,
     "what_batchnorm_sees": """
