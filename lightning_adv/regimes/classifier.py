@@ -71,8 +71,12 @@ class Classifier(LightningModule):
         """Build the network once the data module has said how many classes there are (a Lightning hook).
 
         Raises:
-            ValueError: Nobody says how many classes there are, or the data's images do not fit the network.
+            ValueError: Nobody says how many classes there are, the data's images do not fit the network, or a package
+                that an attack needs is not installed.
         """
+        for attack in (self.evaluation_attack, getattr(self, "attack", None)):
+            if attack is not None:
+                attack.check_available()
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
         shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
         if shape is not None and shape[0] != self.backbone.in_channels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor
@@ -53,6 +54,8 @@ class MadryTraining(Regime):
             raise ValueError(f"eps_warmup_epochs must be at least 0, got {eps_warmup_epochs}.")
         super().__init__(backbone, **kwargs)
         self.attack = Attack.from_config(attack)
+        if eps_warmup_epochs:
+            copy.copy(self.attack).scaled(1.0)  # one that cannot be scaled says so now
         self.objective = Objective.from_config(objective)
         if self.label_smoothing and not self.objective.smooths_labels:
             raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.attacks import APGD, FGSM, PGD, AutoAttack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import CrossEntropy, MadryTraining, StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
@@ -44,6 +44,29 @@ def test_classes_must_be_known(tmp_path):
 def test_data_of_another_network(tmp_path, module, message):
     with pytest.raises(ValueError, match=message):
         quiet_trainer(tmp_path).fit(module(), ToyData())
+
+
+@pytest.mark.parametrize("place", ["attack", "evaluation_attack"])
+def test_a_package_that_an_attack_needs_is_missed_before_training(tmp_path, monkeypatch, place):
+    module = MadryTraining(BACKBONE, **{"attack": ATTACK, "evaluation_attack": ATTACK} | {place: AutoAttack(eps=0.1)})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"needs the package pyautoattack.*pip install 'lightning-adv\[eval\]'"
+    ):
+        quiet_trainer(tmp_path).fit(module, ToyData())
+
+
+def test_apgd_and_autoattack_evaluate_a_regime(tmp_path):
+    """Robust accuracies of the same network: AutoAttack begins with APGD."""
+    found = {}
+    for attack in (APGD(eps=0.1, steps=3), AutoAttack(eps=0.1, attacks=["apgd-ce"])):
+        torch.manual_seed(0)
+        module = StandardTraining(BACKBONE, evaluation_attack=attack)
+        (tested,) = quiet_trainer(tmp_path).test(module, ToyData(), verbose=False)
+        found[type(attack).__name__] = tested
+    assert found["AutoAttack"]["test/clean_accuracy"] == found["APGD"]["test/clean_accuracy"]
+    assert found["AutoAttack"]["test/robust_accuracy"] <= found["APGD"]["test/robust_accuracy"]
+    assert found["AutoAttack"]["test/robust_accuracy"] <= found["AutoAttack"]["test/clean_accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.attacks import FGSM, PGD, CarliniWagner
 from lightning_adv.regimes import CrossEntropy, MadryTraining
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
@@ -59,3 +59,9 @@ def test_warm_up_reaches_eps_in_equal_parts(tmp_path):
 
 def test_selects_on_robust_accuracy():
     assert MadryTraining(BACKBONE).monitor == "val/robust_accuracy"
+
+
+def test_an_attack_that_cannot_be_warmed_up_is_refused_at_once():
+    with pytest.raises(ValueError, match="eps must be a distance to be scaled, got None"):
+        MadryTraining(BACKBONE, attack=CarliniWagner(steps=2), eps_warmup_epochs=2)
+    assert MadryTraining(BACKBONE, attack=CarliniWagner(eps=1, steps=2), eps_warmup_epochs=2).attack.eps == 1
