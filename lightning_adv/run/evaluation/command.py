@@ -77,7 +77,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     fabric.barrier()
     if not fabric.is_global_zero:
         return
-    chunks = [chunk for number in range(len(images)) if (chunk := folder.read(number)) is not None]
+    chunks = folder.read_all(len(images))
     summary = summarise(plan, chunks)
     write_verdicts(plan, chunks, folder.path / "verdicts.csv")
     write_figures(loaded.name, summary, folder.path)

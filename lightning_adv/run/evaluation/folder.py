@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from lightning_adv.evaluation import ChunkVerdicts
 from lightning_adv.files import write_whole
 
 RESULT = "evaluation.json"
+_SETTINGS = "settings.json"
+_OWN = re.compile(r"(settings|suspicions|\d{6,})\.json(\.part)?")
 
 
 class EvaluationFolder:
@@ -41,17 +44,17 @@ class EvaluationFolder:
             ValueError: It holds a finished evaluation or one with other settings, or cannot be written.
         """
         told = json.loads(json.dumps(settings))
-        begun = self._parts / "settings.json"
+        begun = self._parts / _SETTINGS
         try:
             if overwrite:
                 (self.path / RESULT).unlink(missing_ok=True)
-                shutil.rmtree(self._parts, ignore_errors=True)
+                self._remove_parts()
             if (self.path / RESULT).exists():
                 raise ValueError(
                     f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite."
                 )
             if begun.is_file():
-                self._check_same(json.loads(begun.read_text(encoding="utf-8")), told)
+                self._check_same(self._read(begun), told)
                 return True
             write_whole(begun, json.dumps(told, indent=2))
         except OSError as error:
@@ -59,9 +62,34 @@ class EvaluationFolder:
         return False
 
     def read(self, number: int) -> ChunkVerdicts | None:
-        """Return what is known of a chunk."""
+        """Return what is known of a chunk; None if nothing is.
+
+        Raises:
+            ValueError: Its file is damaged.
+        """
         path = self._path(number)
-        return ChunkVerdicts.from_plain(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        if not path.is_file():
+            return None
+        plain = self._read(path)
+        try:
+            return ChunkVerdicts.from_plain(plain)
+        except (KeyError, TypeError, AttributeError):
+            raise self._damaged(path) from None
+
+    def read_all(self, count: int) -> list[ChunkVerdicts]:
+        """Return what is known of all of a number of chunks.
+
+        Raises:
+            ValueError: A chunk is missing: the accuracy of the others would pass for that of all.
+        """
+        chunks = [self.read(number) for number in range(count)]
+        missing = [str(self._path(number)) for number, chunk in enumerate(chunks) if chunk is None]
+        if missing:
+            raise ValueError(
+                f"output: {len(missing)} of {count} parts of the evaluation are missing, such as {missing[0]}: all "
+                "processes must share the folder; run the same command again to go on."
+            )
+        return [chunk for chunk in chunks if chunk is not None]
 
     def write(self, chunk: ChunkVerdicts) -> None:
         """Write down what is known of a chunk, whole or not at all."""
@@ -72,13 +100,36 @@ class EvaluationFolder:
         path = self._parts / f"{name}.json"
         if not path.is_file():
             write_whole(path, json.dumps(compute()))
-        known: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        known: list[dict[str, Any]] = self._read(path)
         return known
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results, and remove what was only needed to go on."""
         write_whole(self.path / RESULT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        shutil.rmtree(self._parts)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Remove the files of this class alone: a folder that is given may hold a ``parts`` of somebody else's."""
+        if not (self._parts / _SETTINGS).is_file():
+            return
+        for path in self._parts.iterdir():
+            if _OWN.fullmatch(path.name) and path.name != _SETTINGS:
+                path.unlink()
+        (self._parts / _SETTINGS).unlink()  # the last: it says whose files these are
+        with contextlib.suppress(OSError):  # not empty
+            self._parts.rmdir()
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise self._damaged(path) from None
+
+    def _damaged(self, path: Path) -> ValueError:
+        return ValueError(
+            f"output: {path} is damaged: remove it, and what it held is computed again, or begin anew with --overwrite "
+            "true."
+        )
 
     def _path(self, number: int) -> Path:
         return self._parts / f"{number:06d}.json"
