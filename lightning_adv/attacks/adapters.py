@@ -56,6 +56,17 @@ def own_random_state(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Let tensors of no given dtype be fp32, as the packages expect; Lightning's 64-true makes them fp64."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def bring_inside(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tensor:
     """Return ``adversarial`` (N, ...) in the ball around ``x`` (N, ...) and in [0, 1], in ``x``'s dtype."""
     clean = at_least_fp32(x)

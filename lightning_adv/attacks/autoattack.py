@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state
+from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state, single_precision
 from lightning_adv.attacks.balls import Norm, get_ball
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
@@ -134,7 +134,7 @@ class AutoAttack(Attack):
                 logits: Tensor = network(full)
                 return logits[: len(images)].float()
 
-            with torch.no_grad(), _collected_warnings() as warnings:
+            with torch.no_grad(), single_precision(), _collected_warnings() as warnings:
                 x_adv = self._run(forward, x, y, seed)
         if warnings and not self._warned:
             self._warned = True

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state
+from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state, single_precision
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
@@ -96,7 +96,11 @@ class FoolboxAttack(Attack):
         seed = draw_seed(self._generator(generator))
         if not len(x):
             return x.detach().clone()
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network, own_random_state(seed):
+        with (
+            attacking(model, batchnorm=self.batchnorm, domain=domain) as network,
+            own_random_state(seed),
+            single_precision(),
+        ):
             x, y = x.detach().clone(), y.clone().long()
 
             def forward(images: Tensor) -> Tensor:

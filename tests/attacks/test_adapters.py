@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_adv.attacks import AutoAttack, FoolboxAttack
 from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state
 from lightning_adv.attacks.balls import L1, L2, Linf
 
@@ -66,3 +67,24 @@ def test_a_package_that_is_not_there():
 def test_the_nearest_name():
     assert nearest("squre", ["square", "fab"]) == ", did you mean 'square'?"
     assert nearest("xyz", ["square", "fab"]) == ""
+
+
+@pytest.mark.parametrize("attack", [AutoAttack(eps=0.1, norm="linf", attacks=["apgd-ce"]),
+                                    AutoAttack(eps=1, norm="l1", attacks=["apgd-ce"]),
+                                    FoolboxAttack("LinfDeepFoolAttack", eps=0.1)])  # fmt: skip
+def test_a_default_dtype_of_64_bits_changes_nothing(attack):
+    """Lightning's 64-true sets it; a network in fp64 is attacked in fp32 all the same."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    x = torch.rand(6, 1, 8, 8)
+    y = network(x).argmax(1)
+    network, x = network.double(), x.double()
+    expected = attack(network, x, y, generator=torch.Generator().manual_seed(1))
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = attack(network, x, y, generator=torch.Generator().manual_seed(1))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (expected != x).any()
+    assert torch.equal(found, expected)

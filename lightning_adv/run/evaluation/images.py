@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.attacks.base import check_images, check_labels
@@ -27,6 +27,11 @@ class Chunk(NamedTuple):
     first: int
     x: Tensor
     y: Tensor
+
+
+def in_precision_of(network: nn.Module, x: Tensor) -> Tensor:
+    """Return images in float64 if the network is; autocast takes care of the half precisions."""
+    return x.double() if next(network.parameters()).dtype == torch.float64 else x
 
 
 class TestImages:

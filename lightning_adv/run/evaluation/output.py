@@ -29,6 +29,8 @@ COLUMNS = (
     "index", "label", "predicted", "norm", "eps", "attack", "verdict", "stage", "adversarial_class", "distance",
 )  # fmt: skip
 
+_FIGURES = ("accuracy_over_eps.png", "accuracy_over_steps.png", "corruptions.png")
+
 
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
@@ -106,6 +108,9 @@ def write_figures(network: str, summary: Summary, folder: Path) -> list[Path]:
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
         write_whole(folder / name, image.getvalue())
+    for name in _FIGURES:
+        if name not in figures:  # of the evaluation that this one replaces
+            (folder / name).unlink(missing_ok=True)
     return [folder / name for name in figures]
 
 

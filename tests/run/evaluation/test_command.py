@@ -127,6 +127,15 @@ def test_a_finished_evaluation_is_not_lost(evaluate, refused, tmp_path):
     assert (tmp_path / "out" / "evaluation.json").read_bytes() == before
 
 
+def test_no_figure_of_the_evaluation_before_is_left(evaluate, tmp_path):
+    evaluate("--images=5", CURVE)
+    assert (tmp_path / "out" / "accuracy_over_steps.png").is_file()
+    evaluate("--images=5", "--overwrite=true")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "evaluation.json", "verdicts.csv", "accuracy_over_eps.png",
+    }  # fmt: skip
+
+
 def test_two_processes_find_what_one_finds(evaluate, checkpoint, tmp_path):
     alone, _ = evaluate(*SEVERAL, output="alone")
     command = [sys.executable, "-m", "lightning_adv", "evaluate", f"--checkpoint={checkpoint}", "--output=shared"]
@@ -159,6 +168,16 @@ def test_every_preset_runs(name, evaluate):
 def test_bf16_autocast_runs(evaluate):
     results, _ = evaluate("--images=40", "--precision=bf16-mixed")
     assert results["settings"]["precision"] == "bf16-mixed"
+
+
+def test_double_precision_finds_what_single_does(evaluate):
+    """With a look for suspicions, and with packages that compute in fp32."""
+    given = ("--images=40", "--attacks=[{class_path: PGD}, {class_path: AutoAttack, init_args: {attacks: [apgd-ce]}}]")
+    double, _ = evaluate(*given, "--precision=64-true", output="double")
+    single, _ = evaluate(*given, output="single")
+    assert double["clean"] == single["clean"]
+    left = [results["threat_models"][0]["all_or_nothing"]["correct"] for results in (double, single)]
+    assert abs(left[0] - left[1]) <= 2  # other noise
 
 
 def test_help_names_the_presets(capsys):
