@@ -20,7 +20,7 @@ from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_p
 from lightning_adv.regimes.checks import check_precision, check_shape
 from lightning_adv.run.evaluation.corruptions import read_baseline
 from lightning_adv.run.evaluation.folder import EvaluationFolder
-from lightning_adv.run.evaluation.images import TestImages
+from lightning_adv.run.evaluation.images import TestImages, in_precision_of
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, versions, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
@@ -85,7 +85,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     told = {"suspicions": suspicions, "settings": told, "device": fabric.device.type, "processes": fabric.world_size}
     folder.finish({"name": settings.name, **to_plain(plan, summary, baseline), **told})
     print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, baseline, folder.path)
-    print_suspicions(suspicions, looked=bool(settings.suspicion_images and plan.cases))
+    print_suspicions(suspicions, looked=bool(settings.suspicion_images and _radii(plan)))
 
 
 def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
@@ -168,8 +168,7 @@ def _run_chunks(
                 bar.update(task, advance=samples)
 
         for chunk in images.read(numbers):
-            x, y = chunk.x.to(fabric.device), chunk.y.to(fabric.device)
-            x = x.double() if next(network.parameters()).dtype == torch.float64 else x
+            x, y = in_precision_of(network, chunk.x).to(fabric.device), chunk.y.to(fabric.device)
             with fabric.autocast():
                 evaluate_chunk(
                     network,

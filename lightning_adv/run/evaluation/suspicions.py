@@ -11,8 +11,8 @@ from torch import nn
 
 from lightning_adv.analysis.suspicion import Suspicion, blackbox_beats_whitebox, find_suspicions
 from lightning_adv.evaluation import Case, ChunkVerdicts, Plan, ThreatModel
-from lightning_adv.evaluation.verdicts import BROKEN, broken_within
-from lightning_adv.run.evaluation.images import TestImages
+from lightning_adv.evaluation.verdicts import BROKEN, SURVIVED, broken_within
+from lightning_adv.run.evaluation.images import TestImages, in_precision_of
 from lightning_adv.seeds import derive_seed
 
 
@@ -33,6 +33,7 @@ def look(network: nn.Module, images: TestImages, plan: Plan, count: int, device:
     if not count or not largest:
         return []
     x, y = images.first(count)
+    x = in_precision_of(network, x)
     found: list[dict[str, Any]] = []
     for threat in largest:
         if threat.norm is None or threat.eps is None:
@@ -50,16 +51,18 @@ def look(network: nn.Module, images: TestImages, plan: Plan, count: int, device:
 def look_at_verdicts(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> list[dict[str, Any]]:
     """Look for black-box attacks that break what gradient attacks in the same ball did not.
 
-    In an evaluation that skips broken samples, the black-box attack must run after the others, as Square does.
+    Only samples count that a gradient attack was run on, in that ball or a smaller one: where a black-box attack runs
+    first, or alone, and what it breaks is skipped, nothing is known of the others.
     """
     found: list[dict[str, Any]] = []
     for threat in plan.threats:
         cases = [case for case in plan.cases if case.threat == threat]
         black, white = (torch.cat([_broken(chunk, cases, kind) for chunk in chunks]) for kind in (True, False))
         smaller = torch.cat([broken_within(chunk, threat, plan.cases) for chunk in chunks]) & ~black
-        correct = torch.cat([chunk.correct for chunk in chunks])
-        if black.any() and (suspicion := blackbox_beats_whitebox((white | smaller)[correct], black[correct])):
-            found.append(_plain(suspicion, threat, int(correct.sum())))
+        compared = torch.cat([_attacked_by_gradient(chunk, cases) for chunk in chunks]) | smaller
+        black &= compared
+        if black.any() and (suspicion := blackbox_beats_whitebox((white | smaller)[compared], black[compared])):
+            found.append(_plain(suspicion, threat, int(compared.sum())))
     return found
 
 
@@ -84,6 +87,20 @@ def _broken(chunk: ChunkVerdicts, cases: Sequence[Case], black_box: bool) -> tor
             if verdict == BROKEN and stage is not None and kinds[stage] == black_box:
                 broken[number] = True
     return broken
+
+
+def _attacked_by_gradient(chunk: ChunkVerdicts, cases: Sequence[Case]) -> torch.Tensor:
+    """Return which samples a stage that is no black box was run on: (N,) bool."""
+    attacked = torch.zeros(len(chunk.labels), dtype=torch.bool)
+    for case in cases:
+        kinds = [stage.black_box for stage in case.attack.stages()]
+        if all(kinds):
+            continue
+        first, found = kinds.index(False), chunk.cases[case.key]
+        for number, (verdict, stage) in enumerate(zip(found.verdicts, found.stage, strict=True)):
+            if verdict == SURVIVED or (stage is not None and stage >= first):
+                attacked[number] = True
+    return attacked
 
 
 def _plain(suspicion: Suspicion, threat: ThreatModel, images: int) -> dict[str, Any]:

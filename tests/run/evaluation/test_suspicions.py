@@ -20,9 +20,9 @@ class BlackBox(Breaks):
         return True
 
 
-def found_by(*attacks, count=200, eps=(0.1,)):
+def found_by(*attacks, count=200, eps=(0.1,), exhaustive=False):
     x, y = images(count)
-    plan = make_plan(attacks, {"linf": list(eps)})
+    plan = make_plan(attacks, {"linf": list(eps)}, exhaustive=exhaustive)
     chunks = [
         evaluate_chunk(FirstPixel(), x[start : start + 100], y[start : start + 100], plan, number=number, first=start)
         for number, start in enumerate(range(0, count, 100))
@@ -46,6 +46,18 @@ def test_a_black_box_attack_that_breaks_nothing_more():
 def test_what_a_gradient_broke_in_a_smaller_ball_is_no_merit_of_the_black_box():
     """In the larger ball the gradient attack has nothing left to do, and the black-box attack does not see it."""
     assert found_by(Breaks(range(50)), BlackBox(range(50), steps=2), eps=(0.1, 0.2)) == []
+
+
+def test_where_no_gradient_attack_was_run_nothing_is_compared():
+    """A black-box attack alone, or first: what it breaks is skipped by those after it."""
+    assert found_by(BlackBox(range(80))) == []
+    assert found_by(BlackBox(range(80)), Breaks(range(120), steps=2)) == []
+    assert found_by(BlackBox(range(80)), Breaks(range(120), steps=2), eps=(0.1, 0.2)) == []
+
+
+def test_a_black_box_attack_that_runs_first_is_compared_where_all_attacks_see_all():
+    (found,) = found_by(BlackBox(range(80)), Breaks(range(50), steps=2), exhaustive=True)
+    assert (found["images"], found["evidence"]["blackbox_only"]) == (200, 30)
 
 
 class Rounded(torch.nn.Module):
@@ -93,6 +105,12 @@ def test_the_command_finds_a_sound_network_sound_and_a_bad_one_bad(evaluate, mon
 class Shatter(torch.nn.Module):
     def forward(self, x):
         return (x * 16).round() / 16
+
+
+def test_a_command_that_did_not_look_says_nothing(evaluate):
+    """Nobody looks where there is no ball of a norm."""
+    _, printed = evaluate("--attacks=[{class_path: StAdv, init_args: {steps: 1}}]", "--images=5")
+    assert "No sign" not in printed
 
 
 def test_nothing_is_said_where_nobody_looked(capsys):
