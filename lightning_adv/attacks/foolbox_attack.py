@@ -18,6 +18,11 @@ from lightning_adv.attacks.distance import Distance, parse_distance
 
 _BALLS: dict[float, type[Ball]] = {1: L1, 2: L2, math.inf: Linf}
 
+# The modules of foolbox.attacks whose attacks ask the network for its outputs only; Foolbox itself does not tell.
+_BLACK_BOX = (
+    "additive_noise", "binarization", "blended_noise", "blur", "boundary_attack", "contrast", "contrast_min",
+    "dataset_attack", "gen_attack", "hop_skip_jump", "inversion", "pointwise", "saltandpepper", "spatial_attack",
+)  # fmt: skip
 _DISTANCES = ("l0", "l1", "l2", "linf")
 
 
@@ -66,6 +71,15 @@ class FoolboxAttack(Attack):
             ValueError: It is not, or it has not.
         """
         self._build()
+
+    @property
+    def black_box(self) -> bool:
+        """Whether the attack sees the network's outputs only, such as the boundary attack.
+
+        Raises:
+            ValueError: Foolbox is not installed.
+        """
+        return type(self._build()).__module__.rpartition(".")[2] in _BLACK_BOX
 
     @property
     def norm(self) -> Ball | None:

@@ -38,4 +38,5 @@ def attack_name(attack: Attack) -> str:
     name += f" × {restarts} restarts" if restarts > 1 else ""
     parts: Sequence[str] = getattr(attack, "attacks", ())
     name += f" ({parts[0]})" if len(parts) == 1 else ""
+    name += f" ({attack.name})" if hasattr(attack, "name") else ""  # one class for all attacks of a package
     return name + _LABELS.get(getattr(attack, "label", "true"), "")

@@ -189,3 +189,33 @@ def test_recipe_warm_up_and_no_images(setup):
     assert FoolboxAttack.from_config(attack.to_config()).to_config() == attack.to_config()
     assert attack.scaled(0.5).eps == 4 / 255
     assert attack(network, x[:0], y[:0]).shape == (0, 1, 8, 8)
+
+
+class _Counted(torch.nn.Module):
+    """Notes whether it was ever asked for something that has a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 3)
+        self.asked = False
+
+    def forward(self, x):
+        self.asked |= x.requires_grad
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("LinfDeepFoolAttack", {}), ("L2FMNAttack", {"steps": 2}), ("LinfPGD", {"steps": 2}), ("NewtonFoolAttack", {}),
+     ("BoundaryAttack", {"steps": 5}), ("HopSkipJumpAttack", {"steps": 1}), ("SaltAndPepperNoiseAttack", {"steps": 5}),
+     ("LinearSearchBlendedUniformNoiseAttack", {"distance": "l2"}), ("L2RepeatedAdditiveGaussianNoiseAttack", {}),
+     ("GaussianBlurAttack", {"distance": "l2"}), ("InversionAttack", {"distance": "l2"}),
+     ("BinarySearchContrastReductionAttack", {"distance": "l2"}), ("L2ContrastReductionAttack", {})],
+)  # fmt: skip
+def test_a_black_box_is_what_never_asks_for_a_gradient(name, options):
+    torch.manual_seed(0)
+    network = _Counted()
+    x = torch.rand(4, 1, 8, 8)
+    attack = FoolboxAttack(name, eps=5.0, options=options)
+    attack(network, x, network(x).argmax(1))
+    assert attack.black_box is not network.asked

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_adv.attacks import FGSM, GD, PGD, Attack, AutoAttack, CarliniWagner, CarliniWagnerLinf
+from lightning_adv.attacks import FGSM, GD, PGD, Attack, AutoAttack, CarliniWagner, CarliniWagnerLinf, FoolboxAttack
 from lightning_adv.attacks.threat import attack_name, threat_model
 
 
@@ -44,3 +44,7 @@ class Blur(Attack):
 )
 def test_threat_model(attack, expected):
     assert threat_model(attack) == expected
+
+
+def test_attacks_of_another_package_are_told_by_their_own_names():
+    assert attack_name(FoolboxAttack("L2DeepFoolAttack")) == "FoolboxAttack (L2DeepFoolAttack)"
