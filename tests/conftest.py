@@ -1,19 +1,46 @@
-"""One thread: on small networks several threads are slower, and on a busy machine far slower."""
+"""What every test finds: one thread, a random state that depends on no other test, and nothing that another left."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# On small networks several threads are slower, and far slower beside other tests. Processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise each test process starts a pool of compilers
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import random
+import zlib
+
+import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
 
+# seed_everything leaves its seeds in the environment, and a strategy of several processes the place where they met.
+LEFT_BEHIND = (
+    "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE",
+)  # fmt: skip
+
+
+def seed(name):
+    """Seed all that draws, by a name: which tests ran before in this process is chance where several share them."""
+    number = zlib.crc32(name.encode())
+    for seed_it in (torch.manual_seed, np.random.seed, random.seed):
+        seed_it(number)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    seed(item.name)
+
 
 @pytest.fixture(autouse=True)
-def _no_seed_of_another_test():
-    """seed_everything leaves its seed in the environment, where the next test would find it."""
+def _nothing_of_another_test():
     yield
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+    for name in LEFT_BEHIND:
         os.environ.pop(name, None)

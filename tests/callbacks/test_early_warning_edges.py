@@ -101,7 +101,7 @@ def numbers_of(folder, processes):
     module = BrightnessTraining(attack=PGD(eps=0.05, steps=1, step_size=0.01), lr=0.0)
     module.network = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 2, bias=False))
     warning = EarlyWarning(images=150, fgsm=FGSM(eps=1e-4), catastrophic_gap=0.02, action="restore")
-    strategy = DDPStrategy(process_group_backend="gloo", start_method="fork", timeout=timedelta(seconds=60))
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="fork", timeout=timedelta(minutes=10))
     trainer = quiet_trainer(
         folder,
         max_epochs=4,

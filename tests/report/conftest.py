@@ -8,6 +8,7 @@ import pytest
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 120_000  # milliseconds; other tests may keep the machine busy
 
 
 def find_chromium():
@@ -16,7 +17,7 @@ def find_chromium():
     return os.environ.get("LIGHTNING_ADV_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs until it is closed, which tests of another file may not expect
 def browser():
     """A headless Chromium. Without one the test is skipped, or fails if LIGHTNING_ADV_BROWSER_TESTS is `required`."""
     path = find_chromium()
@@ -40,6 +41,7 @@ def open_page(browser):
 
     def open_page(path, width=1280, height=900, **options):
         page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))

@@ -264,5 +264,5 @@ def test_a_page_that_follows_loads_itself_again(visit, html, tmp_path):
     page = visit(page_file)
     page.wait_for_selector("#reloading", state="visible")
     page_file.write_text(build_page(["second"], runs, built=datetime(2026, 1, 2)))
-    page.wait_for_selector("h1:text-is('second')", timeout=20_000)
+    page.wait_for_selector("h1:text-is('second')")
     page.wait_for_selector("#reloading", state="hidden")

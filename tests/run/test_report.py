@@ -19,6 +19,8 @@ from lightning_adv.run.report import Report
 from lightning_adv.run.report import follow as follow_runs
 from tests.report.fake_runs import write_run
 
+PATIENCE = 120  # seconds; other tests may keep the machine busy
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
@@ -103,14 +105,14 @@ class Following:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def wait_for(self, condition):
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not (Path("report.html").exists() and condition()):
             assert time.monotonic() < end
             assert self.process.poll() is None
             time.sleep(0.05)
 
     def end(self):
-        assert self.process.wait(20) == 0
+        assert self.process.wait(PATIENCE) == 0
         return data()
 
 

@@ -25,7 +25,7 @@ def test_fit_ends_as_with_one_process(tmp_path):
         "--data.init_args.test_fraction=0.2005", "--data.init_args.batch_size=32",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert ended.stdout.count("AdvPropTraining: small_cnn on digits") == 1
     assert [path.name for path in (tmp_path / "runs").rglob("version_*")] == ["version_0"]
