@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state, single_precision
+from lightning_adv.attacks.adapters import (
+    bring_inside,
+    check_installed,
+    draw_seed,
+    nearest,
+    own_random_state,
+    single_precision,
+)
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance

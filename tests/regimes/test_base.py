@@ -50,9 +50,7 @@ def test_data_of_another_network(tmp_path, module, message):
 def test_a_package_that_an_attack_needs_is_missed_before_training(tmp_path, monkeypatch, place):
     module = MadryTraining(BACKBONE, **{"attack": ATTACK, "evaluation_attack": ATTACK} | {place: AutoAttack(eps=0.1)})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"needs the package pyautoattack.*pip install 'lightning-adv\[eval\]'"
-    ):
+    with pytest.raises(ValueError, match=r"needs the package pyautoattack.*pip install 'lightning-adv\[eval\]'"):
         quiet_trainer(tmp_path).fit(module, ToyData())
 
 
