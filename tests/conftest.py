@@ -2,7 +2,7 @@
 
 import os
 
-# On small networks several threads are slower, and far slower beside other tests. Processes that tests start inherit it.
+# On small networks several threads are slower, far slower beside other tests. Processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise each test process starts a pool of compilers
 os.environ.setdefault("WANDB_MODE", "offline")
