@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # the stubs leave it out
-from lightning.fabric import Fabric
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.progress import track
@@ -24,9 +25,10 @@ from lightning_adv.analysis.transfer import TransferRate, add_rates, commonly_co
 from lightning_adv.analysis.transfer_figures import plot_ensemble_transfer, plot_transfer
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
-from lightning_adv.evaluation import make_plan
+from lightning_adv.evaluation import Plan, make_plan
 from lightning_adv.files import write_whole
 from lightning_adv.run.configs import complete_flags, find_config, resolve_configs
+from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
 from lightning_adv.run.evaluation.output import versions
@@ -116,13 +118,12 @@ def _transfer(settings: TransferSettings) -> None:
     _check(settings)
     folder = Path(settings.output)
     plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
-    attacks = {case.name: case.attack for case in plan.cases}
+    attacks = _named(plan)
     images, networks, facts = _load(settings)
-    device = Fabric(accelerator=settings.accelerator, devices=1).device
+    device = make_fabric(settings.accelerator, 1).device
     for network in networks.values():
         network.to(device)
     singles, ensembles, common = _rates(settings, images, networks, attacks, device)
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder, singles, ensembles)
     results = {
         "images": images.count,
@@ -130,6 +131,7 @@ def _transfer(settings: TransferSettings) -> None:
         "norm": settings.norm,
         "eps": parse_distance(settings.eps, "eps"),
         "attacks": {name: attack.to_config() for name, attack in attacks.items()},
+        "left_out": list(plan.left_out),
         "networks": facts,
         "seed": settings.seed,
         "batch_size": settings.batch_size,
@@ -139,12 +141,25 @@ def _transfer(settings: TransferSettings) -> None:
     }
     write_whole(folder / _RESULT, json.dumps(results, indent=2) + "\n")
     _print(singles, ensembles, list(networks), common, images.count)
+    for name in plan.left_out:
+        Console().print(f"Left out, since eps is of another norm: {name}", highlight=False)
     Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+
+
+def _named(plan: Plan) -> dict[str, Attack]:
+    """Return the attacks by name: in the ball, and those without one under names of their own."""
+    attacks: dict[str, Attack] = {}
+    for case in plan.cases:
+        attacks[f"{case.name} ({case.threat})" if case.name in attacks else case.name] = case.attack
+    return attacks
 
 
 def _check(settings: TransferSettings) -> None:
     if len(settings.networks) < 2:
         raise ValueError(f"networks must be at least two, for examples to transfer, got {len(settings.networks)}.")
+    ensembles = [name for name in settings.networks if name.startswith("-")]
+    if ensembles:
+        raise ValueError(f"networks has {ensembles[0]!r}: names with a - in front are those of ensembles.")
     if settings.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}.")
     unknown = [name for name in settings.domains if name not in settings.networks]
@@ -157,8 +172,22 @@ def _check(settings: TransferSettings) -> None:
     result = Path(settings.output) / _RESULT
     if result.exists() and not settings.overwrite:
         raise ValueError(f"output: {result} is there already: give another --output, or --overwrite.")
-    if Path(settings.output).exists() and not Path(settings.output).is_dir():
-        raise ValueError(f"output: {settings.output} is no folder.")
+    _check_writable(Path(settings.output))
+
+
+def _check_writable(folder: Path) -> None:
+    """Check that results can be written before they are computed, and leave no trace of it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"output: {folder} cannot be written ({error.strerror}).") from error
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _load(settings: TransferSettings) -> tuple[TestImages, dict[str, nn.Module], dict[str, dict[str, object]]]:
@@ -198,9 +227,9 @@ def _rates(
             continue
         common += int(chosen.sum())
         x, y, seed = x[chosen], y[chosen], derive_seed(settings.seed, chunk.number)
-        singles += transfer_rates(networks, attacks, x, y, seed=seed)
+        singles += transfer_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
         if settings.ensembles:
-            ensembles += ensemble_rates(networks, attacks, x, y, seed=seed)
+            ensembles += ensemble_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
     if not common:
         raise ValueError("networks: there is no image that all of them classify correctly.")
     return add_rates(singles), add_rates(ensembles), common
@@ -224,6 +253,8 @@ def _write(folder: Path, singles: Sequence[TransferRate], ensembles: Sequence[Tr
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
         write_whole(folder / name, image.getvalue())
+    if not ensembles:  # of the results that these replace
+        (folder / "transfer_ensembles.png").unlink(missing_ok=True)
 
 
 def _print(

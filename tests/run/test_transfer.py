@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from lightning_adv.analysis.transfer import ensemble_rates, transfer_rates
 from lightning_adv.attacks import FGSM
 from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
@@ -74,9 +75,11 @@ def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
 
 
 def test_the_result_can_be_repeated(transfer, tmp_path):
-    first, _ = transfer("--images=20", "--ensembles=false")
-    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite")
+    transfer("--images=5", "--attacks=[{class_path: FGSM}]")
+    first, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
+    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
     assert first == again
+    assert not (tmp_path / "transfer" / "transfer_ensembles.png").exists()
     assert first["ensemble_rates"] == []
 
 
@@ -93,6 +96,13 @@ def test_every_preset_runs(name, transfer):
         (["--norm=l3"], "norm must be one of linf, l2, l1"),
         (["--domains={other: main}"], "domains has 'other'; the networks are madry, advprop"),
         (["--domains={advprop: auxiliary}"], "auxiliary"),
+        (["--output=file"], "output: file cannot be written"),
+        (["--output=file/below"], "output: file/below cannot be written"),
+        (
+            ["--accelerator=gpus"],
+            "accelerator, devices and precision must be those of this machine, got accelerator 'gp",
+        ),
+        (["--networks={m: a.ckpt, -m: b.ckpt}", "--data=DigitsDataModule"], "networks has '-m'"),
         (["--batch_size=0"], "batch_size must be at least 1"),
         (["--images=1000"], "images is 1000, but the test set of DigitsDataModule has 360"),
         (["--attacks=[{class_path: CarliniWagner}]"], "no attack fits"),
@@ -101,12 +111,41 @@ def test_every_preset_runs(name, transfer):
         (["--networks={a: missing.ckpt, b: other.ckpt}"], "data must be given"),
     ],
 )
-def test_what_cannot_be_measured(transfer, tmp_path, capsys, arguments, message):
+def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, arguments, message):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("lightning_adv.run.transfer.track", None)  # nothing may be computed before
     with pytest.raises(SystemExit) as ended:
         transfer(*arguments)
     error = capsys.readouterr().err.splitlines()[-1]
     assert (ended.value.code, message in error) == (1, True), error
     assert not (tmp_path / "transfer").exists()
+
+
+def test_attacks_of_one_name_with_a_ball_and_without_are_two(transfer):
+    own = "{class_path: PGD, init_args: {steps: 2, project: %s}}"
+    found, _ = transfer(f"--attacks=[{own % 'true'}, {own % 'false'}]", "--images=10", "--ensembles=false")
+    assert list(found["attacks"]) == ["PGD-2", "PGD-2 (no ball of a norm)"]
+    assert [attack["init_args"]["project"] for attack in found["attacks"].values()] == [True, False]
+    assert {row["attack"] for row in found["rates"]} == set(found["attacks"])
+
+
+def test_an_attack_of_another_norm_is_said_to_be_left_out(transfer):
+    found, printed = transfer("--attacks=[{class_path: FGSM}, {class_path: CarliniWagner}]", "--images=5")
+    assert found["left_out"] == ["CarliniWagner-1000 (l2)"]
+    assert "Left out, since eps is of another norm: CarliniWagner-1000 (l2)" in printed
+
+
+def test_as_many_images_are_attacked_at_a_time_as_were_asked_for(transfer, monkeypatch):
+    sizes = []
+    for name, function in (("transfer_rates", transfer_rates), ("ensemble_rates", ensemble_rates)):
+        monkeypatch.setattr(
+            f"lightning_adv.run.transfer.{name}",
+            lambda *given, function=function, batch_size=256, **named: (
+                sizes.append(batch_size) or function(*given, batch_size=batch_size, **named)
+            ),
+        )
+    transfer("--attacks=[{class_path: FGSM}]", "--batch_size=400")
+    assert sizes == [400, 400]
 
 
 def test_results_are_not_lost(transfer, tmp_path, capsys):

@@ -18,6 +18,7 @@ from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.regimes.checks import check_precision, check_shape
 from lightning_adv.run.evaluation.corruptions import read_baseline
+from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.folder import EvaluationFolder
 from lightning_adv.run.evaluation.images import TestImages, in_precision_of
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
@@ -62,7 +63,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     folder = EvaluationFolder(settings.folder())
     told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
     told |= {"eps": _radii(plan), "network": loaded.facts, "images": images.count, "versions": versions()}
-    fabric = Fabric(accelerator=settings.accelerator, devices=settings.devices, precision=settings.precision)  # type: ignore[arg-type]
+    fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
         print(f"Going on with the evaluation in {folder.path}", flush=True)
     fabric.launch()

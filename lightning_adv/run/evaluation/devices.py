@@ -1,0 +1,23 @@
+"""What an evaluation computes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.fabric import Fabric
+
+
+def make_fabric(accelerator: str, devices: int | str | list[int], precision: str = "32-true") -> Fabric:
+    """Return Lightning's Fabric for the devices that are asked for.
+
+    Raises:
+        ValueError: There are no such devices, or no such precision.
+    """
+    given: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "precision": precision}
+    try:
+        return Fabric(**given)
+    except (RuntimeError, TypeError, ValueError) as error:  # each of Lightning's accelerators has one of its own
+        told = ", ".join(f"{name} {value!r}" for name, value in given.items())
+        raise ValueError(
+            f"accelerator, devices and precision must be those of this machine, got {told}: {error}"
+        ) from error
