@@ -121,11 +121,14 @@ def family_of(x: Tensor, family: Family = "auto") -> Literal["cifar", "imagenet"
 
 
 def check_corruptions(names: Sequence[str], severities: Sequence[int]) -> None:
-    """Check that there are such corruptions and severities.
+    """Check that there are such corruptions and severities, each given once.
 
     Raises:
-        ValueError: There are not.
+        ValueError: There are not, or one is there twice.
     """
+    for argument, values in (("corruptions", names), ("severities", severities)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{argument} must hold each once, got {', '.join(map(str, values))}.")
     for name in names:
         if name not in CORRUPTIONS:
             nearest = difflib.get_close_matches(name, CORRUPTIONS, n=1)

@@ -126,7 +126,7 @@ def make_plan(
     unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
     left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
     if attacks and not cases:
-        raise ValueError(f"eps has {', '.join(eps)}, but no attack fits: {', '.join(left_out)}.")
+        raise ValueError(f"eps has {', '.join(eps) if eps else 'no norm'}, but no attack fits: {', '.join(left_out)}.")
     plan = Plan(tuple(cases), left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     if steps_curve is None:
         return plan
@@ -136,6 +136,9 @@ def make_plan(
         for threat in largest
         if fits(steps_curve.attack, threat)
     )
+    if not curves:
+        name = attack_name(steps_curve.attack)
+        raise ValueError(f"steps_curve.attack fits none of the norms of eps: {name} ({_norm_of(steps_curve.attack)}).")
     return replace(plan, curves=curves, steps=tuple(steps_curve.steps), curve_images=steps_curve.images)
 
 

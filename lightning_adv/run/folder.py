@@ -104,7 +104,7 @@ def check_run_checkpoint(path: str | Path) -> None:
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, or None where it lies elsewhere."""
-    path = Path(checkpoint)
+    path = Path(checkpoint).expanduser()
     folder = path.parent.parent
     return folder if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 

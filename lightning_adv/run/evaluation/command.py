@@ -17,7 +17,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.regimes.checks import check_precision, check_shape
-from lightning_adv.run.evaluation.corruptions import read_baseline
+from lightning_adv.run.evaluation.corruptions import check_corruptible, read_baseline
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.folder import EvaluationFolder
 from lightning_adv.run.evaluation.images import TestImages, in_precision_of
@@ -51,6 +51,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     loaded, images = _load(settings)
+    check_corruptible(settings.corruptions, images.shape, settings.seed)
     baseline = read_baseline(settings.corruptions)
     plan = make_plan(
         settings.attacks,
@@ -62,7 +63,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     )
     folder = EvaluationFolder(settings.folder())
     told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
-    told |= {"eps": _radii(plan), "network": loaded.facts, "images": images.count, "versions": versions()}
+    network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
+    told |= {"eps": _radii(plan), "network": network, "images": images.count, "versions": versions()}
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
         print(f"Going on with the evaluation in {folder.path}", flush=True)
@@ -82,6 +84,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     write_verdicts(plan, chunks, folder.path / "verdicts.csv")
     write_figures(loaded.name, summary, folder.path)
     suspicions += look_at_verdicts(plan, chunks)
+    told["network"] = loaded.facts
     told = {"suspicions": suspicions, "settings": told, "device": fabric.device.type, "processes": fabric.world_size}
     folder.finish({"name": settings.name, **to_plain(plan, summary, baseline), **told})
     print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, baseline, folder.path)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from lightning_adv.analysis.corruption_errors import (
     read_errors,
     relative_mce,
 )
+from lightning_adv.analysis.corruptions import family_of
 from lightning_adv.evaluation import CommonCorruptions, Summary
 
 
@@ -35,6 +37,24 @@ class Baseline(NamedTuple):
     name: str
     errors: Sequence[CorruptionError] | Mapping[str, float]
     clean_error: float
+
+
+def check_corruptible(corruptions: CommonCorruptions | None, shape: tuple[int, ...], seed: int) -> None:
+    """Check that images of a shape (C, H, W) can be corrupted as asked, before attacks take hours.
+
+    Raises:
+        ValueError: They are too small for the family, the seed is below 0, or the baseline is of other images.
+    """
+    if corruptions is None:
+        return
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0 for corruptions, got {seed}.")
+    family = family_of(torch.empty(0, *shape), corruptions.family)
+    if corruptions.baseline == "alexnet" and family != "imagenet":
+        raise ValueError(
+            f"corruptions.baseline is alexnet, whose errors are on ImageNet, but the images get the {family} "
+            "corruptions: give the evaluation.json of a network on the same images."
+        )
 
 
 def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:

@@ -44,6 +44,10 @@ class TestImages:
 
     Raises:
         ValueError: There is no test set, it has no index or fewer images than were asked for.
+
+    Attributes:
+        count: How many images are evaluated.
+        shape: Their shape (C, H, W), after :meth:`check`.
     """
 
     __test__ = False  # pytest takes a class of that name for a test
@@ -73,6 +77,7 @@ class TestImages:
         self.count = self.available if images is None else images
         starts = range(0, self.count, chunk)
         self._chunks = [range(start, min(start + chunk, self.count)) for start in starts]
+        self.shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of chunks."""
@@ -114,11 +119,12 @@ class TestImages:
         Raises:
             ValueError: Images leave [0, 1] or have other channels, or labels leave [0, K).
         """
-        shape: tuple[int, ...] = ()
         for chunk in self.read(range(len(self))):
             check_images(chunk.x, chunk.y)
             check_labels(chunk.y, num_classes)
-            shape = tuple(chunk.x.shape[1:])
-            if len(shape) != 3 or shape[0] != in_channels:
-                raise ValueError(f"data: the network takes images of {in_channels} channels, got the shape {shape}.")
-        return shape
+            self.shape = tuple(chunk.x.shape[1:])
+            if len(self.shape) != 3 or self.shape[0] != in_channels:
+                raise ValueError(
+                    f"data: the network takes images of {in_channels} channels, got the shape {self.shape}."
+                )
+        return self.shape

@@ -119,6 +119,32 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(evaluate, refused,
     assert results["images"] == 10
 
 
+def test_a_checkpoint_is_known_by_its_content(checkpoint, evaluate, tmp_path, monkeypatch):
+    """An unfinished evaluation goes on when the path is written in another way."""
+
+    def kill(self, chunk):
+        raise StoppedError
+
+    arguments = ["--accelerator=cpu", "--images=9"]
+    other = os.path.relpath(checkpoint, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationFolder, "write", kill)
+        with pytest.raises(StoppedError):
+            main(["evaluate", f"--checkpoint={other}", "--output=out", *arguments])
+    results, printed = evaluate("--images=9")
+    assert "Going on with the evaluation in out" in printed
+    assert results["settings"]["network"]["checkpoint"] == checkpoint
+
+
+def test_a_checkpoint_in_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    main(
+        ["evaluate", f"--checkpoint=~/{run.name}/checkpoints/best.ckpt", "--images=3", "--accelerator=cpu", "--name=h"]
+    )
+    assert (run / "h" / "evaluation.json").is_file()
+
+
 def test_a_finished_evaluation_is_not_lost(evaluate, refused, tmp_path):
     evaluate("--images=5")
     before = (tmp_path / "out" / "evaluation.json").read_bytes()
