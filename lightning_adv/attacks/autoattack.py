@@ -152,7 +152,7 @@ class AutoAttack(Attack):
         logits = torch.cat([forward(images) for images in torch.split(x, self.batch_size)])
         num_classes = logits.shape[1]
         check_labels(y, num_classes)
-        self._check_size(num_classes, x)
+        self.check_fits(tuple(x.shape[1:]), num_classes)
         library = self._library(forward, num_classes, x.device, seed)
         # Contiguous: the package takes views. In fp32, as it makes what it is given.
         x_adv, clean, robust = x.clone(), x.float().contiguous(), logits.argmax(1) == y
@@ -180,7 +180,12 @@ class AutoAttack(Attack):
             attack.n_target_classes = min(attack.n_target_classes, num_classes - 1)
         return library
 
-    def _check_size(self, num_classes: int, x: Tensor) -> None:
+    def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Check the number of classes and the size of the images; see :meth:`Attack.check_fits`.
+
+        Raises:
+            ValueError: There are too few classes or pixels for one of the attacks.
+        """
         for name in self.attacks:
             needed = _COMPONENTS[name][2]
             if num_classes < needed:
@@ -188,10 +193,10 @@ class AutoAttack(Attack):
                     f"attacks holds {name!r}, which needs at least {needed} classes, and the network has "
                     f"{num_classes}: leave it out."
                 )
-        if "square" in self.attacks and (x.ndim != 4 or (self.norm.name != "linf" and min(x.shape[2:]) < 5)):
+        if "square" in self.attacks and (len(shape) != 3 or (self.norm.name != "linf" and min(shape[1:]) < 5)):
             raise ValueError(
                 "attacks holds 'square', which needs images (N, C, H, W), in l2 and l1 of at least 5 x 5 pixels, got "
-                f"{tuple(x.shape)}."
+                f"the shape {shape} of an image."
             )
 
 

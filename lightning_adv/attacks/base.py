@@ -97,6 +97,17 @@ class Attack(Recipe, ABC):
             ValueError: A package is missing; the message says how to install it.
         """
 
+    def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Check, before anything is computed, that the attack can be run on images and a network.
+
+        Args:
+            shape: Shape (C, H, W) of an image.
+            num_classes: Number of classes K of the network.
+
+        Raises:
+            ValueError: It cannot.
+        """
+
     def _generator(self, given: torch.Generator | None) -> torch.Generator:
         if given is not None:
             return given

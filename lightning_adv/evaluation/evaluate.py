@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.base import check_images
+from lightning_adv.attacks.base import attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.evaluation.plan import make_plan
@@ -48,7 +49,7 @@ def evaluate(
         The accuracies, with their intervals.
 
     Raises:
-        ValueError: The images leave [0, 1], or the plan cannot be made.
+        ValueError: The images leave [0, 1], labels leave [0, K), ``batch_size`` is below 1, or the plan cannot be made.
 
     Example:
         >>> import torch
@@ -60,7 +61,16 @@ def evaluate(
         (1.0, 0.0)
     """
     check_images(x, y)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if not len(x):
+        raise ValueError("x must hold at least one image, got none.")
+    with attacking(network, domain=domain) as held_still, torch.no_grad():
+        num_classes = held_still(x[:1]).shape[1]
+    check_labels(y, num_classes)  # one that is no class would pass for a misclassified image
     plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
+    for case in plan.cases:
+        case.attack.check_fits(tuple(x.shape[1:]), num_classes)
     starts = range(0, len(x), batch_size)
     chunks = [
         evaluate_chunk(

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import Plan, make_plan
 from lightning_adv.files import write_whole
+from lightning_adv.regimes.checks import check_shape
 from lightning_adv.run.configs import complete_flags, find_config, resolve_configs
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
@@ -119,7 +120,7 @@ def _transfer(settings: TransferSettings) -> None:
     folder = Path(settings.output)
     plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
     attacks = _named(plan)
-    images, networks, facts = _load(settings)
+    images, networks, facts = _load(settings, attacks)
     device = make_fabric(settings.accelerator, 1).device
     for network in networks.values():
         network.to(device)
@@ -190,8 +191,10 @@ def _check_writable(folder: Path) -> None:
                 path.rmdir()
 
 
-def _load(settings: TransferSettings) -> tuple[TestImages, dict[str, nn.Module], dict[str, dict[str, object]]]:
-    """Read the data and the networks, and check that they fit.
+def _load(
+    settings: TransferSettings, attacks: Mapping[str, Attack]
+) -> tuple[TestImages, dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """Read the data and the networks, and check that they and the attacks fit.
 
     Raises:
         ValueError: They do not.
@@ -205,7 +208,16 @@ def _load(settings: TransferSettings) -> tuple[TestImages, dict[str, nn.Module],
     for name, path in settings.networks.items():
         loaded = load_network(path, None, num_classes=classes, domain=settings.domains.get(name))
         networks[name], facts[name] = loaded.network, loaded.facts
-        images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
+        shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
+        data = type(settings.data).__name__
+        if loaded.image_shape is not None and loaded.image_shape != shape:
+            raise ValueError(
+                f"networks.{name}: {path} was trained on images of shape {loaded.image_shape}, but those of {data} "
+                f"have the shape {shape}."
+            )
+        check_shape(loaded.network, loaded.name, shape, data)
+        for attack in attacks.values():
+            attack.check_fits(shape, loaded.num_classes)
     return images, networks, facts
 
 

@@ -319,7 +319,7 @@ def test_bad_arguments(setup):
     network, x, y = setup
     with pytest.raises(ValueError, match=r"y must lie in \[0, 10\)"):
         AutoAttack()(network, x, y + 5)
-    with pytest.raises(ValueError, match=r"at least 5 x 5 pixels, got \(24, 1, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"at least 5 x 5 pixels, got the shape \(1, 4, 8\)"):
         AutoAttack(norm="l2", attacks=["square"])(nn.Sequential(nn.Flatten(), nn.Linear(32, 10)), x[:, :, :4], y)
 
 

@@ -1,8 +1,10 @@
 import pytest
+import torch
 
-from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, CarliniWagner
-from lightning_adv.evaluation import StepsCurve, ThreatModel, make_plan
+from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, AutoAttack, CarliniWagner
+from lightning_adv.evaluation import StepsCurve, ThreatModel, evaluate, make_plan
 from lightning_adv.evaluation.plan import fit_attack, tell_distance
+from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 
 def test_cases_run_by_norm_then_radius_then_attack():
@@ -111,3 +113,22 @@ def test_a_curve_that_is_not_allowed(settings, message):
 )
 def test_distances_are_told_as_people_write_them(eps, text):
     assert tell_distance(eps) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"y": torch.tensor([0, 1, 0, 2])}, r"y must lie in \[0, 2\), got labels from 0 to 2"),
+        ({"y": torch.tensor([0, 1, 0, -1])}, r"y must lie in \[0, 2\), got labels from -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
+        ({"attacks": [Breaks(), AutoAttack()]}, "'apgd-t', which needs at least 4 classes, and the network has 2"),
+    ],
+)
+def test_what_an_evaluation_refuses_before_the_first_attack(arguments, message):
+    x, y = images(4)
+    Breaks.seen.clear()
+    given = {"y": y, "attacks": [Breaks()], **arguments}
+    with pytest.raises(ValueError, match=message):
+        evaluate(FirstPixel(), x, eps={"linf": [0.1]}, **given)
+    assert Breaks.seen == []

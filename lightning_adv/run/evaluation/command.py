@@ -61,6 +61,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
         exhaustive=settings.exhaustive,
         seed=settings.seed,
     )
+    for case in plan.cases:
+        case.attack.check_fits(images.shape, loaded.num_classes)
     folder = EvaluationFolder(settings.folder())
     told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
     network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
