@@ -119,12 +119,15 @@ class Following:
 @pytest.fixture
 def follow():
     started = []
+    # A shell makes what it starts in the background deaf to Ctrl-C, and so would the command be.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def follow(*runs):
         started.append(Following(*runs))
         return started[-1]
 
     yield follow
+    signal.signal(signal.SIGINT, handler)
     for each in started:
         each.process.kill()
         each.process.wait()
