@@ -9,6 +9,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 import random
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,24 +24,26 @@ LEFT_BEHIND = (
 )  # fmt: skip
 
 
-def seed(number):
+def seed(number: int) -> None:
     """Seed all that draws: which tests ran before in this process is chance where several processes share them."""
     for seed_it in (torch.manual_seed, np.random.seed, random.seed):
         seed_it(number)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef):
-    seed(zlib.crc32(fixturedef.argname.encode()))  # two fixtures do not draw the same
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Seed a fixture by its name, so that two do not draw the same."""
+    seed(zlib.crc32(fixturedef.argname.encode()))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call():
+def pytest_runtest_call() -> None:
+    """Seed a test or doctest."""
     seed(0)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_another_test():
+def _nothing_of_another_test() -> Iterator[None]:
     yield
     for name in LEFT_BEHIND:
         os.environ.pop(name, None)
