@@ -51,18 +51,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 
 def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     loaded, images = _load(settings)
-    check_corruptible(settings.corruptions, images.shape, settings.seed)
-    baseline = read_baseline(settings.corruptions)
-    plan = make_plan(
-        settings.attacks,
-        _eps(settings, loaded),
-        steps_curve=settings.steps_curve,
-        corruptions=settings.corruptions,
-        exhaustive=settings.exhaustive,
-        seed=settings.seed,
-    )
-    for case in plan.cases:
-        case.attack.check_fits(images.shape, loaded.num_classes)
+    plan, baseline = _plan(settings, loaded, images), read_baseline(settings.corruptions)
     folder = EvaluationFolder(settings.folder())
     told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
     network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
@@ -126,6 +115,26 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     return loaded, images
 
 
+def _plan(settings: Settings, loaded: LoadedNetwork, images: TestImages) -> Plan:
+    """Return what to run, after a look at whether these images and classes allow it.
+
+    Raises:
+        ValueError: They do not, or an argument is not allowed.
+    """
+    check_corruptible(settings.corruptions, images.shape, settings.seed)
+    plan = make_plan(
+        settings.attacks,
+        _eps(settings, loaded),
+        steps_curve=settings.steps_curve,
+        corruptions=settings.corruptions,
+        exhaustive=settings.exhaustive,
+        seed=settings.seed,
+    )
+    for case in plan.cases:
+        case.attack.check_fits(images.shape, loaded.num_classes)
+    return plan
+
+
 def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | str]]:
     """Return the radii that are given, or the one that the checkpoint's run was tested at.
 
@@ -160,10 +169,8 @@ def _run_chunks(
     network = loaded.network
     numbers = range(fabric.global_rank, len(images), fabric.world_size)
     curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
-    names = () if plan.corruptions is None else plan.corruptions.chosen
-    work = (len(plan.cases) + len(names)) * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(
-        curve
-    )
+    passes = len(plan.cases) + (0 if plan.corruptions is None else len(plan.corruptions.chosen))
+    work = passes * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(curve)
     with _progress() if fabric.is_global_zero else nullcontext() as bar:
         task = None if bar is None else bar.add_task("attacking", total=work)
 
