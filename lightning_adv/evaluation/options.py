@@ -25,7 +25,7 @@ class StepsCurve(Recipe):
     Args:
         attack: PGD; its radius and its step are scaled as those of the other attacks. Its number of steps is not used.
         steps: Numbers of steps, increasing.
-        images: How many images, the first of the data set.
+        images: How many images, the first that are evaluated.
 
     Raises:
         ValueError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.

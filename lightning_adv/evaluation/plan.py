@@ -157,15 +157,14 @@ def fit_attack(attack: Attack, threat: ThreatModel) -> Attack:
     """
     if threat.norm is None:
         return attack
-    config = attack.to_config()
-    arguments = config["init_args"]
+    arguments = attack.to_config()["init_args"]
     own, eps = arguments.get("eps"), threat.eps
     if "step_size" in arguments and own and eps is not None:
         arguments["step_size"] *= eps / own
     arguments["eps"] = eps
     if "norm" in arguments and _norm_of(attack) != threat.norm:  # a ball of that norm may have settings of its own
         arguments["norm"] = threat.norm
-    return Attack.from_config(config)
+    return type(attack)(**arguments)  # not by its class_path: an attack of a notebook's has none
 
 
 def tell_distance(eps: float) -> str:
@@ -177,7 +176,7 @@ def tell_distance(eps: float) -> str:
     """
     short = f"{eps:.6g}"
     levels = round(255 * eps, 6)
-    return f"{levels:g}/255" if len(short) > 5 and levels == round(levels, 1) else short
+    return f"{levels:g}/255" if len(short) > 5 and levels and levels == round(levels, 1) else short
 
 
 def _threats(eps: Mapping[str, Sequence[Distance]]) -> list[ThreatModel]:
@@ -189,6 +188,9 @@ def _threats(eps: Mapping[str, Sequence[Distance]]) -> list[ThreatModel]:
         numbers = [parse_distance(value, f"eps.{norm}", ball.max_eps) for value in radii]
         if numbers[0] <= 0 or any(later <= earlier for earlier, later in pairwise(numbers)):
             raise ValueError(f"eps.{norm} must be increasing radii above 0, got {list(radii)}.")
+        told = [tell_distance(number) for number in numbers]
+        if len(set(told)) < len(told):  # cases are told apart by what is written of them
+            raise ValueError(f"eps.{norm} must be radii that differ in the first six digits, got {list(radii)}.")
         threats += [ThreatModel(norm, number) for number in numbers]
     return threats
 

@@ -27,7 +27,8 @@ class CaseVerdicts:
 
     Attributes:
         verdicts: ``"broken"``, ``"survived"``, ``"skipped"`` or ``"misclassified"``.
-        predicted: The class of the example that broke the sample; None where none did.
+        predicted: The class of the example that broke the sample, -1 where the network gave it NaN; None where none
+            did.
         distance: Its distance from the clean image, in the norm of the threat model (no norm: largest pixel change).
         stage: Which of the attack's stages broke it, counted from 0.
         seconds: How long the attack took, without judging its examples.
@@ -104,14 +105,15 @@ def evaluate_chunk(
     *,
     number: int = 0,
     first: int = 0,
+    index: Sequence[int] | None = None,
     domain: str | None = None,
     known: ChunkVerdicts | None = None,
     after_case: Callable[[ChunkVerdicts, int], None] = lambda chunk, samples: None,
 ) -> ChunkVerdicts:
     """Run all cases of a plan on one chunk of samples.
 
-    The noise depends on the plan's seed, the chunk's number, the case and the stage: not on what else is run, nor on
-    which process runs it.
+    The noise of an attack depends on the plan's seed, the chunk's number, the case, the stage and the samples that are
+    attacked: not on which process runs it, nor on the device. It is drawn on the CPU.
 
     Args:
         network: Maps images (N, C, H, W) to logits (N, K). It is left as it was.
@@ -119,7 +121,8 @@ def evaluate_chunk(
         y: Labels (N,).
         plan: What to run.
         number: The chunk's number.
-        first: The number of its first sample in the data set.
+        first: The position of its first sample among all that are evaluated.
+        index: The samples' numbers in the data set; None counts on from ``first``.
         domain: The BatchNorm domain to evaluate through; None leaves the active one.
         known: What is known of this chunk already; cases in it are not run again.
         after_case: Called after each case, curve and corruption with all that is known, and the number of samples that
@@ -134,8 +137,8 @@ def evaluate_chunk(
     """
     chunk = known
     if chunk is None:
-        index = list(range(first, first + len(y)))
-        chunk = ChunkVerdicts(number, index, y.tolist(), predict(network, x, domain).tolist())
+        numbers = range(first, first + len(y)) if index is None else index
+        chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predict(network, x, domain).tolist())
         if -1 in chunk.predicted:
             raise ValueError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
     for case in plan.cases:
@@ -153,7 +156,9 @@ def evaluate_chunk(
     if plan.corruptions is not None:
         for name in plan.corruptions.chosen:
             if name not in chunk.corruptions:
-                chunk.corruptions[name] = _corrupt(network, x, y, name, plan.corruptions, plan.seed, first, domain)
+                chunk.corruptions[name] = _corrupt(
+                    network, x, y, name, plan.corruptions, plan.seed, chunk.index, domain
+                )
             after_case(chunk, len(y))
     return chunk
 
@@ -194,7 +199,7 @@ def _run_case(
             break
         chosen = intact.to(x.device)
         start = time.perf_counter()
-        generator = torch.Generator(x.device).manual_seed(derive_seed(seed, number, case.key, position))
+        generator = torch.Generator().manual_seed(derive_seed(seed, number, case.key, position))
         x_adv = stage(network, x[chosen], y[chosen], domain=domain, generator=generator)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)  # a kernel that still runs would be somebody else's time
@@ -234,7 +239,7 @@ def _run_curve(
     if not isinstance(attack, PGD):  # StepsCurve takes no other
         raise TypeError(f"{case.name} is no PGD.")
     x, y = x[:images], y[:images]
-    generator = torch.Generator(x.device).manual_seed(derive_seed(plan.seed, number, case.key, 0))
+    generator = torch.Generator().manual_seed(derive_seed(plan.seed, number, case.key, 0))
     iterates = attack.iterates(network, x, y, plan.steps, domain=domain, generator=generator)
     return [int((predict(network, x_adv, domain) == y.cpu()).sum()) for x_adv in iterates]
 
@@ -246,7 +251,7 @@ def _corrupt(
     name: str,
     corruptions: CommonCorruptions,
     seed: int,
-    first: int,
+    index: list[int],
     domain: str | None,
 ) -> list[list[Any]]:
     rows = corruption_errors(
@@ -256,7 +261,7 @@ def _corrupt(
         seed=seed,
         corruptions=[name],
         severities=corruptions.severities,
-        index=first,
+        index=index,
         family=corruptions.family,
         domain=domain,
     )

@@ -54,7 +54,7 @@ class TransferSettings:
         attacks: The attacks. They are given at any eps, and moved to the one above.
         ensembles: Also attack the ensemble of all networks but one, for each.
         domains: The BatchNorm domain by network; the one that the regime predicts with where none is given.
-        images: How many images of the test set, its first ones; all if it is not given.
+        images: How many images of the test set, drawn once for all; all if it is not given.
         batch_size: Images that are attacked at a time. The attacks' noise depends on it.
         seed: Seed of the attacks' noise.
         accelerator: What to compute on: auto, cpu, gpu, ...

@@ -132,3 +132,11 @@ def test_what_an_evaluation_refuses_before_the_first_attack(arguments, message):
     with pytest.raises(ValueError, match=message):
         evaluate(FirstPixel(), x, eps={"linf": [0.1]}, **given)
     assert Breaks.seen == []
+
+
+def test_radii_that_would_be_written_alike_are_refused():
+    """Their verdicts would be taken for each other's."""
+    assert tell_distance(1.5e-9) == "1.5e-09"
+    for radii in ([0.1, 0.1000001], [8 / 255, 8 / 255 + 1e-9]):
+        with pytest.raises(ValueError, match=r"eps\.linf must be radii that differ in the first six digits"):
+            make_plan([FGSM()], {"linf": radii})

@@ -8,6 +8,7 @@ from torch import nn
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.verdicts import predict
+from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 EPS = {"linf": [0.1, 0.2]}
@@ -189,3 +190,76 @@ def test_the_network_is_left_in_train_mode_and_global_randomness_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in network.modules())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+class Wobbling(Breaks):
+    """Adds noise of its generator, and remembers it."""
+
+    drawn: list = []  # noqa: RUF012
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        noise = torch.rand(x.shape, generator=generator)
+        Wobbling.drawn.append(noise)
+        return (x + 0.01 * noise).clamp(0, 1)
+
+
+def test_chunks_draw_other_noise_and_the_same_when_run_again():
+    Wobbling.drawn.clear()
+    x, y = images(4)
+    plan = make_plan([Wobbling()], {"linf": [0.1]})
+    for number in (0, 1, 0):
+        evaluate_chunk(FirstPixel(), x, y, plan, number=number)
+    first, second, again = Wobbling.drawn
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_examples_are_judged_through_the_domain_that_is_attacked():
+    network = convert_batchnorm(nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)), ["main", "adversarial"])
+    network = nn.Sequential(network, nn.Flatten(), nn.Linear(16, 2))
+    with domain(network, "adversarial"):
+        network(torch.rand(64, 1, 2, 2))  # running statistics of its own
+    x, _ = images(200)
+    found = {}
+    for through in ("main", "adversarial"):
+        y = predict(network, x, through)
+        summary = evaluate(network, x, y, [FGSM()], {"linf": [0.02]}, domain=through)
+        x_adv = FGSM(eps=0.02)(network, x, y, domain=through)
+        found[through] = int((predict(network, x_adv, through) == y).sum())
+        assert summary.all_or_nothing.popitem()[1].correct == found[through]
+        assert summary.clean.correct == 200
+
+
+class Nan(FirstPixel):
+    """Gives NaN where the first pixel is above a half by more than the images are."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return torch.where(x.flatten(1)[:, :1] > 0.56, torch.nan, logits)
+
+
+def test_an_example_that_makes_the_network_give_nan_is_one_that_breaks_it():
+    x, y = images(4)
+    x[:, 0, 0, 0], y[:] = 0.55, 1
+    plan = make_plan([Lifts()], {"linf": [0.1]})
+    found = evaluate_chunk(Nan(), x, y, plan).cases["Linf 0.1: Lifts"]
+    assert (found.verdicts, found.predicted) == (["broken"] * 4, [-1] * 4)
+
+
+class Lifts(Breaks):
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return (x + 0.02).clamp(0, 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_thousandth_beyond_the_ball_is_too_far(norm):
+    class Barely(Breaks):
+        def __call__(self, model, x, y, *, domain=None, generator=None):
+            x_adv = x.clone()
+            x_adv[:, 0, 0, 1] += 1.001 * self.eps
+            return x_adv
+
+    x, y = images()
+    plan = make_plan([Barely(norm=norm)], {norm: [0.1]})
+    with pytest.raises(RuntimeError, match="is faulty"):
+        evaluate_chunk(FirstPixel(), x, y, plan)

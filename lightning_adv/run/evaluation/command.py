@@ -39,11 +39,14 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 
     Raises:
         SystemExit: With status 1 for something that cannot be evaluated, told in one line; 2 where the arguments do
-            not parse.
+            not parse; 130 after Ctrl-C.
     """
     try:
         settings, plain = parse_settings(arguments)
         _evaluate(settings, plain)
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write("Stopped. The same command again goes on from here.\n")
+        raise SystemExit(130) from interrupt
     except ValueError as error:
         sys.stderr.write(f"lightning-adv evaluate: error: {explain_value(str(error))}\n")
         raise SystemExit(1) from error
@@ -64,7 +67,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     suspicions: list[dict[str, Any]] = []
     if fabric.is_global_zero:
         count = settings.suspicion_images
-        suspicions = folder.remember("suspicions", lambda: look(loaded.network, images, plan, count, fabric.device))
+        with fabric.autocast():
+            suspicions = folder.remember("suspicions", lambda: look(loaded.network, images, plan, count, fabric.device))
         print_suspicions(suspicions, looked=False)  # before the attacks, which may take hours
     _run_chunks(fabric, loaded, images, plan, folder)
     fabric.barrier()
@@ -189,6 +193,7 @@ def _run_chunks(
                     plan,
                     number=chunk.number,
                     first=chunk.first,
+                    index=chunk.indices,
                     known=folder.read(chunk.number),
                     after_case=after_case,
                 )

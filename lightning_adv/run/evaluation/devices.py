@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
 
 
 def make_fabric(accelerator: str, devices: int | str | list[int], precision: str = "32-true") -> Fabric:
@@ -15,7 +17,11 @@ def make_fabric(accelerator: str, devices: int | str | list[int], precision: str
     """
     given: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "precision": precision}
     try:
-        return Fabric(**given)
+        fabric = Fabric(**given)
+        if fabric.world_size > 1:
+            # A process that has nothing left waits for the slowest, which may take longer than the default half hour.
+            fabric = Fabric(**given, strategy=DDPStrategy(timeout=timedelta(days=7)))
+        return fabric
     except (RuntimeError, TypeError, ValueError) as error:  # each of Lightning's accelerators has one of its own
         told = ", ".join(f"{name} {value!r}" for name, value in given.items())
         raise ValueError(

@@ -1,4 +1,8 @@
-"""The images of an evaluation: the test set in chunks that do not depend on who works on them."""
+"""The images of an evaluation: the test set in chunks that do not depend on who works on them.
+
+The order is drawn, the same for every evaluation of a test set: folders are sorted by class, and their first images
+would be of a few classes.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,15 @@ class Chunk(NamedTuple):
 
     Attributes:
         number: The chunk's number, from 0.
-        first: The number of its first sample in the test set.
+        first: The position of its first sample in the evaluation's order.
+        indices: The samples' numbers in the test set.
         x: Images (n, C, H, W) in [0, 1], on the CPU.
         y: Labels (n,), on the CPU.
     """
 
     number: int
     first: int
+    indices: list[int]
     x: Tensor
     y: Tensor
 
@@ -35,12 +41,12 @@ def in_precision_of(network: nn.Module, x: Tensor) -> Tensor:
 
 
 class TestImages:
-    """The first images of a data module's test set, by their index.
+    """The images of a data module's test set, by their index, in an order that is drawn once for all.
 
     Args:
         data: The data module, which knows its images or downloads them.
         chunk: Samples in a chunk; the last one may have fewer.
-        images: How many images; None takes all.
+        images: How many images, the first ones of that order; None takes all.
 
     Raises:
         ValueError: There is no test set, it has no index or fewer images than were asked for.
@@ -75,8 +81,9 @@ class TestImages:
         if not self.available:
             raise ValueError(f"data: the test set of {name} has no images.")
         self.count = self.available if images is None else images
-        starts = range(0, self.count, chunk)
-        self._chunks = [range(start, min(start + chunk, self.count)) for start in starts]
+        order = torch.randperm(self.available, generator=torch.Generator().manual_seed(0))
+        self._chunks = [part.tolist() for part in torch.split(order[: self.count], chunk)]
+        self._chunk = chunk
         self.shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -91,19 +98,18 @@ class TestImages:
         """Read some chunks, in order."""
         loader = DataLoader(
             self._loader.dataset,
-            batch_sampler=[list(self._chunks[number]) for number in numbers],
+            batch_sampler=[self._chunks[number] for number in numbers],
             collate_fn=self._loader.collate_fn,
             num_workers=self._loader.num_workers,
             generator=torch.Generator().manual_seed(0),  # a loader draws a seed each time: not from the global one
         )
         for number, batch in zip(numbers, loader, strict=True):
             x, y = self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0)
-            yield Chunk(number, self._chunks[number].start, x, y)
+            yield Chunk(number, number * self._chunk, self._chunks[number], x, y)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""
-        numbers = [number for number, chunk in enumerate(self._chunks) if chunk.start < count]
-        chunks = list(self.read(numbers))
+        chunks = list(self.read(range(min(-(-count // self._chunk), len(self)))))
         return (torch.cat([chunk.x for chunk in chunks])[:count], torch.cat([chunk.y for chunk in chunks])[:count])
 
     def check(self, in_channels: int, num_classes: int) -> tuple[int, ...]:

@@ -69,20 +69,19 @@ def to_plain(plan: Plan, summary: Summary, baseline: Baseline | None) -> dict[st
 
 
 def write_verdicts(plan: Plan, chunks: Sequence[ChunkVerdicts], path: Path) -> None:
-    """Write a row for each sample, threat model and attack, whole or not at all."""
+    """Write a row for each threat model, attack and sample, in this order, whole or not at all."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for chunk in chunks:
-        for case in plan.cases:
+    for case in plan.cases:
+        samples: list[tuple[Any, ...]] = []
+        for chunk in chunks:
             found = chunk.cases[case.key]
-            columns = zip(
-                chunk.index, chunk.labels, chunk.predicted, found.verdicts, found.stage, found.predicted,
-                found.distance, strict=True,
-            )  # fmt: skip
-            for index, label, predicted, verdict, stage, broken_as, distance in columns:
-                threat = [case.threat.norm, case.threat.eps]
-                rows.writerow([index, label, predicted, *threat, case.name, verdict, stage, broken_as, distance])
+            before = zip(chunk.index, chunk.labels, chunk.predicted, strict=True)
+            after = zip(found.verdicts, found.stage, found.predicted, found.distance, strict=True)
+            samples += [(*sample, *outcome) for sample, outcome in zip(before, after, strict=True)]
+        threat = (case.threat.norm, case.threat.eps, case.name)
+        rows.writerows([*sample[:3], *threat, *sample[3:]] for sample in sorted(samples, key=lambda sample: sample[0]))
     write_whole(path, text.getvalue())
 
 

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_adv.cli import main
 from lightning_adv.nn.backbones import Backbone
 
 
@@ -104,8 +105,6 @@ def test_a_folder_that_cannot_be_written(refused, tmp_path):
 
 
 def test_without_a_run_the_radius_and_the_folder_must_be_given(refused, tmp_path, monkeypatch, capsys):
-    from lightning_adv.cli import main
-
     path = tmp_path / "foreign.pth"
     torch.save(Backbone("small_cnn", in_channels=1).build(10).network.state_dict(), path)
     given = ["--data=DigitsDataModule", "--backbone={name: small_cnn, in_channels: 1}"]

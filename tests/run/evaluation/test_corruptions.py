@@ -10,6 +10,7 @@ import torch
 from lightning_adv.analysis.corruptions import corrupt
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import MadryTraining
+from lightning_adv.run.evaluation.images import TestImages
 from tests.run.evaluation.conftest import without_time
 
 SHORT = ("--config=evaluation/corruptions", "--images=50", "--batch_size=20", "--corruptions.severities=[2,5]")
@@ -21,12 +22,13 @@ def test_errors_are_those_of_the_corrupted_images(evaluate, run, tmp_path):
     regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
     data = DigitsDataModule()
     data.setup()
-    x, y = next(iter(data.test_dataloader()))
+    index = sorted(number for chunk in TestImages(data, 20, 50).read(range(3)) for number in chunk.indices)
+    x, y = (part[index] for part in next(iter(data.test_dataloader())))
     errors = []
     for row in found["corruptions"]["errors"]:
-        images = corrupt(x[:50], row["corruption"], row["severity"], seed=0)
+        images = corrupt(x, row["corruption"], row["severity"], seed=0, index=index)
         with torch.no_grad():
-            assert row["correct"] == int((regime(images).argmax(1) == y[:50]).sum())
+            assert row["correct"] == int((regime(images).argmax(1) == y).sum())
         assert (row["total"], row["images"]) == (50, "cifar, regenerated")
         errors.append(1 - row["correct"] / 50)
     assert len(errors) == 6

@@ -80,7 +80,10 @@ def test_a_network_without_gradients_is_told_once_for_each_ball():
     found = look(Rounded(), test, plan, 120, torch.device("cpu"))
     names = [each["name"] for each in found]
     assert "zero_gradients" in names
-    assert len(names) == len(set(names))
+    told = [(each["name"], each["norm"]) for each in found]
+    assert len(told) == len(set(told))
+    assert names.count("zero_gradients") == 1  # the network's own, whatever the ball
+    assert names.count("more_steps_do_not_help") == 2
     linf = next(each for each in found if each["name"] == "zero_gradients")
     assert (linf["norm"], linf["eps"], linf["images"]) == ("linf", 0.2, 120)
     assert look(Rounded(), test, plan, 0, torch.device("cpu")) == []
