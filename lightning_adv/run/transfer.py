@@ -32,7 +32,7 @@ from lightning_adv.run.configs import complete_flags, find_config, resolve_confi
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
-from lightning_adv.run.evaluation.output import versions
+from lightning_adv.run.evaluation.output import save_figure, versions
 from lightning_adv.run.evaluation.settings import data_of_run
 from lightning_adv.run.parser import Parser
 from lightning_adv.seeds import derive_seed
@@ -262,9 +262,7 @@ def _write(folder: Path, singles: Sequence[TransferRate], ensembles: Sequence[Tr
     if ensembles:
         figures["transfer_ensembles.png"] = plot_ensemble_transfer(ensembles)
     for name, figure in figures.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-        write_whole(folder / name, image.getvalue())
+        save_figure(figure, folder / name)
     if not ensembles:  # of the results that these replace
         (folder / "transfer_ensembles.png").unlink(missing_ok=True)
 

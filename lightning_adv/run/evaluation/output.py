@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -24,6 +24,9 @@ from lightning_adv.evaluation.summary import Accuracy, CaseSummary
 from lightning_adv.evaluation.verdicts import ChunkVerdicts
 from lightning_adv.files import write_whole
 from lightning_adv.run.evaluation.corruptions import Baseline, corruptions_to_plain, print_corruptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = (
     "index", "label", "predicted", "norm", "eps", "attack", "verdict", "stage", "adversarial_class", "distance",
@@ -104,13 +107,18 @@ def write_figures(network: str, summary: Summary, folder: Path) -> list[Path]:
     if summary.corruptions:
         figures["corruptions.png"] = plot_corruption_errors({network: summary.corruptions})
     for name, figure in figures.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
-        write_whole(folder / name, image.getvalue())
+        save_figure(figure, folder / name)
     for name in _FIGURES:
         if name not in figures:  # of the evaluation that this one replaces
             (folder / name).unlink(missing_ok=True)
     return [folder / name for name in figures]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    write_whole(path, image.getvalue())
 
 
 def print_summary(title: str, plan: Plan, summary: Summary, baseline: Baseline | None, folder: Path) -> None:
