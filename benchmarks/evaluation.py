@@ -24,6 +24,7 @@ from timing import CLOCKS, WORKLOADS, ratios
 from torch import Tensor, nn
 
 from lightning_adv.evaluation import Plan, evaluate_chunk, make_plan, summarise
+from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.run.evaluation.networks import load_network
 from lightning_adv.run.evaluation.settings import parse_settings
 
@@ -52,8 +53,11 @@ def on_every_sample(network: nn.Module, x: Tensor, y: Tensor, plan: Plan, batch_
 
 def skipping(network: nn.Module, x: Tensor, y: Tensor, plan: Plan, batch_size: int) -> str:
     """Evaluate as the command does; return the accuracies under all attacks together."""
-    parts = zip(x.split(batch_size), y.split(batch_size), strict=True)
-    chunks = [evaluate_chunk(network, images, labels, plan, number=n) for n, (images, labels) in enumerate(parts)]
+    parts = zip(x.split(BATCHES * batch_size), y.split(BATCHES * batch_size), strict=True)
+    chunks = [
+        evaluate_chunk(network, images, labels, plan, number=number, batch_size=batch_size)
+        for number, (images, labels) in enumerate(parts)
+    ]
     found = summarise(plan, chunks).all_or_nothing.values()
     return " / ".join(f"{100 * accuracy.accuracy:.1f}" for accuracy in found)
 

@@ -11,7 +11,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
-from lightning_adv.evaluation.plan import make_plan
+from lightning_adv.evaluation.plan import BATCHES, make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
 
@@ -71,17 +71,18 @@ def evaluate(
     plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     for case in plan.cases:
         case.attack.check_fits(tuple(x.shape[1:]), num_classes)
-    starts = range(0, len(x), batch_size)
+    parts = zip(torch.split(x, BATCHES * batch_size), torch.split(y, BATCHES * batch_size), strict=True)
     chunks = [
         evaluate_chunk(
             network,
-            x[start : start + batch_size],
-            y[start : start + batch_size],
+            images,
+            labels,
             plan,
             number=number,
-            first=start,
+            first=number * BATCHES * batch_size,
             domain=domain,
+            batch_size=batch_size,
         )
-        for number, start in enumerate(starts)
+        for number, (images, labels) in enumerate(parts)
     ]
     return summarise(plan, chunks)

@@ -52,6 +52,10 @@ class Case(NamedTuple):
         return f"{self.threat}: {self.name}"
 
 
+BATCHES = 4
+"""Batches in a chunk. What the attacks leave of them fills batches again: many small ones would take as long."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an evaluation runs.

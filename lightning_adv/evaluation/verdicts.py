@@ -107,6 +107,7 @@ def evaluate_chunk(
     first: int = 0,
     index: Sequence[int] | None = None,
     domain: str | None = None,
+    batch_size: int | None = None,
     known: ChunkVerdicts | None = None,
     after_case: Callable[[ChunkVerdicts, int], None] = lambda chunk, samples: None,
 ) -> ChunkVerdicts:
@@ -124,6 +125,8 @@ def evaluate_chunk(
         first: The position of its first sample among all that are evaluated.
         index: The samples' numbers in the data set; None counts on from ``first``.
         domain: The BatchNorm domain to evaluate through; None leaves the active one.
+        batch_size: How many samples to attack at a time; None attacks all. In a chunk of several batches, what is left
+            of them fills batches again.
         known: What is known of this chunk already; cases in it are not run again.
         after_case: Called after each case, curve and corruption with all that is known, and the number of samples that
             it is about.
@@ -138,37 +141,59 @@ def evaluate_chunk(
     chunk = known
     if chunk is None:
         numbers = range(first, first + len(y)) if index is None else index
-        chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predict(network, x, domain).tolist())
+        predicted = predict(network, x, domain, batch_size).tolist()
+        chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predicted)
         if -1 in chunk.predicted:
             raise ValueError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
+    work = _Work(network, x, y, domain, len(y) if batch_size is None else batch_size, plan.seed, number)
     for case in plan.cases:
         if case.key not in chunk.cases:
-            skipped = (
-                torch.zeros_like(chunk.correct) if plan.exhaustive else broken_within(chunk, case.threat, plan.cases)
-            )
-            chunk.cases[case.key] = _run_case(network, x, y, case, chunk.correct, skipped, plan.seed, number, domain)
+            skipped = broken_within(chunk, case.threat, () if plan.exhaustive else plan.cases)
+            chunk.cases[case.key] = _run_case(work, case, chunk.correct, skipped)
         after_case(chunk, len(y))
     chunk.curve_images = min(max(plan.curve_images - first, 0), len(y)) if plan.curves else 0
     for case in plan.curves if chunk.curve_images else ():
         if case.key not in chunk.curves:
-            chunk.curves[case.key] = _run_curve(network, x, y, case, chunk.curve_images, plan, number, domain)
+            chunk.curves[case.key] = _run_curve(work, case, plan.steps, chunk.curve_images)
         after_case(chunk, chunk.curve_images)
     if plan.corruptions is not None:
         for name in plan.corruptions.chosen:
             if name not in chunk.corruptions:
-                chunk.corruptions[name] = _corrupt(
-                    network, x, y, name, plan.corruptions, plan.seed, chunk.index, domain
-                )
+                chunk.corruptions[name] = _corrupt(work, name, plan.corruptions, chunk.index)
             after_case(chunk, len(y))
     return chunk
 
 
 @torch.no_grad()
-def predict(network: nn.Module, x: Tensor, domain: str | None = None) -> Tensor:
+def predict(network: nn.Module, x: Tensor, domain: str | None = None, batch_size: int | None = None) -> Tensor:
     """Return the predicted classes (N,) of images (N, C, H, W), on the CPU; -1 where a logit is no number."""
     with attacking(network, domain=domain) as held_still, torch.no_grad():
-        logits: Tensor = held_still(x).float()
+        parts = torch.split(x, len(x) if batch_size is None else batch_size)
+        logits = torch.cat([held_still(part).float() for part in parts])
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1)).cpu()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the cases of a chunk have in common."""
+
+    network: nn.Module
+    x: Tensor
+    y: Tensor
+    domain: str | None
+    batch_size: int
+    seed: int
+    number: int
+
+    def batches(self, chosen: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the chosen samples in batches, (n, C, H, W) and (n,)."""
+        return [(self.x[part], self.y[part]) for part in torch.split(chosen.to(self.x.device), self.batch_size)]
+
+    def generator(self, case: Case, stage: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.number, case.key, stage))
+
+    def predict(self, images: Tensor) -> Tensor:
+        return predict(self.network, images, self.domain, self.batch_size)
 
 
 def _holds(outer: ThreatModel, inner: ThreatModel) -> bool:
@@ -177,36 +202,26 @@ def _holds(outer: ThreatModel, inner: ThreatModel) -> bool:
     return outer.eps >= inner.eps
 
 
-def _run_case(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    case: Case,
-    correct: Tensor,
-    skipped: Tensor,
-    seed: int,
-    number: int,
-    domain: str | None,
-) -> CaseVerdicts:
+def _run_case(work: _Work, case: Case, correct: Tensor, skipped: Tensor) -> CaseVerdicts:
     verdicts = [
         MISCLASSIFIED if not right else SKIPPED if skip else SURVIVED
         for right, skip in zip(correct.tolist(), skipped.tolist(), strict=True)
     ]
-    found = CaseVerdicts(verdicts, [None] * len(y), [None] * len(y), [None] * len(y))
+    found = CaseVerdicts(verdicts, [None] * len(correct), [None] * len(correct), [None] * len(correct))
     for position, stage in enumerate(case.attack.stages()):
         intact = found.where(SURVIVED).nonzero().flatten()
         if not len(intact):
             break
-        chosen = intact.to(x.device)
+        generator = work.generator(case, position)
         start = time.perf_counter()
-        generator = torch.Generator().manual_seed(derive_seed(seed, number, case.key, position))
-        x_adv = stage(network, x[chosen], y[chosen], domain=domain, generator=generator)
-        if x.device.type == "cuda":
-            torch.cuda.synchronize(x.device)  # a kernel that still runs would be somebody else's time
+        parts = [stage(work.network, x, y, domain=work.domain, generator=generator) for x, y in work.batches(intact)]
+        if work.x.device.type == "cuda":
+            torch.cuda.synchronize(work.x.device)  # a kernel that still runs would be somebody else's time
         found.seconds += time.perf_counter() - start
-        classes = predict(network, x_adv, domain)
-        distance = _distance(case, stage, x[chosen], x_adv)
-        for i, label, guess, far in zip(intact.tolist(), y[chosen].tolist(), classes.tolist(), distance, strict=True):
+        x_adv, chosen = torch.cat(parts), intact.to(work.x.device)
+        distance = _distance(case, stage, work.x[chosen], x_adv)
+        outcome = zip(intact.tolist(), work.y[chosen].tolist(), work.predict(x_adv).tolist(), distance, strict=True)
+        for i, label, guess, far in outcome:
             if guess != label:
                 found.verdicts[i] = BROKEN
                 found.predicted[i], found.distance[i], found.stage[i] = guess, far, position
@@ -232,37 +247,29 @@ def _distance(case: Case, attack: Attack, x: Tensor, x_adv: Tensor) -> list[floa
     return [float(value) for value in distance]
 
 
-def _run_curve(
-    network: nn.Module, x: Tensor, y: Tensor, case: Case, images: int, plan: Plan, number: int, domain: str | None
-) -> list[int]:
+def _run_curve(work: _Work, case: Case, steps: Sequence[int], images: int) -> list[int]:
     attack = case.attack
     if not isinstance(attack, PGD):  # StepsCurve takes no other
         raise TypeError(f"{case.name} is no PGD.")
-    x, y = x[:images], y[:images]
-    generator = torch.Generator().manual_seed(derive_seed(plan.seed, number, case.key, 0))
-    iterates = attack.iterates(network, x, y, plan.steps, domain=domain, generator=generator)
-    return [int((predict(network, x_adv, domain) == y.cpu()).sum()) for x_adv in iterates]
+    generator, correct = work.generator(case, 0), [0] * len(steps)
+    for x, y in work.batches(torch.arange(images)):
+        iterates = attack.iterates(work.network, x, y, steps, domain=work.domain, generator=generator)
+        for number, x_adv in enumerate(iterates):
+            correct[number] += int((work.predict(x_adv) == y.cpu()).sum())
+    return correct
 
 
-def _corrupt(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    name: str,
-    corruptions: CommonCorruptions,
-    seed: int,
-    index: list[int],
-    domain: str | None,
-) -> list[list[Any]]:
+def _corrupt(work: _Work, name: str, corruptions: CommonCorruptions, index: list[int]) -> list[list[Any]]:
     rows = corruption_errors(
-        network,
-        x,
-        y,
-        seed=seed,
+        work.network,
+        work.x,
+        work.y,
+        seed=work.seed,
         corruptions=[name],
         severities=corruptions.severities,
         index=index,
         family=corruptions.family,
-        domain=domain,
+        domain=work.domain,
+        batch_size=work.batch_size,
     )
     return [list(row) for row in rows]

@@ -263,3 +263,27 @@ def test_a_thousandth_beyond_the_ball_is_too_far(norm):
     plan = make_plan([Barely(norm=norm)], {norm: [0.1]})
     with pytest.raises(RuntimeError, match="is faulty"):
         evaluate_chunk(FirstPixel(), x, y, plan)
+
+
+def test_what_is_left_of_several_batches_is_attacked_in_full_ones():
+    x, y = images(20)
+    plan = make_plan([Breaks(range(12), steps=3), Breaks(steps=4)], {"linf": [0.1]})
+    evaluate_chunk(FirstPixel(), x, y, plan, batch_size=5)
+    first, second = ([codes for _, steps, codes in Breaks.seen if steps == number] for number in (3, 4))
+    assert first == [list(range(start, start + 5)) for start in (0, 5, 10, 15)]
+    assert second == [[12, 13, 14, 15, 16], [17, 18, 19]]
+
+
+def test_batches_change_no_number_of_an_attack_that_draws_nothing():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = torch.rand(100, 3, 4, 4)
+    y = predict(network, x, batch_size=7)
+    assert torch.equal(y, predict(network, x))
+    curve = StepsCurve(PGD(eps=1, step_size=0.1, start="zero"), steps=(1, 5), images=70)
+    found = [
+        evaluate(network, x, y, [FGSM()], {"linf": [0.05, 0.1]}, steps_curve=curve, batch_size=size)
+        for size in (9, 100)
+    ]
+    assert found[0].all_or_nothing == found[1].all_or_nothing
+    assert found[0].curves == found[1].curves

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
+from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.regimes.checks import check_precision, check_shape
 from lightning_adv.run.evaluation.corruptions import check_corruptible, read_baseline
 from lightning_adv.run.evaluation.devices import make_fabric
@@ -70,7 +71,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
         with fabric.autocast():
             suspicions = folder.remember("suspicions", lambda: look(loaded.network, images, plan, count, fabric.device))
         print_suspicions(suspicions, looked=False)  # before the attacks, which may take hours
-    _run_chunks(fabric, loaded, images, plan, folder)
+    _run_chunks(fabric, loaded, images, plan, folder, settings.batch_size)
     fabric.barrier()
     if not fabric.is_global_zero:
         return
@@ -103,7 +104,7 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
         raise ValueError(f"checkpoint: there is no file {settings.checkpoint}.")
     if settings.data is None:
         raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
-    images = TestImages(settings.data, settings.batch_size, settings.images)
+    images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)
     classes = getattr(settings.data, "num_classes", None)
     loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
     in_channels = loaded.facts["architecture"]["in_channels"]
@@ -167,7 +168,12 @@ def _dataset(settings: Settings) -> str:
 
 
 def _run_chunks(
-    fabric: Fabric, loaded: LoadedNetwork, images: TestImages, plan: Plan, folder: EvaluationFolder
+    fabric: Fabric,
+    loaded: LoadedNetwork,
+    images: TestImages,
+    plan: Plan,
+    folder: EvaluationFolder,
+    batch_size: int,
 ) -> None:
     """Evaluate the chunks of this process; what is known of them is written after each attack."""
     network = loaded.network
@@ -194,6 +200,7 @@ def _run_chunks(
                     number=chunk.number,
                     first=chunk.first,
                     index=chunk.indices,
+                    batch_size=batch_size,
                     known=folder.read(chunk.number),
                     after_case=after_case,
                 )

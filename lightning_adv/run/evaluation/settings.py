@@ -39,7 +39,8 @@ class Settings:
         suspicion_images: How many images to look at for signs that the numbers are too good; 0 for no look.
         domain: The BatchNorm domain; the one that the regime predicts with if it is not given.
         images: How many images of the test set, drawn once for all evaluations; all if it is not given.
-        batch_size: Images that are attacked at a time. The attacks' noise depends on it.
+        batch_size: Images that are attacked at a time; four times as many are kept at hand. The attacks' noise depends
+            on it.
         seed: Seed of the attacks' noise.
         accelerator: What to compute on: auto, cpu, gpu, ...
         devices: How many devices share the images, or which.

@@ -77,7 +77,7 @@ class StoppedError(Exception):
 
 
 CURVE = "--steps_curve={attack: {class_path: PGD, init_args: {eps: 1, step_size: 0.1}}, steps: [1, 3], images: 50}"
-SEVERAL = ("--eps.linf=[0.1,0.2]", "--images=90", "--batch_size=40", "--exhaustive=false", "--seed=3", CURVE)
+SEVERAL = ("--eps.linf=[0.1,0.2]", "--images=90", "--batch_size=10", "--exhaustive=false", "--seed=3", CURVE)
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_result(evaluate, checkpoint, tmp_path, monkeypatch):
