@@ -22,8 +22,8 @@ ONE_STEP = [
     "--last_checkpoint.every_n_epochs=2",  # large networks are slow to write
 ]
 SMALL_BATCHES = [
-    "--data.init_args.batch_size=2",
-    "--data.init_args.evaluation_batch_size=2",
+    "--data.init_args.batch_size=4",
+    "--data.init_args.evaluation_batch_size=4",
     "--trainer.limit_train_batches=1",
     "--model.init_args.optimizer.init_args.lr=0.001",  # the recipe's may be too much for a step on four images
 ]

@@ -75,9 +75,9 @@ def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
 
 
 def test_the_result_can_be_repeated(transfer, tmp_path):
-    transfer("--images=5", "--attacks=[{class_path: FGSM}]")
-    first, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
-    again, _ = transfer("--images=20", "--ensembles=false", "--overwrite=true")
+    transfer("--images=50", "--attacks=[{class_path: FGSM}]")
+    first, _ = transfer("--images=60", "--ensembles=false", "--overwrite=true")
+    again, _ = transfer("--images=60", "--ensembles=false", "--overwrite=true")
     assert first == again
     assert not (tmp_path / "transfer" / "transfer_ensembles.png").exists()
     assert first["ensemble_rates"] == []
@@ -85,7 +85,7 @@ def test_the_result_can_be_repeated(transfer, tmp_path):
 
 @pytest.mark.parametrize("name", preset_names("transfer"))
 def test_every_preset_runs(name, transfer):
-    found, _ = transfer(f"--config={name}", "--images=10")
+    found, _ = transfer(f"--config={name}", "--images=60")
     assert {row["attack"] for row in found["rates"]} == {"FGSM", "IFGSM-18", "DIFGSM-18", "MIFGSM-18", "MDIFGSM-18"}
 
 
@@ -123,14 +123,14 @@ def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, argume
 
 def test_attacks_of_one_name_with_a_ball_and_without_are_two(transfer):
     own = "{class_path: PGD, init_args: {steps: 2, project: %s}}"
-    found, _ = transfer(f"--attacks=[{own % 'true'}, {own % 'false'}]", "--images=10", "--ensembles=false")
+    found, _ = transfer(f"--attacks=[{own % 'true'}, {own % 'false'}]", "--images=60", "--ensembles=false")
     assert list(found["attacks"]) == ["PGD-2", "PGD-2 (no ball of a norm)"]
     assert [attack["init_args"]["project"] for attack in found["attacks"].values()] == [True, False]
     assert {row["attack"] for row in found["rates"]} == set(found["attacks"])
 
 
 def test_an_attack_of_another_norm_is_said_to_be_left_out(transfer):
-    found, printed = transfer("--attacks=[{class_path: FGSM}, {class_path: CarliniWagner}]", "--images=5")
+    found, printed = transfer("--attacks=[{class_path: FGSM}, {class_path: CarliniWagner}]", "--images=50")
     assert found["left_out"] == ["CarliniWagner-1000 (l2)"]
     assert "Left out, since eps is of another norm: CarliniWagner-1000 (l2)" in printed
 
@@ -149,9 +149,9 @@ def test_as_many_images_are_attacked_at_a_time_as_were_asked_for(transfer, monke
 
 
 def test_results_are_not_lost(transfer, tmp_path, capsys):
-    transfer("--images=5", "--ensembles=false")
+    transfer("--images=50", "--ensembles=false")
     before = (tmp_path / "transfer" / "transfer.json").read_bytes()
     with pytest.raises(SystemExit):
-        transfer("--images=6")
+        transfer("--images=60")
     assert "is there already: give another --output, or --overwrite" in capsys.readouterr().err
     assert (tmp_path / "transfer" / "transfer.json").read_bytes() == before
