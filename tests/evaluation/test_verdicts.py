@@ -215,11 +215,13 @@ def test_chunks_draw_other_noise_and_the_same_when_run_again():
 
 
 def test_examples_are_judged_through_the_domain_that_is_attacked():
-    network = convert_batchnorm(nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)), ["main", "adversarial"])
-    network = nn.Sequential(network, nn.Flatten(), nn.Linear(16, 2))
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    network = convert_batchnorm(network, ["main", "adversarial"])
     with domain(network, "adversarial"):
-        network(torch.rand(64, 1, 2, 2))  # running statistics of its own
-    x, _ = images(200)
+        for _ in range(50):
+            network(0.2 * torch.rand(64, 1, 2, 2))  # running statistics of its own, far from the others
+    x = torch.rand(200, 1, 2, 2)
+    assert (predict(network, x, "main") != predict(network, x, "adversarial")).sum() > 20
     found = {}
     for through in ("main", "adversarial"):
         y = predict(network, x, through)
