@@ -24,7 +24,6 @@ nothing else: not on its batch, nor on how a data set is divided among processes
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from lightning_adv.analysis.cifar_corruptions import SMALLEST, Picture, cifar_corrupt, evaluation_library
 from lightning_adv.analysis.image_transforms import check_image_batch
+from lightning_adv.hints import did_you_mean
 
 Family: TypeAlias = Literal["auto", "cifar", "imagenet"]
 """Whose constants."""
@@ -131,8 +131,7 @@ def check_corruptions(names: Sequence[str], severities: Sequence[int]) -> None:
             raise ValueError(f"{argument} must hold each once, got {', '.join(map(str, values))}.")
     for name in names:
         if name not in CORRUPTIONS:
-            nearest = difflib.get_close_matches(name, CORRUPTIONS, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            hint = did_you_mean(name, CORRUPTIONS)
             raise ValueError(f"the corruption {name!r} is none of {', '.join(CORRUPTIONS)}.{hint}")
     for severity in severities:
         if type(severity) is not int or severity not in SEVERITIES:  # 1.0 and True are equal to 1

@@ -9,8 +9,6 @@ A command that streams images finds which count by :func:`commonly_correct`, run
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,7 +19,9 @@ from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.analysis.transformed_accuracy import correctly_classified
 from lightning_adv.attacks import Attack, LogitEnsemble, attacking
 from lightning_adv.attacks.base import check_images
+from lightning_adv.hints import did_you_mean
 from lightning_adv.nn.batchnorm import domain as in_domain
+from lightning_adv.seeds import derive_seed
 
 
 class TransferRate(NamedTuple):
@@ -118,7 +118,7 @@ def transfer_rates(
     rates: list[TransferRate] = []
     for attack in attacks:
         for source in chosen:
-            generator = _generator(seed, attack, source)
+            generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
             x_adv = _craft(attacks[attack], through[source], x, y, generator, batch_size)
             rates += [
                 _rate(attack, source, target, network, x_adv, y, batch_size) for target, network in through.items()
@@ -166,7 +166,8 @@ def ensemble_rates(
         for name in chosen:
             ensemble = LogitEnsemble([network for other, network in through.items() if other != name])
             source = f"-{name}"
-            x_adv = _craft(attacks[attack], ensemble, x, y, _generator(seed, attack, source), batch_size)
+            generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
+            x_adv = _craft(attacks[attack], ensemble, x, y, generator, batch_size)
             rates += [
                 _rate(attack, source, target, network, x_adv, y, batch_size)
                 for target, network in ((source, ensemble), (name, through[name]))
@@ -246,8 +247,7 @@ def _chosen(
 def _check_names(names: Iterable[str], networks: Mapping[str, nn.Module], argument: str) -> None:
     for name in names:
         if name not in networks:
-            nearest = difflib.get_close_matches(name, networks, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            hint = did_you_mean(name, networks)
             raise ValueError(f"{argument} has {name!r}; the networks are {', '.join(networks)}.{hint}")
 
 
@@ -270,13 +270,6 @@ def _common(networks: Mapping[str, nn.Module], x: Tensor, y: Tensor, batch_size:
             f"their accuracies are {accuracies}."
         )
     return x[common], y[common]
-
-
-def _generator(seed: int, attack: str, source: str) -> torch.Generator:
-    """Return a generator that the three decide."""
-    # Python's own hash of a string changes from process to process.
-    digest = hashlib.sha256(repr((seed, attack, source)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _craft(

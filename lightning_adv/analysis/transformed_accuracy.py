@@ -6,7 +6,6 @@ classified images" (section 4.2, figures 5 and 7, tables 3 to 8).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from lightning_adv.analysis.image_transforms import high_pass, low_pass, patch_s
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.hints import did_you_mean
 
 PAPER_LEVELS: Mapping[str, Sequence[float]] = {
     "saturation": (0.25, 0.5, 1, 4, 8, 16, 64, 1024),
@@ -145,8 +145,7 @@ def _check_transforms(transforms: Mapping[str, Sequence[float]], x: Tensor) -> N
     """Try every level on one image before a network runs."""
     for name, levels in transforms.items():
         if name not in _TRANSFORMS:
-            nearest = difflib.get_close_matches(name, _TRANSFORMS, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            hint = did_you_mean(name, _TRANSFORMS)
             raise ValueError(f"transforms has {name!r}; there are {', '.join(_TRANSFORMS)}.{hint}")
         for level in levels:
             _TRANSFORMS[name](x, level, torch.Generator())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,12 +22,6 @@ def check_installed(package: str, attack: str, install: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"{attack} needs the package {package}, which is not installed: pip install '{install}'.")
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return ``", did you mean ...?"`` for a misspelled name, or nothing."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from lightning_adv.attacks.base import (
     forward_in,
     round_towards,
 )
+from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import get_loss
 from lightning_adv.attacks.objective import Objective
@@ -80,18 +80,8 @@ class APGD(Attack):
         self.batchnorm = batchnorm
         if not isinstance(self.norm, (Linf, L2)):
             raise ValueError(f"norm must be one of linf, l2, got {norm!r}: the paper has no APGD for others.")
-        for name, allowed in {"loss": ("cross_entropy", "dlr"), "batchnorm": ("eval", "batch")}.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        for name in ("steps", "restarts"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
-
-    def stages(self) -> list[Attack]:
-        """Return the restarts, one by one."""
-        once = copy.copy(self)
-        once.restarts = 1
-        return [once] * self.restarts
+        check_choices(self, loss=("cross_entropy", "dlr"), batchnorm=("eval", "batch"))
+        check_counts(self, "steps", "restarts")
 
     def __call__(
         self,

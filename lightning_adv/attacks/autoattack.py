@@ -15,13 +15,14 @@ from lightning_adv.attacks.adapters import (
     bring_inside,
     check_installed,
     draw_seed,
-    nearest,
     own_random_state,
     single_precision,
 )
 from lightning_adv.attacks.balls import Norm, get_ball
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
+from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.hints import did_you_mean
 
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 # The component of pyautoattack.AutoAttack that runs each attack, what is set in it, and the classes that it needs.
@@ -85,9 +86,8 @@ class AutoAttack(Attack):
         for name in self.attacks:
             if name not in _COMPONENTS:
                 allowed = f"attacks may hold {', '.join(_COMPONENTS)}"
-                raise ValueError(f"{allowed}; got {name!r}{nearest(name, _COMPONENTS)}")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be an integer of at least 1, got {self.batch_size!r}.")
+                raise ValueError(f"{allowed}; got {name!r}.{did_you_mean(name, _COMPONENTS)}")
+        check_counts(self, "batch_size")
         if self.batchnorm not in ("eval", "batch"):
             raise ValueError(f"batchnorm must be one of eval, batch, got {self.batchnorm!r}.")
 

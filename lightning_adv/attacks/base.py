@@ -85,10 +85,15 @@ class Attack(Recipe, ABC):
     def stages(self) -> list[Attack]:
         """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
 
-        An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. Most attacks
-        are one stage, themselves.
+        An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. An attack with
+        ``restarts`` is as many runs of itself; most attacks are one stage.
         """
-        return [self]
+        restarts = getattr(self, "restarts", 1)
+        if restarts == 1:
+            return [self]
+        once = copy.copy(self)
+        once.restarts = 1  # type: ignore[attr-defined]  # some attacks have them
+        return [once] * restarts
 
     def check_available(self) -> None:
         """Check, before anything is computed, that what the attack needs is installed.

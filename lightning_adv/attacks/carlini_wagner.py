@@ -22,6 +22,7 @@ from lightning_adv.attacks.base import (
     check_labels,
     forward_in,
 )
+from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import diversify
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
@@ -102,12 +103,8 @@ class CarliniWagner(Attack):
         self._check()
 
     def _check(self) -> None:
-        for name, allowed in {"label": ("true", "predicted", *TARGETED), "batchnorm": ("eval", "batch")}.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        for name in ("steps", "binary_search_steps"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
+        check_choices(self, label=("true", "predicted", *TARGETED), batchnorm=("eval", "batch"))
+        check_counts(self, "steps", "binary_search_steps")
         for name in ("learning_rate", "initial_const", "diversity_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}.")

@@ -15,13 +15,13 @@ from lightning_adv.attacks.adapters import (
     bring_inside,
     check_installed,
     draw_seed,
-    nearest,
     own_random_state,
     single_precision,
 )
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
 from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.hints import did_you_mean
 
 _BALLS: dict[float, type[Ball]] = {1: L1, 2: L2, math.inf: Linf}
 
@@ -159,8 +159,8 @@ class FoolboxAttack(Attack):
             if inspect.isclass(kind) and issubclass(kind, foolbox.attacks.Attack) and not inspect.isabstract(kind)
         }
         if self.name not in known:
-            hint = nearest(self.name, known)
-            raise ValueError(f"name must be a class of foolbox.attacks, got {self.name!r}{hint}")
+            hint = did_you_mean(self.name, known)
+            raise ValueError(f"name must be a class of foolbox.attacks, got {self.name!r}.{hint}")
         options = {} if self.options is None else dict(self.options)
         if options.get("distance") in _DISTANCES:
             options["distance"] = getattr(foolbox.distances, options["distance"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -22,6 +21,7 @@ from lightning_adv.attacks.base import (
     forward_in,
     round_towards,
 )
+from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import coin, diversify
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
@@ -100,17 +100,9 @@ class PGD(Attack):
         self._check()
 
     def _check(self) -> None:
-        choices = {
-            "start": ("uniform", "zero", "gaussian"),
-            "label": ("true", "predicted", *TARGETED),
-            "batchnorm": ("eval", "batch"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        for name in ("steps", "restarts"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}.")
+        starts, labels = ("uniform", "zero", "gaussian"), ("true", "predicted", *TARGETED)
+        check_choices(self, start=starts, label=labels, batchnorm=("eval", "batch"))
+        check_counts(self, "steps", "restarts")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
@@ -184,12 +176,6 @@ class PGD(Attack):
             objective = self._objective(forward, clean, y.clone().long(), generator)
             path = enumerate(self._path(forward, objective, clean, generator, at[-1]), start=1)
             return [round_towards(x, adversarial) for step, adversarial in path if step in at]
-
-    def stages(self) -> list[Attack]:
-        """Return the restarts, one by one."""
-        once = copy.copy(self)
-        once.restarts = 1
-        return [once] * self.restarts
 
     def _run(self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator) -> Tensor:
         """One run from one start: (N, C, H, W) -> (N, C, H, W), in fp32."""

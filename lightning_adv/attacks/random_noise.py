@@ -15,6 +15,7 @@ from lightning_adv.attacks.base import (
     check_labels,
     round_towards,
 )
+from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import margin
 
@@ -60,8 +61,7 @@ class RandomNoise(Attack):
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
         self.draws = draws
         self.batchnorm = batchnorm
-        if not isinstance(draws, int) or draws < 1:
-            raise ValueError(f"draws must be an integer of at least 1, got {draws!r}.")
+        check_counts(self, "draws")
         if batchnorm not in ("eval", "batch"):
             raise ValueError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
 

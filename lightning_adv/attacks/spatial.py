@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import column
-from lightning_adv.attacks.base import Attack, BatchNormMode, at_least_fp32, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    at_least_fp32,
+    attacking,
+    check_images,
+    check_labels,
+    forward_in,
+)
+from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
 
@@ -77,11 +86,8 @@ class StAdv(Attack):
         self._check()
 
     def _check(self) -> None:
-        for name, allowed in {"label": ("true", "predicted", *TARGETED), "batchnorm": ("eval", "batch")}.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be an integer of at least 1, got {self.steps!r}.")
+        check_choices(self, label=("true", "predicted", *TARGETED), batchnorm=("eval", "batch"))
+        check_counts(self, "steps")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
         for name in ("tau", "confidence", "max_flow"):
@@ -131,11 +137,7 @@ class StAdv(Attack):
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = x.detach().clone()
-
-            def forward(images: Tensor) -> Tensor:
-                logits: Tensor = network(images)
-                return at_least_fp32(logits)
-
+            forward = forward_in(network, x.dtype)
             with torch.no_grad():
                 logits = forward(clean)
             y = y.clone().long()

@@ -11,12 +11,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_adv.hints import did_you_mean
 
 
 class DomainSwitch:
@@ -305,8 +306,7 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
 
 def _check_domain(name: str, domains: Sequence[str]) -> None:
     if name not in domains:
-        near = get_close_matches(name, domains, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, domains)
         raise ValueError(f"domain must be one of {', '.join(domains)}, got {name!r}.{hint}")
 
 

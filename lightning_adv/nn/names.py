@@ -6,7 +6,6 @@ a BatchNorm has one name whether it has domains or not.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -14,6 +13,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.hints import did_you_mean
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
 from lightning_adv.nn.trace import unwrap
 
@@ -87,8 +87,7 @@ def select_layers(layers: Mapping[str, Module], patterns: str | Sequence[str], *
         expression = "".join({r"\*\*": ".*", r"\*": "[^.]*"}.get(part, part) for part in parts)
         found = {name for name in layers if re.fullmatch(expression, name)}
         if not found:
-            near = difflib.get_close_matches(pattern, layers, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(pattern, layers)
             raise ValueError(f"{argument} has the pattern {pattern!r}, which no layer matches.{hint} There are "
                              f"{', '.join(layers)}.")  # fmt: skip
         chosen |= found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_adv.hints import did_you_mean
 from lightning_adv.recipe import Recipe, import_class
 from lightning_adv.regimes import Regime
 
@@ -31,7 +31,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
         One or two sentences; ``message`` itself where its form is not known.
     """
     if found := re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message):
-        return f"There is no key {found[1]!r}.{_nearest(found[1], keys)}"
+        return f"There is no key {found[1]!r}.{did_you_mean(found[1], keys)}"
     given = _given(message)
     # What takes a list or a class says of a misspelled class that it is no list: the class is the better news.
     for unimportant in (("NoneType", "list"), ("NoneType",)):
@@ -78,15 +78,15 @@ def _mistake(text: str, classes: list[str], given: str, unimportant: tuple[str, 
     if found := re.match(r"Option '([\w.]+)' is not accepted(?:.*class_path='([\w.]+)')?", text):
         path = found[2] if found[2] else classes[-1] if classes else None
         options = inspect.signature(import_class(path)).parameters if path else ()
-        return f"there is no option {found[1]!r}.{_nearest(found[1], options)}"
+        return f"there is no option {found[1]!r}.{did_you_mean(found[1], options)}"
     if found := re.match(r"Expected a dot import path string: (\S+)", text):
         known = _class_names()
         if found[1].rpartition(".")[2] in known:
             return f"{found[1]!r} is not of a class that is allowed here."
-        return f"there is no class {found[1]!r}.{_nearest(found[1], known)}"
+        return f"there is no class {found[1]!r}.{did_you_mean(found[1], known)}"
     if found := re.match(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         names = [name for name, value in vars(sys.modules[found[1]]).items() if isinstance(value, type)]
-        return f"there is no class {found[2]!r} in {found[1]}.{_nearest(found[2], names)}"
+        return f"there is no class {found[2]!r} in {found[1]}.{did_you_mean(found[2], names)}"
     if found := re.match(r"Multiple subclasses with name (\w+)\. .*: (.*)\.", text):
         return f"there are several classes {found[1]!r}: write {found[2].replace(', ', ' or ')}."
     if found := re.match(r"the following arguments are required: (.*)", text):
@@ -133,8 +133,3 @@ def _subclasses(waiting: list[type]) -> list[str]:
         waiting += found.__subclasses__()
         names += [] if inspect.isabstract(found) or found.__name__.startswith("_") else [found.__name__]
     return names
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_adv.attacks import AutoAttack, FoolboxAttack
-from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, nearest, own_random_state
+from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, own_random_state
 from lightning_adv.attacks.balls import L1, L2, Linf
 
 ORDERS = {Linf: np.inf, L2: 2, L1: 1}
@@ -62,11 +62,6 @@ def test_a_package_that_is_not_there():
     check_installed("torch", "Ours", "torch")
     with pytest.raises(ValueError, match=r"Ours needs the package no_such_package.*pip install 'extra\[eval\]'\."):
         check_installed("no_such_package", "Ours", "extra[eval]")
-
-
-def test_the_nearest_name():
-    assert nearest("squre", ["square", "fab"]) == ", did you mean 'square'?"
-    assert nearest("xyz", ["square", "fab"]) == ""
 
 
 @pytest.mark.parametrize("attack", [AutoAttack(eps=0.1, norm="linf", attacks=["apgd-ce"]),

@@ -303,7 +303,7 @@ def test_zero_gradients_are_told_once_and_nothing_else(setup, caplog):
 
 
 def test_bad_arguments(setup):
-    with pytest.raises(ValueError, match=r"apgd-ce, .*square; got 'apgd-tt', did you mean 'apgd-t'\?"):
+    with pytest.raises(ValueError, match=r"apgd-ce, .*square; got 'apgd-tt'\. Did you mean 'apgd-t'\?"):
         AutoAttack(attacks=["apgd-ce", "apgd-tt"])
     for attacks in ("apgd-ce", []):
         with pytest.raises(ValueError, match="attacks must be a list of apgd-ce"):

@@ -149,7 +149,7 @@ def test_randomness(setup, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "LinfDepFool"}, r"class of foolbox.attacks, got 'LinfDepFool', did you mean 'LinfDeepFoolAttack'\?"),
+        ({"name": "LinfDepFool"}, r"class of foolbox.attacks, got 'LinfDepFool'\. Did you mean 'LinfDeepFoolAttack'\?"),
         ({"name": "Attack"}, "class of foolbox.attacks, got 'Attack'"),
         ({"options": {"stps": 3}}, "those of Foolbox's LinfDeepFoolAttack.*unexpected keyword argument 'stps'"),
         ({"name": "VirtualAdversarialAttack"}, "VirtualAdversarialAttack.*missing 1 required .*'steps'"),
