@@ -189,14 +189,22 @@ def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
         ['1.weight', '1.bias']
     """
     _domain_batchnorms(model, domain)
-    plain = copy.deepcopy(model)
-    if isinstance(plain, DomainBatchNorm):
-        return plain.norms[domain]
-    for parent in list(plain.modules()):
+    return keep_domain(copy.deepcopy(model), domain)
+
+
+def keep_domain(model: nn.Module, domain: str) -> nn.Module:
+    """Put the BatchNorms of one domain in the places of the domain BatchNorms, in place.
+
+    Returns:
+        ``model``; if it is a domain BatchNorm itself, what stood in it.
+    """
+    if isinstance(model, DomainBatchNorm):
+        return model.norms[domain]
+    for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, DomainBatchNorm):
                 setattr(parent, name, child.norms[domain])
-    return plain
+    return model
 
 
 # State dicts ----------------------------------------------------------------------------------------------------------
@@ -240,6 +248,24 @@ def plain_state_dict(state: Mapping[str, Tensor], domain: str = "main") -> dict[
         renamed = ((_plain_key(f"{name}.", domain), version) for name, version in versions.items())
         plain._metadata = OrderedDict((key[:-1], version) for key, version in renamed if key is not None)  # type: ignore[attr-defined]
     return plain
+
+
+def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Module]:
+    """Return every module by its dotted path in the plain network of one domain, which :func:`export_plain` gives.
+
+    None is for a network without domains.
+    """
+    if domain is None:
+        return dict(model.named_modules(remove_duplicate=False))
+    paths = ((_plain_key(f"{path}.", domain), module) for path, module in model.named_modules(remove_duplicate=False))
+    return {path[:-1]: module for path, module in paths if path is not None}
+
+
+def active_domain(model: nn.Module) -> str | None:
+    """Return the domain through which a network runs now; None if it has no domain BatchNorm."""
+    switches = (module.domain_switch for module in model.modules() if isinstance(module, DomainBatchNorm))
+    switch = next(switches, None)
+    return None if switch is None else switch.active
 
 
 def _plain_key(key: str, domain: str) -> str | None:

@@ -98,9 +98,8 @@ class AdvPropTraining(Regime):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the total loss of algorithm 2, whose lines are numbered."""
         x, y = self.check_batch(batch, batch_idx)  # 2
-        x_adv = self.attack(  # 3
-            self.network, x, y, domain="adversarial", generator=self.noise("train", batch_idx)
-        )
+        noise = self.noise("train", batch_idx)
+        x_adv = self.attacked(self.attack, x, y, domain="adversarial", generator=noise)  # 3
         images = {"main": x[: self._clean_images(len(x))], "adversarial": x_adv}
         if self.augmentation is not None:
             images["augmented"] = self.augmentation(x)

@@ -18,6 +18,7 @@ from lightning_adv.regimes.checks import check_last_epochs, check_precision, che
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
+from lightning_adv.regimes.views import AttackPrecision, View
 
 
 class Regime(Classifier):
@@ -39,6 +40,13 @@ class Regime(Classifier):
         running_statistics_epochs: In the last this many epochs every BatchNorm normalises by its running statistics in
             training too, and no longer updates them (Xie & Yuille 2020, section 6.4.3, table 6.2: 10 of 110).
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
+        view: ``"auto"`` attacks a view of the network, which computes the same logits up to rounding and is faster
+            (:func:`~lightning_adv.nn.attack_view.attack_view`), wherever one can be made and the attack keeps BatchNorm
+            in eval mode. ``"off"`` attacks the network itself, always.
+        attack_precision: In which precision attacks compute, in training and validation: ``"same"`` as the network, or
+            ``"bf16"`` or ``"fp16"``. Images, steps and what is measured stay as they are.
+        compile_view: Whether ``torch.compile`` compiles the view, or a mode of it, such as ``"reduce-overhead"`` (CUDA
+            graphs). None does what ``compile`` does.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -57,12 +65,15 @@ class Regime(Classifier):
         label_smoothing: float = 0.0,
         running_statistics_epochs: int = 0,
         compile: bool = False,
+        view: View = "auto",
+        attack_precision: AttackPrecision = "same",
+        compile_view: bool | str | None = None,
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
             raise ValueError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
-        super().__init__(backbone, num_classes, evaluation_attack, compile)
+        super().__init__(backbone, num_classes, evaluation_attack, compile, view, attack_precision, compile_view)
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
         self.scheduler_interval = scheduler_interval

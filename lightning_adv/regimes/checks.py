@@ -45,6 +45,19 @@ def check_precision(precision: str) -> None:
         )
 
 
+def check_attack_precision(attack_precision: str, precision: str) -> None:
+    """Check that attacks can compute in a lower precision than the network.
+
+    Raises:
+        ValueError: The network is in fp64, which autocast does not take down.
+    """
+    if attack_precision != "same" and precision.startswith("64"):
+        raise ValueError(
+            f"attack_precision is {attack_precision}, and trainer.precision {precision}: leave it at same, or train in "
+            "32-true, bf16-mixed or 16-mixed."
+        )
+
+
 def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, trained: bool) -> None:
     """Check that the last epochs on running statistics come, and that there are statistics to run on.
 

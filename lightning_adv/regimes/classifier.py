@@ -13,10 +13,11 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.checkpoints import check_activation, check_fits
 from lightning_adv.recipe import Recipe
-from lightning_adv.regimes.checks import check_batch, check_shape, check_validation_loss
+from lightning_adv.regimes.checks import check_attack_precision, check_batch, check_shape, check_validation_loss
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
+from lightning_adv.regimes.views import AttackPrecision, View, Views
 from lightning_adv.seeds import derive_seed
 
 
@@ -28,6 +29,9 @@ class Classifier(LightningModule):
         num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
         evaluation_attack: The attack of validation and test.
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
+        view: See :class:`~lightning_adv.regimes.base.Regime`.
+        attack_precision: Likewise.
+        compile_view: Likewise.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -41,7 +45,16 @@ class Classifier(LightningModule):
     inference_domain: str | None = None
     """The domain that :meth:`forward` runs through."""
 
-    def __init__(self, backbone: Backbone, num_classes: int | None, evaluation_attack: Attack, compile: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int | None,
+        evaluation_attack: Attack,
+        compile: bool,
+        view: View,
+        attack_precision: AttackPrecision,
+        compile_view: bool | str | None,
+    ) -> None:
         super().__init__()
         self._save_recipes()
         if num_classes is not None and num_classes < 2:
@@ -50,6 +63,7 @@ class Classifier(LightningModule):
         self.num_classes = num_classes
         self.evaluation_attack = Attack.from_config(evaluation_attack)
         self.compiles = compile
+        self._views = Views(view, attack_precision, compile if compile_view is None else compile_view)
         self.seed: int | None = None
         if num_classes is not None:
             self._build(num_classes)
@@ -71,12 +85,14 @@ class Classifier(LightningModule):
         """Build the network once the data module has said how many classes there are (a Lightning hook).
 
         Raises:
-            ValueError: Nobody says how many classes there are, the data's images do not fit the network, or a package
-                that an attack needs is not installed.
+            ValueError: Nobody says how many classes there are, the data's images do not fit the network, a package that
+                an attack needs is not installed, or attacks cannot have the precision that was asked.
         """
         for attack in (self.evaluation_attack, getattr(self, "attack", None)):
             if attack is not None:
                 attack.check_available()
+        if self._trainer is not None:
+            check_attack_precision(self.hparams["attack_precision"], str(self.trainer.precision))
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
         shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
         if shape is not None and shape[0] != self.backbone.in_channels:
@@ -150,6 +166,20 @@ class Classifier(LightningModule):
             logits = self.network(x)
         return logits
 
+    def attacked(
+        self, attack: Attack, x: Tensor, y: Tensor, *, domain: str | None = None, generator: torch.Generator
+    ) -> Tensor:
+        """Return the adversarial examples (N, C, H, W) of this network, made on a view of it where one can be.
+
+        Args:
+            attack: The attack.
+            x: Clean images (N, C, H, W) in [0, 1].
+            y: True labels (N,).
+            domain: The BatchNorm domain to attack through; None is the active one.
+            generator: The attack's source of randomness.
+        """
+        return self._views.attack(attack, self.network, x, y, domain=domain, generator=generator)
+
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return the batch as images (N, C, H, W) in the network's precision and labels (N,).
 
@@ -209,7 +239,7 @@ class Classifier(LightningModule):
         meters = self._meters(stage)
         for through in (self.domains if self.domains else (None,)) if len(x) else ():
             noise = self.noise(stage, batch_idx)
-            x_adv = self.evaluation_attack(self.network, x, y, domain=through, generator=noise)
+            x_adv = self.attacked(self.evaluation_attack, x, y, domain=through, generator=noise)
             meters.update("clean", through, self.logits(x, through), y)
             meters.update("robust", through, self.logits(x_adv, through), y)
         meters["images"].update(len(x))

@@ -83,7 +83,7 @@ class MadryTraining(Regime):
         attack = self.attack
         if self.current_epoch < self.eps_warmup_epochs:
             attack = attack.scaled((self.current_epoch + 1) / self.eps_warmup_epochs)
-        return attack(self.network, x, y, generator=self.noise("train", batch_idx))
+        return self.attacked(attack, x, y, generator=self.noise("train", batch_idx))
 
     def objective_of(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
         """Return the objective, at the worst weights nearby if asked."""

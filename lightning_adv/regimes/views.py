@@ -1,0 +1,91 @@
+"""How a regime's attacks see its network: through a view that is prepared for them, where there can be one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeAlias
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.nn.attack_view import AttackView, attack_view, check_compile_mode, has_hooks
+from lightning_adv.nn.batchnorm import active_domain
+
+View: TypeAlias = Literal["auto", "off"]
+AttackPrecision: TypeAlias = Literal["same", "bf16", "fp16"]
+
+_DTYPES = {"same": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Views:
+    """Runs attacks on a network, on a view of it wherever one computes the same.
+
+    Args:
+        view: ``"auto"`` or ``"off"``, which attacks the network itself.
+        precision: ``"same"`` is that of the network's own forward pass, autocast included; ``"bf16"`` and ``"fp16"``
+            compute the attack's passes in that precision, on a view or not.
+        compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.attack_view.attack_view`.
+
+    Raises:
+        ValueError: An argument is none of these.
+    """
+
+    def __init__(self, view: View, precision: AttackPrecision, compile: bool | str) -> None:
+        for name, given, allowed in (("view", view, ("auto", "off")), ("attack_precision", precision, tuple(_DTYPES))):
+            if given not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+        self._view = view
+        self._dtype = _DTYPES[precision]
+        self._compile = check_compile_mode(compile, "compile_view")
+        self._views: dict[tuple[str | None, torch.dtype | None], AttackView] = {}
+        self._unprepared: nn.Module | None = None  # a network that no view can be made of
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": {}, "_unprepared": None}  # a copy makes views of its own network
+
+    def attack(
+        self,
+        attack: Attack,
+        network: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        domain: str | None,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`."""
+        view = self._prepared(attack, network, domain, x)
+        if view is not None:
+            return attack(view, x, y, generator=generator)
+        with self._precision(x.device):
+            return attack(network, x, y, domain=domain, generator=generator)
+
+    def _prepared(self, attack: Attack, network: nn.Module, domain: str | None, x: Tensor) -> AttackView | None:
+        """Return the view of the network as it is now; None where the attack needs the network itself."""
+        if self._view == "off" or network is self._unprepared or not len(x):
+            return None
+        # By the batch's statistics there is nothing to fold; and a hook would not be called.
+        if getattr(attack, "batchnorm", "eval") != "eval" or has_hooks(network):
+            return None
+        key = (active_domain(network) if domain is None else domain, self._dtype_of_pass(x.device))
+        view = self._views.get(key)
+        if view is None or not view.is_of(network):
+            view = self._views[key] = attack_view(network, domain=key[0], dtype=key[1], compile=self._compile)
+        try:
+            view.prepare(x)
+        except ValueError as error:
+            rank_zero_info(f"view: the attacks run on the network itself, since {error}.")
+            self._unprepared = network
+            self._views.clear()
+            return None
+        return view
+
+    def _dtype_of_pass(self, device: torch.device) -> torch.dtype | None:
+        if self._dtype is None and torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)  # cast once a step, and not in each pass
+        return self._dtype
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        return nullcontext() if self._dtype is None else torch.autocast(device.type, self._dtype)

@@ -1,0 +1,261 @@
+"""Regimes attack a view of their network where its conditions hold, and the network itself where they do not."""
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
+
+from lightning_adv.attacks import PGD, Attack
+from lightning_adv.nn.attack_view import AttackView
+from lightning_adv.nn.batchnorm import domain
+from lightning_adv.regimes import AdvPropTraining, MadryTraining, SmoothAdversarialTraining, StandardTraining
+from tests.regimes.every_regime import REGIMES, make
+from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
+
+SEEN = []
+
+
+class Spy(Attack):
+    """Notes what it is given to attack, and attacks it by PGD."""
+
+    def __init__(self, batchnorm: str = "eval") -> None:
+        self.batchnorm = batchnorm
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        probe = torch.rand(3, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+        SEEN.append((model, torch.is_autocast_enabled("cpu"), _logits(model, probe, domain)))
+        pgd = PGD(0.1, 2, 0.05, batchnorm=self.batchnorm)
+        return pgd(model, x, y, domain=domain, generator=generator)
+
+
+def _logits(model, probe, through):
+    # A view, which is copied with its network, needs tensors that it can write to later.
+    with torch.inference_mode(False), torch.no_grad():
+        twin = copy.deepcopy(model).eval()
+        if through is None:
+            return twin(probe).float()
+        with domain(twin, through):
+            return twin(probe).float()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen():
+    SEEN.clear()
+    yield
+    SEEN.clear()
+
+
+def step(regime, batch=8):
+    """One training step by hand."""
+    data = ToyData()
+    loss = regime.train().training_step((data.x[:batch], data.y[:batch]), 0)
+    loss.backward()
+
+
+def regime_of(kind=MadryTraining, **options):
+    torch.manual_seed(0)
+    options = {"num_classes": 2, **({} if kind is StandardTraining else {"attack": Spy()}), **options}
+    regime = kind(BACKBONE, **options)
+    with torch.no_grad():
+        for name, buffer in regime.network.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand(buffer.shape) - (0.5 if "mean" in name else -0.5))
+    return regime
+
+
+@pytest.mark.parametrize("name", [name for name in REGIMES if name not in ("standard", "conventional")])
+def test_every_regime_trains_and_validates_on_views(tmp_path, name):
+    regime = make(name, tmp_path, attack=Spy(), evaluation_attack=Spy())
+    quiet_trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0).fit(regime, ToyData())
+    assert len(SEEN) == 2 + max(1, len(regime.domains))
+    assert all(isinstance(model, AttackView) and model.folded == 4 for model, *_ in SEEN)
+
+
+@pytest.mark.parametrize("kind", [StandardTraining, MadryTraining])
+def test_validation_attacks_a_view(tmp_path, kind):
+    regime = regime_of(kind, evaluation_attack=Spy())
+    quiet_trainer(tmp_path).validate(regime, ToyData(), verbose=False)
+    assert len(SEEN) == 4
+    assert all(isinstance(model, AttackView) for model, *_ in SEEN)
+
+
+def test_off(tmp_path):
+    regime = regime_of(view="off", evaluation_attack=Spy())
+    quiet_trainer(tmp_path, limit_train_batches=1, limit_val_batches=1).fit(regime, ToyData())
+    assert {type(model) for model, *_ in SEEN} == {type(regime.network)}
+
+
+@pytest.mark.parametrize("case", ["batch statistics", "hook", "random network"])
+def test_the_network_itself_where_a_view_would_differ(case):
+    regime = regime_of(attack=Spy("batch" if case == "batch statistics" else "eval"))
+    if case == "hook":
+        regime.network.network.layer1.register_forward_hook(lambda module, inputs, output: output * 2)
+    if case == "random network":
+        regime.network.network.layer1.append(_Noise())
+    for _ in range(2):
+        step(regime)
+    assert [model for model, *_ in SEEN] == [regime.network] * 2
+
+
+class _Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def test_says_why_there_is_no_view(caplog):
+    regime = regime_of()
+    regime.network.network.layer1.append(_Noise())
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            step(regime)
+    told = [record.getMessage() for record in caplog.records if "view" in record.getMessage()]
+    assert len(told) == 1
+    assert "since a copy of the network in eval mode computes other logits" in told[0]
+
+
+def test_a_hook_that_goes_lets_the_view_come_back():
+    regime = regime_of()
+    handle = regime.network.network.layer1.register_forward_hook(lambda module, inputs, output: None)
+    step(regime)
+    handle.remove()
+    step(regime)
+    assert [isinstance(model, AttackView) for model, *_ in SEEN] == [False, True]
+
+
+def test_the_view_is_that_of_the_weights_of_the_step():
+    regime = regime_of()
+    optimizer = torch.optim.SGD(regime.network.parameters(), lr=0.5)
+    for _ in range(3):
+        probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        now = _logits(regime.network, probe, None)
+        step(regime)
+        torch.testing.assert_close(SEEN[-1][2], now, rtol=1e-5, atol=1e-6)
+        optimizer.step()
+    views = {id(model) for model, *_ in SEEN}
+    assert len(views) == 1
+    assert not torch.allclose(SEEN[0][2], SEEN[-1][2], atol=1e-3)
+
+
+def test_advprop_attacks_through_the_auxiliary_batchnorms():
+    regime = regime_of(AdvPropTraining)
+    for path, buffer in regime.network.named_buffers():
+        if "norms.adversarial" in path and "running" in path:
+            buffer.mul_(3)
+    probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected, other = (_logits(regime.network, probe, name) for name in ("adversarial", "main"))
+    step(regime)
+    assert isinstance(SEEN[0][0], AttackView)
+    torch.testing.assert_close(SEEN[0][2], expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(expected, other, atol=1e-2)
+
+
+def test_no_domain_is_the_one_that_is_active():
+    """A view is kept for each: the one of before is not taken for another."""
+    regime = regime_of(AdvPropTraining)
+    for path, buffer in regime.network.named_buffers():
+        if "norms.adversarial" in path and "running" in path:
+            buffer.mul_(3)
+    probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    data, noise = ToyData(), torch.Generator().manual_seed(0)
+    for name in ("main", "adversarial", "main"):
+        with domain(regime.network, name):
+            regime.attacked(Spy(), data.x, data.y, generator=noise)
+        torch.testing.assert_close(SEEN[-1][2], _logits(regime.network, probe, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [MadryTraining, AdvPropTraining, SmoothAdversarialTraining])
+def test_the_same_adversarial_examples(kind):
+    """But where a gradient is so near zero that rounding decides its sign."""
+    data, x_adv = ToyData(), {}
+    for view in ("off", "auto"):
+        regime = regime_of(kind, view=view, attack=PGD(0.1, 5, 0.03))
+        through = "adversarial" if kind is AdvPropTraining else None
+        noise = torch.Generator().manual_seed(1)
+        x_adv[view] = regime.train().attacked(regime.attack, data.x, data.y, domain=through, generator=noise)
+    assert (x_adv["off"] != x_adv["auto"]).float().mean() < 0.01
+    assert (x_adv["off"] - data.x).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("smooth", ["attack", "update"])
+def test_smooth_gradient_on_a_view(smooth):
+    data, x_adv = ToyData(), {}
+    for view in ("off", "auto"):
+        attack = PGD(0.1, 1, 0.02, norm="l2")  # its length tells the gradient's size, unlike a sign
+        regime = regime_of(SmoothAdversarialTraining, smooth_gradient=smooth, attack=attack, view=view)
+        with regime._gradient_of("attack"):
+            x_adv[view] = regime.train().attacked(
+                regime.attack, data.x, data.y, generator=torch.Generator().manual_seed(1)
+            )
+    torch.testing.assert_close(x_adv["off"], x_adv["auto"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(x_adv["auto"], data.x)
+
+
+@pytest.mark.parametrize(("view", "precision"), [("auto", "bf16"), ("auto", "fp16"), ("off", "bf16"), ("off", "same")])
+def test_attack_precision(view, precision):
+    regime = regime_of(view=view, attack_precision=precision)
+    step(regime)
+    model, autocast, _ = SEEN[0]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if view == "auto":
+        assert (model.dtype, autocast) == (dtype, False)
+    else:
+        assert (model, autocast) == (regime.network, precision != "same")
+    # The update is the network's own, in fp32.
+    assert all(parameter.grad.dtype == torch.float32 for parameter in regime.network.parameters())
+
+
+def test_mixed_precision_gives_the_view_weights_of_that_precision(tmp_path):
+    regime = regime_of(evaluation_attack=Spy())
+    trainer = quiet_trainer(tmp_path, precision="bf16-mixed", limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(regime, ToyData())
+    assert {model.dtype for model, *_ in SEEN} == {torch.bfloat16}
+
+
+def test_averaged_weights_are_attacked_in_validation(tmp_path):
+    regime = regime_of(evaluation_attack=Spy(), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+    averaging = EMAWeightAveraging(decay=0.5)
+    quiet_trainer(tmp_path, limit_val_batches=1, num_sanity_val_steps=0, callbacks=[averaging]).fit(regime, ToyData())
+    validated = SEEN[-1][2]
+    probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    averaged = _logits(averaging._average_model.module.network, probe, None)
+    torch.testing.assert_close(validated, averaged, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(validated, SEEN[-2][2], atol=1e-4)
+
+
+def test_no_part_of_checkpoints_and_copies(tmp_path):
+    regime = regime_of()
+    keys = list(regime.state_dict())
+    step(regime)
+    assert list(regime.state_dict()) == keys
+    assert not any(isinstance(module, AttackView) for module in regime.modules())
+    twin = copy.deepcopy(regime)
+    step(twin)
+    assert SEEN[-1][0].is_of(twin.network)
+
+
+def test_an_empty_batch():
+    regime = regime_of(attack=PGD(0.1, 2, 0.05))
+    x = torch.rand(0, 1, 8, 8)
+    y, noise = torch.zeros(0, dtype=torch.long), torch.Generator().manual_seed(0)
+    assert regime.attacked(regime.attack, x, y, generator=noise).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"view": "on"}, "view must be one of auto, off, got 'on'"),
+        ({"attack_precision": "fp8"}, "attack_precision must be one of same, bf16, fp16, got 'fp8'"),
+        ({"compile_view": "graphs"}, "compile_view must be true, false or one of default, reduce-overhead, .*'graphs'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MadryTraining(BACKBONE, num_classes=2, **arguments)
+
+
+def test_lower_precision_of_a_network_in_fp64_is_refused(tmp_path):
+    regime = regime_of(attack_precision="bf16")
+    with pytest.raises(ValueError, match=r"attack_precision is bf16, and trainer\.precision 64-true"):
+        quiet_trainer(tmp_path, precision="64-true").fit(regime, ToyData())
