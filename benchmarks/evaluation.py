@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import random
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -139,7 +138,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file for the seconds of every round")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    warnings.simplefilter("ignore")
     logging.getLogger("lightning_adv").setLevel(logging.ERROR)
     results = compare_preset(args) if args.checkpoints else compare_libraries(args)
     if args.json is not None:

@@ -245,7 +245,8 @@ def parse_arguments(description: str | None, steps: int) -> argparse.Namespace:
             WORKLOADS[name], batch_size=batch_size, steps=args.steps, clock=CLOCKS[args.clock]
         )
     torch.set_num_threads(args.threads)
-    warnings.simplefilter("ignore")
+    # the Trainers here only train, and so get no validation images for a regime that could validate
+    warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return args
 
