@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lightning_adv._version import __version__
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import DESCRIPTION, WEIGHTS, export_network, write_network
 from lightning_adv.nn.runs import read_run
 from lightning_adv.run.arguments import Parser
+from lightning_adv.run.versions import versions
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 
@@ -71,7 +67,8 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
         **_training(content, settings),
         "evaluation_attack": settings.get("evaluation_attack"),
         "results": _results(checkpoint) if predicted else None,
-        "versions": _versions(content),
+        "versions": versions("torchvision", "timm", "safetensors")
+        | {"trained with lightning": content["pytorch-lightning_version"]},
     }
     write_network(export_network(network, recipe, num_classes, facts=facts), folder, overwrite=overwrite)
 
@@ -125,9 +122,3 @@ def _results(checkpoint: Path) -> dict[str, Any] | None:
     return {
         name: value for name, value in results.items() if name in _RESULTS or "_accuracy" in name or "_interval" in name
     }
-
-
-def _versions(content: Mapping[str, Any]) -> dict[str, str]:
-    versions = {"lightning-adv": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    versions |= {name: version(name) for name in ("torchvision", "timm", "safetensors")}
-    return versions | {"trained with lightning": content["pytorch-lightning_version"]}

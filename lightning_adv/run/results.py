@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_adv._version import __version__
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import attack_name, threat_model
@@ -24,6 +20,7 @@ from lightning_adv.callbacks.observer import Observer
 from lightning_adv.files import write_whole
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.evaluation import KINDS
+from lightning_adv.run.versions import versions
 
 
 def collect_results(
@@ -77,10 +74,7 @@ def collect_results(
     results["precision"] = str(trainer.precision)
     results["device"] = str(trainer.strategy.root_device.type)
     results["processes"] = trainer.world_size
-    packages = ("torchvision", "lightning", "timm", "torchmetrics")
-    results["versions"] = {"lightning-adv": __version__, "python": platform.python_version()}
-    results["versions"]["torch"] = str(torch.__version__)  # with the build: +cpu, +cu130
-    results["versions"] |= {name: version(name) for name in packages}
+    results["versions"] = versions("torchvision", "lightning", "timm", "torchmetrics")
     return results
 
 

@@ -32,9 +32,10 @@ from lightning_adv.run.configs import complete_flags, find_config, resolve_confi
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
-from lightning_adv.run.evaluation.output import save_figure, versions
+from lightning_adv.run.evaluation.output import save_figure
 from lightning_adv.run.evaluation.settings import data_of_run
 from lightning_adv.run.parser import Parser
+from lightning_adv.run.versions import versions
 from lightning_adv.seeds import derive_seed
 
 _DEFAULT = "transfer/fgsm_family"
@@ -138,7 +139,7 @@ def _transfer(settings: TransferSettings) -> None:
         "batch_size": settings.batch_size,
         "rates": [_plain(row) for row in singles],
         "ensemble_rates": [_plain(row) for row in ensembles],
-        "versions": versions(),
+        "versions": versions("torchvision", "lightning", "timm"),
     }
     write_whole(folder / _RESULT, json.dumps(results, indent=2) + "\n")
     _print(singles, ensembles, list(networks), common, images.count)

@@ -23,10 +23,11 @@ from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.folder import EvaluationFolder
 from lightning_adv.run.evaluation.images import TestImages, in_precision_of
 from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
-from lightning_adv.run.evaluation.output import print_summary, to_plain, versions, write_figures, write_verdicts
+from lightning_adv.run.evaluation.output import print_summary, to_plain, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
 from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
 from lightning_adv.run.messages import explain_value
+from lightning_adv.run.versions import versions
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
 """Settings that no number depends on; the checkpoint is told by its checksum."""
@@ -59,7 +60,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     folder = EvaluationFolder(settings.folder())
     told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
     network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
-    told |= {"eps": _radii(plan), "network": network, "images": images.count, "versions": versions()}
+    told |= {"eps": _radii(plan), "network": network, "images": images.count}
+    told["versions"] = versions("torchvision", "lightning", "timm")
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
         print(f"Going on with the evaluation in {folder.path}", flush=True)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightning_adv._version import __version__
 from lightning_adv.analysis.corruption_figures import plot_corruption_errors
 from lightning_adv.attacks.threat import attack_name
 from lightning_adv.evaluation import Plan, Summary
@@ -33,12 +29,6 @@ COLUMNS = (
 )  # fmt: skip
 
 _FIGURES = ("accuracy_over_eps.png", "accuracy_over_steps.png", "corruptions.png")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
-    told = {"lightning-adv": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return told | {name: version(name) for name in ("torchvision", "lightning", "timm")}
 
 
 def to_plain(plan: Plan, summary: Summary, baseline: Baseline | None) -> dict[str, Any]:
