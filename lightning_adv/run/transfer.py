@@ -7,14 +7,12 @@ import csv
 import io
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # the stubs leave it out
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.progress import track
@@ -28,17 +26,14 @@ from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import Plan, make_plan
 from lightning_adv.files import write_whole
 from lightning_adv.regimes.checks import check_shape
-from lightning_adv.run.configs import complete_flags, find_config, resolve_configs
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
 from lightning_adv.run.evaluation.output import save_figure
-from lightning_adv.run.evaluation.settings import data_of_run
-from lightning_adv.run.parser import Parser
+from lightning_adv.run.presets import parse_with_preset, told_in_one_line
 from lightning_adv.run.versions import versions
 from lightning_adv.seeds import derive_seed
 
-_DEFAULT = "transfer/fgsm_family"
 _RESULT = "transfer.json"
 
 
@@ -86,34 +81,24 @@ def run_transfer(arguments: Sequence[str]) -> None:
 
     Raises:
         SystemExit: With status 1 for something that cannot be measured, told in one line; 2 where the arguments do not
-            parse.
+            parse; 130 after Ctrl-C.
     """
-    try:
+    with told_in_one_line("transfer", stopped="Stopped. The same command again starts from the beginning."):
         _transfer(_parse(arguments))
-    except ValueError as error:
-        sys.stderr.write(f"lightning-adv transfer: error: {error}\n")
-        raise SystemExit(1) from error
 
 
 def _parse(arguments: Sequence[str]) -> TransferSettings:
-    parser = Parser(
-        prog="lightning-adv transfer",
+    settings, _ = parse_with_preset(
+        TransferSettings,
+        arguments,
+        command="transfer",
         description="Craft adversarial examples on each network, and on the ensemble of all but one, and test them on "
         "the others.",
-        allow_abbrev=False,
+        default="transfer/fgsm_family",
+        what=("attacks",),
+        checkpoint=lambda parsed: next(iter(parsed.networks.values()), None),
     )
-    parser.add_argument(
-        "-c", "--config", action=ActionConfigFile, help=f"attacks by name or file; {_DEFAULT} if no attack is given"
-    )
-    parser.add_class_arguments(TransferSettings)
-    given = resolve_configs(complete_flags(arguments, "--overwrite", "--ensembles"))
-    parsed = parser.parse_args(given)
-    if not parsed.attacks:
-        parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
-    if parsed.data is None and parsed.networks and (data := data_of_run(next(iter(parsed.networks.values())))):
-        parsed = parser.parse_object({"data": data}, namespace=parsed)
-    made = parser.instantiate(parsed)
-    return TransferSettings(**{name: getattr(made, name) for name in TransferSettings.__dataclass_fields__})
+    return settings
 
 
 def _transfer(settings: TransferSettings) -> None:

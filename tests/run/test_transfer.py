@@ -103,6 +103,8 @@ def test_every_preset_runs(name, transfer):
             "accelerator, devices and precision must be those of this machine, got accelerator 'gp",
         ),
         (["--networks={m: a.ckpt, -m: b.ckpt}", "--data=DigitsDataModule"], "networks has '-m'"),
+        (["--data={class_path: DigitsDataModule, init_args: {val_fraction: 2}}"],
+         "transfer: error: data.val_fraction must lie in (0, 1), got 2.0."),
         (["--batch_size=0"], "batch_size must be at least 1"),
         (["--images=1000"], "images is 1000, but the test set of DigitsDataModule has 360"),
         (["--attacks=[{class_path: CarliniWagner}]"], "no attack fits"),
@@ -110,7 +112,7 @@ def test_every_preset_runs(name, transfer):
         (["--networks={a: missing.ckpt, b: other.ckpt}", "--data=DigitsDataModule"], "there is no file missing.ckpt"),
         (["--networks={a: missing.ckpt, b: other.ckpt}"], "data must be given"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, arguments, message):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("lightning_adv.run.transfer.track", None)  # nothing may be computed before
@@ -118,6 +120,20 @@ def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, argume
         transfer(*arguments)
     error = capsys.readouterr().err.splitlines()[-1]
     assert (ended.value.code, message in error) == (1, True), error
+    assert not (tmp_path / "transfer").exists()
+
+
+def test_ctrl_c_ends_with_one_line_and_no_folder(transfer, tmp_path, capsys, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_adv.run.transfer.transfer_rates", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        transfer("--images=60")
+    assert ended.value.code == 130
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("Stopped.")
+    assert "Traceback" not in error
     assert not (tmp_path / "transfer").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -26,7 +25,7 @@ from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
 from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
-from lightning_adv.run.messages import explain_value
+from lightning_adv.run.presets import told_in_one_line
 from lightning_adv.run.versions import versions
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
@@ -43,15 +42,9 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         SystemExit: With status 1 for something that cannot be evaluated, told in one line; 2 where the arguments do
             not parse; 130 after Ctrl-C.
     """
-    try:
+    with told_in_one_line("evaluate", stopped="Stopped. The same command again goes on from here."):
         settings, plain = parse_settings(arguments)
         _evaluate(settings, plain)
-    except KeyboardInterrupt as interrupt:
-        sys.stderr.write("Stopped. The same command again goes on from here.\n")
-        raise SystemExit(130) from interrupt
-    except ValueError as error:
-        sys.stderr.write(f"lightning-adv evaluate: error: {explain_value(str(error))}\n")
-        raise SystemExit(1) from error
 
 
 def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
 from lightning.pytorch import LightningDataModule
 
-import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.attacks import Attack
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
-from lightning_adv.run.parser import Parser
-
-_DEFAULT = "evaluation/quick"
+from lightning_adv.run.presets import parse_with_preset
 
 
 @dataclass
@@ -95,39 +89,14 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
 
     Raises:
         SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
-        ValueError: There is no configuration of a name.
+        ValueError: There is no configuration of a name, or an argument is not allowed.
     """
-    parser = Parser(
-        prog="lightning-adv evaluate",
+    return parse_with_preset(
+        Settings,
+        arguments,
+        command="evaluate",
         description="Attack the test images of a data set, and tell what survives, sample by sample.",
-        allow_abbrev=False,
+        default="evaluation/quick",
+        what=("attacks", "corruptions"),
+        checkpoint=lambda parsed: parsed.checkpoint,
     )
-    parser.add_argument(
-        "-c",
-        "--config",
-        action=ActionConfigFile,
-        help=f"a preset ({', '.join(preset_names('evaluation'))}) or a file; {_DEFAULT} if no attack is given",
-    )
-    parser.add_class_arguments(Settings)
-    given = resolve_configs(complete_flags(arguments, "--exhaustive", "--overwrite"))
-    parsed = parser.parse_args(given)
-    if not parsed.attacks and parsed.corruptions is None:
-        parsed = parser.parse_args(["--config", find_config(_DEFAULT), *given])
-    if parsed.data is None and parsed.checkpoint is not None and (data := data_of_run(parsed.checkpoint)):
-        parsed = parser.parse_object({"data": data}, namespace=parsed)
-    plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
-    made = parser.instantiate(parsed)
-    return Settings(**_fields(made)), plain
-
-
-def data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
-    """Return the data module that the run of a checkpoint was configured with, as plain data; None if nobody says."""
-    run = run_folder_of(checkpoint)
-    if run is None:
-        return None
-    content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    return content.get("data") if isinstance(content, dict) else None
-
-
-def _fields(made: Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(made).items() if name in Settings.__dataclass_fields__}

@@ -1,0 +1,103 @@
+"""What ``evaluate`` and ``transfer`` share: settings from presets and from a run, and how a command ends early."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
+
+import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
+from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
+from lightning_adv.run.folder import run_folder_of
+from lightning_adv.run.messages import explain_value
+from lightning_adv.run.parser import Parser
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
+
+
+@contextmanager
+def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
+    """End the command where something goes wrong inside, with one line on the standard error.
+
+    Args:
+        command: Its name, such as ``"evaluate"``.
+        stopped: What to say after Ctrl-C.
+
+    Raises:
+        SystemExit: With status 1 after a ValueError, 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"{stopped}\n")
+        raise SystemExit(130) from interrupt
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv {command}: error: {explain_value(str(error))}\n")
+        raise SystemExit(1) from error
+
+
+def parse_with_preset(
+    kind: type[SettingsT],
+    arguments: Sequence[str],
+    *,
+    command: str,
+    description: str,
+    default: str,
+    what: Sequence[str],
+    checkpoint: Callable[[Namespace], str | None],
+) -> tuple[SettingsT, dict[str, Any]]:
+    """Parse a command line into settings.
+
+    Args:
+        kind: The settings' dataclass, with a field ``data``. A field that is true or false by default is a flag too.
+        arguments: The command line after the command's name.
+        command: That name.
+        description: What the command does.
+        default: The preset, such as ``evaluation/quick``, that stands before the arguments if they leave ``what`` out.
+        what: The fields that say what to run, of which one is enough.
+        checkpoint: Returns the checkpoint whose run says what the data are, where they are not given.
+
+    Returns:
+        The settings, and the configuration that they were made from as plain data.
+
+    Raises:
+        SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
+        ValueError: There is no configuration of a name, or an argument is not allowed.
+    """
+    parser = Parser(prog=f"lightning-adv {command}", description=description, allow_abbrev=False)
+    presets = ", ".join(preset_names(default.partition("/")[0]))
+    parser.add_argument(
+        "-c",
+        "--config",
+        action=ActionConfigFile,
+        help=f"a preset ({presets}) or a file; {default} if no attack is given",
+    )
+    parser.add_class_arguments(kind)
+    flags = [f"--{field.name}" for field in fields(kind) if isinstance(field.default, bool)]
+    given = resolve_configs(complete_flags(arguments, *flags))
+    parsed = parser.parse_args(given)
+    if all(parsed[name] in (None, []) for name in what):
+        parsed = parser.parse_args(["--config", find_config(default), *given])
+    path = checkpoint(parsed)
+    if parsed.data is None and path is not None and (data := _data_of_run(path)):
+        parsed = parser.parse_object({"data": data}, namespace=parsed)
+    plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    made = parser.instantiate(parsed)
+    return kind(**{field.name: made[field.name] for field in fields(kind)}), plain
+
+
+def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
+    """Return the data module that the run of a checkpoint was configured with, as plain data; None if nobody says."""
+    run = run_folder_of(checkpoint)
+    if run is None:
+        return None
+    content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return content.get("data") if isinstance(content, dict) else None
