@@ -17,21 +17,34 @@ from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and write a byte into it.
+def check_writable(folder: Path, *, argument: str | None = None, keep: bool = True) -> None:
+    """Check that results can be written before they are computed: make the folder and write a byte into it.
+
+    Args:
+        folder: The folder.
+        argument: The argument that named it, for the error; None for a run folder, which the logger names.
+        keep: Whether a folder that was not there stays. Otherwise it is removed, and those above it that were made too.
 
     Raises:
         ValueError: It cannot be made or written.
     """
+    made: list[Path] = []
     try:
+        made += [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if argument is not None:
+            raise ValueError(f"{argument}: {folder} cannot be written ({error.strerror}).") from error
         raise ValueError(
             f"The run folder {folder} cannot be written ({error.strerror}). Set the logger's save_dir "
             "(--trainer.logger.init_args.save_dir) to a folder that can."
         ) from error
+    finally:
+        for path in () if keep else made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 class Start(Callback):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +28,7 @@ from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import load_network
 from lightning_adv.run.evaluation.output import save_figure
+from lightning_adv.run.folder import check_writable
 from lightning_adv.run.presets import parse_with_preset, told_in_one_line
 from lightning_adv.run.versions import versions
 from lightning_adv.seeds import derive_seed
@@ -156,25 +155,10 @@ def _check(settings: TransferSettings) -> None:
         raise ValueError(
             "data must be given: the first network does not lie in the folder of a run that names its data."
         )
+    check_writable(Path(settings.output), argument="output", keep=False)
     result = Path(settings.output) / _RESULT
     if result.exists() and not settings.overwrite:
         raise ValueError(f"output: {result} is there already: give another --output, or --overwrite.")
-    _check_writable(Path(settings.output))
-
-
-def _check_writable(folder: Path) -> None:
-    """Check that results can be written before they are computed, and leave no trace of it."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"output: {folder} cannot be written ({error.strerror}).") from error
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def _load(

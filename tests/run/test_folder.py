@@ -55,16 +55,20 @@ def test_run_folder_of_a_checkpoint(tmp_path):
     assert run_folder_of(tmp_path / "loose.ckpt") is None
 
 
-@pytest.mark.parametrize("below", ["file/run", "file"])
-def test_folder_that_cannot_be_written(tmp_path, below):
+@pytest.mark.parametrize("below", ["file/run", "file", "long" * 100])
+@pytest.mark.parametrize(("argument", "told"), [(None, "The run folder "), ("output", "output: ")])
+def test_folder_that_cannot_be_written(tmp_path, below, argument, told):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot be written"):
-        check_writable(tmp_path / below)
+    with pytest.raises(ValueError, match=f"^{told}.*cannot be written"):
+        check_writable(tmp_path / below, argument=argument)
 
 
 def test_checking_leaves_nothing_behind(tmp_path):
     check_writable(tmp_path / "new" / "run")
     assert os.listdir(tmp_path / "new" / "run") == []
+    check_writable(tmp_path / "new" / "run", keep=False)  # was there before
+    check_writable(tmp_path / "new" / "other" / "below", keep=False)
+    assert os.listdir(tmp_path / "new") == ["run"]
 
 
 def contents(folder):

@@ -98,6 +98,7 @@ def test_every_preset_runs(name, transfer):
         (["--domains={advprop: auxiliary}"], "auxiliary"),
         (["--output=file"], "output: file cannot be written"),
         (["--output=file/below"], "output: file/below cannot be written"),
+        ([f"--output={'long' * 100}"], "long cannot be written (File name too long)"),
         (
             ["--accelerator=gpus"],
             "accelerator, devices and precision must be those of this machine, got accelerator 'gp",
