@@ -23,10 +23,9 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import Plan, make_plan
 from lightning_adv.files import write_whole
-from lightning_adv.regimes.checks import check_shape
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
-from lightning_adv.run.evaluation.networks import load_network
+from lightning_adv.run.evaluation.networks import check_takes, load_network
 from lightning_adv.run.evaluation.output import save_figure
 from lightning_adv.run.folder import check_writable
 from lightning_adv.run.presets import parse_with_preset, told_in_one_line
@@ -178,16 +177,9 @@ def _load(
     for name, path in settings.networks.items():
         loaded = load_network(path, None, num_classes=classes, domain=settings.domains.get(name))
         networks[name], facts[name] = loaded.network, loaded.facts
-        shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
-        data = type(settings.data).__name__
-        if loaded.image_shape is not None and loaded.image_shape != shape:
-            raise ValueError(
-                f"networks.{name}: {path} was trained on images of shape {loaded.image_shape}, but those of {data} "
-                f"have the shape {shape}."
-            )
-        check_shape(loaded.network, loaded.name, shape, data)
+        check_takes(loaded, images, argument=f"networks.{name}")
         for attack in attacks.values():
-            attack.check_fits(shape, loaded.num_classes)
+            attack.check_fits(images.shape, loaded.num_classes)
     return images, networks, facts
 
 

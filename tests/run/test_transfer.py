@@ -106,6 +106,8 @@ def test_every_preset_runs(name, transfer):
         (["--networks={m: a.ckpt, -m: b.ckpt}", "--data=DigitsDataModule"], "networks has '-m'"),
         (["--data={class_path: DigitsDataModule, init_args: {val_fraction: 2}}"],
          "transfer: error: data.val_fraction must lie in (0, 1), got 2.0."),
+        (["--data=tests.run.evaluation.test_bad_input.Given", "--data.size=9"],
+         "best.ckpt was trained on images of shape (1, 8, 8), but those of Given have the shape (1, 9, 9)"),
         (["--batch_size=0"], "batch_size must be at least 1"),
         (["--images=1000"], "images is 1000, but the test set of DigitsDataModule has 360"),
         (["--attacks=[{class_path: CarliniWagner}]"], "no attack fits"),

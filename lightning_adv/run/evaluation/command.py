@@ -16,12 +16,12 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.plan import BATCHES
-from lightning_adv.regimes.checks import check_precision, check_shape
+from lightning_adv.regimes.checks import check_precision
 from lightning_adv.run.evaluation.corruptions import check_corruptible, read_baseline
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.folder import EvaluationFolder
 from lightning_adv.run.evaluation.images import TestImages, in_precision_of
-from lightning_adv.run.evaluation.networks import LoadedNetwork, load_network
+from lightning_adv.run.evaluation.networks import LoadedNetwork, check_takes, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
 from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
@@ -102,14 +102,7 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)
     classes = getattr(settings.data, "num_classes", None)
     loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
-    in_channels = loaded.facts["architecture"]["in_channels"]
-    shape = images.check(in_channels, loaded.num_classes)
-    if loaded.image_shape is not None and loaded.image_shape != shape:
-        raise ValueError(
-            f"checkpoint: {settings.checkpoint} was trained on images of shape {loaded.image_shape}, but those of "
-            f"{type(settings.data).__name__} have the shape {shape}."
-        )
-    check_shape(loaded.network, loaded.name, shape, type(settings.data).__name__)
+    check_takes(loaded, images)
     if settings.precision.startswith("64"):
         loaded = replace(loaded, network=loaded.network.double())
     return loaded, images

@@ -52,6 +52,7 @@ class TestImages:
         ValueError: There is no test set, it has no index or fewer images than were asked for.
 
     Attributes:
+        name: The data module's name.
         count: How many images are evaluated.
         shape: Their shape (C, H, W), after :meth:`check`.
     """
@@ -63,7 +64,7 @@ class TestImages:
         data.setup("test")
         self._data = data
         loader = data.test_dataloader()
-        name = type(data).__name__
+        self.name = name = type(data).__name__
         dataset = getattr(loader, "dataset", None)
         if (
             not isinstance(loader, DataLoader)
@@ -85,6 +86,7 @@ class TestImages:
         self._chunks = [part.tolist() for part in torch.split(order[: self.count], chunk)]
         self._chunk = chunk
         self.shape: tuple[int, ...] = ()
+        self._seen: list[tuple[tuple[int, ...], Tensor]] = []
 
     def __len__(self) -> int:
         """Return the number of chunks."""
@@ -113,7 +115,7 @@ class TestImages:
         return (torch.cat([chunk.x for chunk in chunks])[:count], torch.cat([chunk.y for chunk in chunks])[:count])
 
     def check(self, in_channels: int, num_classes: int) -> tuple[int, ...]:
-        """Look at every image and label, before anything is computed.
+        """Look at every image and label, before anything is computed. They are read once, for however many networks.
 
         Args:
             in_channels: Number of channels that the network takes.
@@ -125,12 +127,20 @@ class TestImages:
         Raises:
             ValueError: Images leave [0, 1] or have other channels, or labels leave [0, K).
         """
-        for chunk in self.read(range(len(self))):
-            check_images(chunk.x, chunk.y)
-            check_labels(chunk.y, num_classes)
-            self.shape = tuple(chunk.x.shape[1:])
+        for shape, labels in self._seen_once():
+            self.shape = shape
+            check_labels(labels, num_classes)
             if len(self.shape) != 3 or self.shape[0] != in_channels:
                 raise ValueError(
                     f"data: the network takes images of {in_channels} channels, got the shape {self.shape}."
                 )
         return self.shape
+
+    def _seen_once(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """Give each chunk's shape (C, H, W) and labels (n,); a chunk that was not read before is, and is checked."""
+        yield from self._seen
+        if len(self._seen) < len(self):
+            for chunk in self.read(range(len(self._seen), len(self))):
+                check_images(chunk.x, chunk.y)
+                self._seen.append((tuple(chunk.x.shape[1:]), chunk.y))
+                yield self._seen[-1]

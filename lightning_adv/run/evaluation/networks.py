@@ -14,6 +14,8 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
 from lightning_adv.nn.export import read_description
 from lightning_adv.nn.runs import read_run
+from lightning_adv.regimes.checks import check_shape
+from lightning_adv.run.evaluation.images import TestImages
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,26 @@ def load_network(
         )
     loaded.network.eval()
     return loaded
+
+
+def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "checkpoint") -> None:
+    """Check that a network takes the images of a test set, and knows their labels.
+
+    Args:
+        loaded: The network.
+        images: The images. They have a shape afterwards.
+        argument: The argument that gave the network, for the errors.
+
+    Raises:
+        ValueError: It does not, or the images leave [0, 1].
+    """
+    shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
+    if loaded.image_shape is not None and loaded.image_shape != shape:
+        raise ValueError(
+            f"{argument}: {loaded.facts['checkpoint']} was trained on images of shape {loaded.image_shape}, but those "
+            f"of {images.name} have the shape {shape}."
+        )
+    check_shape(loaded.network, loaded.name, shape, images.name)
 
 
 def _is_run(checkpoint: str) -> bool:

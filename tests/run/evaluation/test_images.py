@@ -52,6 +52,26 @@ def test_chunks_are_the_same_whoever_reads_them():
     assert torch.equal(alone.x, list(images.read([0, 2]))[1].x)
 
 
+def test_images_are_read_once_for_several_networks(monkeypatch):
+    images, read = TestImages(Sorted(), chunk=30, images=None), []
+
+    def counted(numbers):
+        for chunk in TestImages.read(images, numbers):
+            read.append(chunk.number)
+            yield chunk
+
+    monkeypatch.setattr(images, "read", counted)
+    with pytest.raises(ValueError, match="takes images of 3 channels, got the shape"):
+        images.check(3, 10)
+    for _ in range(2):
+        assert images.check(1, 10) == images.shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"y must lie in \[0, 5\)"):
+        images.check(1, 5)
+    with pytest.raises(ValueError, match="takes images of 3 channels, got the shape"):
+        images.check(3, 10)
+    assert read == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("images", [0, 101])
 def test_more_images_than_there_are(images):
     with pytest.raises(ValueError, match=rf"images is {images}, but the test set of Sorted has 100 images"):
