@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.analysis.logits import logits_in_batches
 from lightning_adv.analysis.suspicion_verdicts import Suspicion
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
@@ -36,8 +37,7 @@ def network_logits(network: nn.Module, x: Tensor, *, domain: str | None = None, 
     Raises:
         ValueError: What the network gives is not (N, K) with at least two classes, or is NaN.
     """
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        parts = [held_still(part) for part in torch.split(x, batch_size)]
+    parts = logits_in_batches(network, x, domain=domain, batch_size=batch_size)
     for part, images in zip(parts, torch.split(x, batch_size), strict=True):
         told = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(images) or part.shape[1] < 2:

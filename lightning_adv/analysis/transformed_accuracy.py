@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_adv.analysis.image_transforms import high_pass, low_pass, patch_shuffle, random_filter, saturate
 from lightning_adv.analysis.intervals import wilson_interval
-from lightning_adv.attacks import attacking
+from lightning_adv.analysis.logits import logits_in_batches
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.hints import did_you_mean
 
@@ -81,14 +81,11 @@ def correctly_classified(
     Returns:
         (N,) bool, on the device of the images.
     """
-    correct = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
-            logits = held_still(x[part])
-            check_labels(y[part], logits.shape[1])
-            correct[part] = logits.argmax(1) == y[part]
-    return correct
+    if not len(x):  # not every network takes a batch of none
+        return torch.zeros(0, dtype=torch.bool, device=x.device)
+    logits = torch.cat(logits_in_batches(network, x, domain=domain, batch_size=batch_size))
+    check_labels(y, logits.shape[1])
+    return logits.argmax(1) == y
 
 
 def accuracy_on_correctly_classified(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.analysis.corruption_errors import corruption_errors
-from lightning_adv.attacks import PGD, Attack, attacking
+from lightning_adv.analysis.logits import logits_in_batches
+from lightning_adv.attacks import PGD, Attack
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.evaluation.options import CommonCorruptions
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
@@ -164,12 +165,9 @@ def evaluate_chunk(
     return chunk
 
 
-@torch.no_grad()
 def predict(network: nn.Module, x: Tensor, domain: str | None = None, batch_size: int | None = None) -> Tensor:
     """Return the predicted classes (N,) of images (N, C, H, W), on the CPU; -1 where a logit is no number."""
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        parts = torch.split(x, len(x) if batch_size is None else batch_size)
-        logits = torch.cat([held_still(part).float() for part in parts])
+    logits = torch.cat(logits_in_batches(network, x, domain=domain, batch_size=batch_size)).float()
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1)).cpu()
 
 
