@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_adv.data.in_memory import UInt8Batch, to_images
 from lightning_adv.data.sampler import EpochSampler, TrainLoader
 from lightning_adv.data.splits import Indices, stratified_split
+from lightning_adv.hints import did_you_mean
 
 
 class Splits(NamedTuple):
@@ -198,6 +198,5 @@ def check_fraction(name: str, value: float, *, or_one: bool = False) -> None:
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that suggests the nearest choice unless ``value`` is one of ``choices``."""
     if value not in choices:
-        near = get_close_matches(value, choices, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(value, choices)
         raise ValueError(f"data.{name} must be one of {', '.join(choices)}, got {value!r}.{hint}")

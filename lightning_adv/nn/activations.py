@@ -7,7 +7,6 @@ weakens both the attack and the weight update. Smooth adversarial training (SAT)
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_adv.hints import did_you_mean
 from lightning_adv.nn.functional_relus import RELUS, find_functional_relus, make_relus_modules, replace_module
 from lightning_adv.nn.smooth_relu import SmoothReLU, at_least_float32, positive
 
@@ -220,9 +220,8 @@ def find_kinks(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]
 def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[bool], nn.Module]:
     """Return what builds one activation of the network, given whether it stands for a ReLU6."""
     if name not in ACTIVATIONS:
-        near = difflib.get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}{hint}")
+        hint = did_you_mean(name, ACTIVATIONS)
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.{hint}")
     try:
         ACTIVATIONS[name](**options)
     except TypeError as error:

@@ -6,7 +6,6 @@ modules m0, m1, ... that its down-sampling layers delimit, section 5.1 into sing
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_adv.hints import did_you_mean
 from lightning_adv.nn.trace import (
     LAYERS,
     POOLED,
@@ -306,9 +306,7 @@ def _blocks(network: nn.Module, names: list[str], parts: list[list[Piece]]) -> l
 
 def _index(known: list[str], name: str, argument: str) -> int:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f" (nearest: {nearest[0]})" if nearest else ""
-        raise ValueError(f"{argument} must be of {', '.join(known)}, got {name!r}{hint}.")
+        raise ValueError(f"{argument} must be of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}")
     return known.index(name)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
+
+from lightning_adv.hints import did_you_mean
 
 _FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -51,10 +52,10 @@ def find_config(name: str) -> str:
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     if plain in known:
         return str(_FOLDER / f"{plain}.yaml")
-    near = difflib.get_close_matches(plain, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"--config: there is no file {name!r}, and no configuration of that name.{hint} "
-                     f"The package has {', '.join(known)}.")  # fmt: skip
+    raise ValueError(
+        f"--config: there is no file {name!r}, and no configuration of that name.{did_you_mean(plain, known)} The "
+        f"package has {', '.join(known)}."
+    )
 
 
 def complete_flags(arguments: Sequence[str], *flags: str) -> list[str]:

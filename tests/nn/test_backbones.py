@@ -314,7 +314,7 @@ def test_options_reach_the_constructor():
             "checkpoint_domain is 'main', but there is no backbone.checkp",
         ),
         ("small_cnn", 10, {"activation_options": {"alpha": 1.0}}, "activation_options are .*no backbone.activation"),
-        ("small_cnn", 10, {"activation": "sliu"}, "activation must be one of .*got 'sliu'; did you mean 'silu'"),
+        ("small_cnn", 10, {"activation": "sliu"}, "activation must be one of .*got 'sliu'. Did you mean 'silu'"),
         ("torchvision/resnet18", 10, {"pretrained": True, "in_channels": 1}, "backbone.in_channels must be 3 .* got 1"),
     ],
 )

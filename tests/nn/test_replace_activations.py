@@ -185,7 +185,9 @@ def test_find_kinks():
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match=r"activation must be one of softplus, .*, got 'sillu'; did you mean 'silu'\?"):
+    with pytest.raises(
+        ValueError, match=r"activation must be one of softplus, .*, got 'sillu'\. Did you mean 'silu'\?"
+    ):
         replace_activations(nn.ReLU(), "sillu", image_shape=(3, 8, 8))
 
 

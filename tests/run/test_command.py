@@ -344,13 +344,13 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--model.init_args.num_classes=7"], ["num_classes is 7", "10 classes"]),
         (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
         (["--ckpt_path=last"], ["ckpt_path", "no file last"]),
-        (["--config=digits/mardy"], ["digits/mardy", "Did you mean digits/madry", "imagenet/madry"]),
+        (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/madry"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
         (["--trainer.strategy=ddp_spawn"], ["trainer.strategy is 'ddp_spawn'", "use 'ddp'"]),
         (["--trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing is false"]),
         (["--model.init_args.attack=null"], ["model.init_args.attack is null", "MadryTraining", "PGD"]),
-        (["-c=digits/mardy"], ["digits/mardy", "Did you mean digits/madry"]),
+        (["-c=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'"]),
         (
             [
                 "--model.init_args.scheduler=lightning.pytorch.cli.ReduceLROnPlateau",

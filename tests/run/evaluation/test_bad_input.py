@@ -58,7 +58,7 @@ DATA = "--data=tests.run.evaluation.test_bad_input.Given"
         ([DATA, "--data.classes=7"], "has 10 classes, but the data set has 7"),
         ([DATA, "--data.size=9"], "trained on images of shape (1, 8, 8), but those of Given have the shape (1, 9, 9)"),
         ([DATA, "--data.loaders=2"], "must give one DataLoader over a data set with a length, got list"),
-        (["--config=evaluation/quik"], "Did you mean evaluation/quick?"),
+        (["--config=evaluation/quik"], "Did you mean 'evaluation/quick'?"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated(refused, arguments, message):
