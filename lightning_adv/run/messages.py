@@ -93,8 +93,9 @@ def _mistake(text: str, classes: list[str], given: str, unimportant: tuple[str, 
         return f"{found[1]} must be given."
     if found := re.match(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", text):
         return f"it must be one of {found[1]}, got {found[2]}."
-    if found := re.match(r"Expected a <class '(?:\w+\.)*(\w+)'>", text):
-        return None if found[1] in unimportant else f"it must be of type {found[1]}, got {given}."
+    if found := re.match(r"Expected a <class '(?:\w+\.)*(\w+)'>(?:\. Got value: (.*?)(?:\. Got value: .*)?$)?", text):
+        got = given if found[2] is None else found[2]  # alone with its key, the value stands on this line
+        return None if found[1] in unimportant else f"it must be of type {found[1]}, got {got if got else 'nothing'}."
     if found := re.match(r"Type .* expects .*?: (.*)", text):
         return f"{found[1]}."
     return None

@@ -31,6 +31,16 @@ def test_wrong_type_says_what_was_given():
     assert explain(message, []) == "trainer.max_epochs: it must be of type int, got abc."
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("abc", "abc"), ("[1, 2]", "[1, 2]"), ("None", "None"), ("two. Words", "two. Words"), ("", "nothing")],
+)
+def test_a_value_of_one_type_stands_beside_it(given, told):
+    """As jsonargparse 4.53 writes it of an argument that takes one type alone."""
+    message = f"Parser key \"seed\":\n  Expected a <class 'int'>. Got value: {given}"
+    assert explain(message, []) == f"seed: it must be of type int, got {told}."
+
+
 def test_nearest_key():
     expected = "There is no key 'trainer.max_epoch'. Did you mean 'trainer.max_epochs'?"
     keys = ["trainer.max_epochs", "model"]
@@ -110,6 +120,14 @@ CALLABLE = "Type typing.Callable[[collections.abc.Iterable], torch.optim.optimiz
             Given value: abc. Got value: Namespace(class_path='torch.optim.SGD', init_args=Namespace(lr='abc'))""",
             "NestedArg(key='optimizer.init_args.lr', val='abc')",
             "model > MadryTraining > optimizer > lr: it must be of type float, got abc.",
+        ),
+        (
+            OPTIMIZER
+            + CALLABLE
+            + """Parser key "nesterov":
+            Expected a <class 'bool'>. Got value: x. Got value: Namespace(class_path='torch.optim.SGD')""",
+            "NestedArg(key='optimizer', val={'class_path': 'SGD', 'init_args': {'nesterov': 'x'}})",
+            "model > MadryTraining > optimizer > nesterov: it must be of type bool, got x.",
         ),
         (
             """        Parser key "backbone":

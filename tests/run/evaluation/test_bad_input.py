@@ -70,6 +70,8 @@ def test_what_cannot_be_evaluated(refused, arguments, message):
     [
         (["--exaustive=true"], "There is no key 'exaustive'. Did you mean 'exhaustive'?"),
         (["--attacks=[{class_path: PDG}]"], "PDG"),
+        (["--batch_size=x"], "batch_size: it must be of type int, got x."),
+        (["--attacks=[{class_path: PGD, init_args: {steps: x}}]"], "steps: it must be of type int, got x."),
         (["--attacks=[{class_path: PGD, init_args: {step: 3}}]"], "step"),
     ],
 )
