@@ -77,6 +77,7 @@ def load_weights(
     *,
     argument: str = "checkpoint",
     domain: str | None = None,
+    domain_argument: str | None = None,
     head: Sequence[str] = (),
     optional: Sequence[str] = (),
     recipe: Mapping[str, Any] | None = None,
@@ -94,6 +95,8 @@ def load_weights(
         argument: The name of the argument that gave ``path``, for the errors.
         domain: The BatchNorm domain to take from a file that has domains. None takes the one that its regime predicts
             with if the file says so, else ``main``.
+        domain_argument: The name of the argument that gave ``domain``, for the errors; None is ``argument`` with
+            ``_domain`` behind it.
         head: Dotted names, in the plain network, of layers that stay new where the file has another number of
             classes (the first dimension of weight and bias).
         optional: Keys of the plain network that the file may lack, all of them together.
@@ -112,7 +115,8 @@ def load_weights(
         check_activation(file.recipe, {} if recipe is None else recipe, f"{argument}: {file.path}")
     plain = network.network if isinstance(network, NormalizedNetwork) else network
     own = plain.state_dict()
-    state, domains, domain = _choose_domain(file, own, domain, argument)
+    named = f"{argument}_domain" if domain_argument is None else domain_argument
+    state, domains, domain = _choose_domain(file, own, domain, argument, named)
     fits = [fit(own, candidate, head, optional) for candidate in candidates(state)]
     found = next((each for each in fits if each.loads), None)
     if found is None:
@@ -270,7 +274,7 @@ def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source:
 
 
 def _choose_domain(
-    file: _File, own: Mapping[str, Tensor], wanted: str | None, argument: str
+    file: _File, own: Mapping[str, Tensor], wanted: str | None, argument: str, domain_argument: str
 ) -> tuple[OrderedDict[str, Tensor], tuple[str, ...], str | None]:
     """Return the state dict of one domain, all domains of the file, and the one chosen (None: there are none)."""
     domains = state_domains(file.state)
@@ -282,7 +286,7 @@ def _choose_domain(
     if chosen not in domains:
         raise ValueError(
             f"{argument}: {file.path} has no BatchNorm domain {chosen!r}; it has {', '.join(domains)}; name one of "
-            "them (backbone.checkpoint_domain)."
+            f"them ({domain_argument})."
         )
     return cast(OrderedDict[str, Tensor], plain_state_dict(file.state, chosen)), domains, chosen
 

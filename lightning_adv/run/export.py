@@ -58,7 +58,9 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
     backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
-    report = load_weights(network, checkpoint, argument="--checkpoint", domain=domain, recipe=recipe)
+    report = load_weights(
+        network, checkpoint, argument="--checkpoint", domain=domain, domain_argument="--domain", recipe=recipe
+    )
     say(f"--checkpoint: {report}")
     predicted = domain is None or domain == settings.get("inference_domain", "main")
     facts = {

@@ -175,7 +175,8 @@ def _load(
     networks: dict[str, nn.Module] = {}
     facts: dict[str, dict[str, object]] = {}
     for name, path in settings.networks.items():
-        loaded = load_network(path, None, num_classes=classes, domain=settings.domains.get(name))
+        domain = settings.domains.get(name)
+        loaded = load_network(path, None, num_classes=classes, domain=domain, domain_argument=f"domains.{name}")
         networks[name], facts[name] = loaded.network, loaded.facts
         check_takes(loaded, images, argument=f"networks.{name}")
         for attack in attacks.values():

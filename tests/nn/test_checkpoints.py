@@ -204,7 +204,11 @@ def test_network_with_domains_takes_them_all(tmp_path):
 @pytest.mark.parametrize(
     ("domains", "asked", "message"),
     [
-        (("main", "adversarial"), "advresarial", "no BatchNorm domain 'advresarial'; it has main, adversarial"),
+        (
+            ("main", "adversarial"),
+            "advresarial",
+            r"^checkpoint: .* no BatchNorm domain 'advresarial'; it has main, adversarial; .* \(checkpoint_domain\)\.",
+        ),
         (("clean", "noisy"), None, "no BatchNorm domain 'main'; it has clean, noisy"),
         ((), "main", "domain 'main' was asked for, but .* has no domains"),
     ],

@@ -136,6 +136,9 @@ def test_domain_is_that_of_the_prediction_or_the_one_asked_for(tmp_path, asked, 
             assert torch.equal(logits(network, description), regime.network(X)) == (name == taken)
     assert description["domain"] == taken
     assert f"BatchNorm domain: {taken}, of main, adversarial" in capsys.readouterr().err
+    code, told = _error(capsys, "--checkpoint", str(path), "--domain", "auxiliary")
+    assert code == 1
+    assert "no BatchNorm domain 'auxiliary'; it has main, adversarial; name one of them (--domain)." in told
 
 
 def _error(capsys, *arguments):

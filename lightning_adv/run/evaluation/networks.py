@@ -40,7 +40,12 @@ class LoadedNetwork:
 
 
 def load_network(
-    checkpoint: str | None, backbone: Backbone | None, *, num_classes: int | None, domain: str | None
+    checkpoint: str | None,
+    backbone: Backbone | None,
+    *,
+    num_classes: int | None,
+    domain: str | None,
+    domain_argument: str = "domain",
 ) -> LoadedNetwork:
     """Build the network and load its weights, all of them.
 
@@ -50,21 +55,22 @@ def load_network(
         backbone: What network the weights are of, where the file does not say.
         num_classes: Number of classes of the data set; None where nobody says.
         domain: The BatchNorm domain; None takes the one that its regime predicts with.
+        domain_argument: The argument that gave it, for the errors.
 
     Raises:
         ValueError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
             network it is; or its classes are not those of the data set.
     """
     if checkpoint is None:
-        loaded = _foreign(None, backbone, num_classes, domain)
+        loaded = _foreign(None, backbone, num_classes, domain, domain_argument)
     elif (description := read_description(checkpoint, argument="checkpoint")) is not None:
         _check_unneeded(backbone, f"{checkpoint} says which network it is")
-        loaded = _exported(checkpoint, description, domain)
+        loaded = _exported(checkpoint, description, domain, domain_argument)
     elif backbone is None or _is_run(checkpoint):
         _check_unneeded(backbone, f"{checkpoint} is of a run of this package, and says which network it is")
-        loaded = _of_run(checkpoint, domain)
+        loaded = _of_run(checkpoint, domain, domain_argument)
     else:
-        loaded = _foreign(checkpoint, backbone, num_classes, domain)
+        loaded = _foreign(checkpoint, backbone, num_classes, domain, domain_argument)
     if num_classes is not None and loaded.num_classes != num_classes:
         raise ValueError(
             f"checkpoint: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
@@ -99,7 +105,7 @@ def _is_run(checkpoint: str) -> bool:
     return isinstance(content, dict) and "regime" in content and "hyper_parameters" in content
 
 
-def _of_run(checkpoint: str, domain: str | None) -> LoadedNetwork:
+def _of_run(checkpoint: str, domain: str | None, domain_argument: str) -> LoadedNetwork:
     try:
         backbone, num_classes, settings, content = read_run(checkpoint, argument="checkpoint")
     except ValueError as error:
@@ -110,7 +116,9 @@ def _of_run(checkpoint: str, domain: str | None) -> LoadedNetwork:
         raise
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
-    report = load_weights(network, checkpoint, argument="checkpoint", domain=domain, recipe=recipe)
+    report = load_weights(
+        network, checkpoint, argument="checkpoint", domain=domain, domain_argument=domain_argument, recipe=recipe
+    )
     say(f"checkpoint: {report}")
     shape = content["regime"].get("image_shape")
     facts = {
@@ -124,10 +132,12 @@ def _of_run(checkpoint: str, domain: str | None) -> LoadedNetwork:
     return LoadedNetwork(network, backbone.name, num_classes, None if shape is None else tuple(shape), attack, told)
 
 
-def _exported(checkpoint: str, description: Mapping[str, Any], domain: str | None) -> LoadedNetwork:
+def _exported(
+    checkpoint: str, description: Mapping[str, Any], domain: str | None, domain_argument: str
+) -> LoadedNetwork:
     if domain is not None and domain != description.get("domain"):
         raise ValueError(
-            f"domain is {domain!r}, but {checkpoint} was exported without other domains than "
+            f"{domain_argument} is {domain!r}, but {checkpoint} was exported without other domains than "
             f"{description.get('domain')!r}: leave it out."
         )
     architecture = dict(description["architecture"])
@@ -141,7 +151,11 @@ def _exported(checkpoint: str, description: Mapping[str, Any], domain: str | Non
 
 
 def _foreign(
-    checkpoint: str | None, backbone: Backbone | None, num_classes: int | None, domain: str | None
+    checkpoint: str | None,
+    backbone: Backbone | None,
+    num_classes: int | None,
+    domain: str | None,
+    domain_argument: str,
 ) -> LoadedNetwork:
     if backbone is None:
         raise ValueError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
@@ -151,7 +165,14 @@ def _foreign(
         raise ValueError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
     if num_classes is None:
         raise ValueError("data must say how many classes there are (num_classes) for a network of another project.")
-    network = backbone.build(num_classes)
+    try:
+        network = backbone.build(num_classes)
+    except ValueError as error:
+        if checkpoint is None:
+            raise
+        # the two are not given as the backbone's own
+        text = str(error).replace("backbone.checkpoint_domain", domain_argument)
+        raise ValueError(text.replace("backbone.checkpoint", "checkpoint")) from error
     if network.new:
         raise ValueError(
             f"checkpoint: {backbone.checkpoint or backbone.name} does not fill {', '.join(network.new)}, of a network "

@@ -49,7 +49,7 @@ DATA = "--data=tests.run.evaluation.test_bad_input.Given"
         (["--devices=-1"], "got accelerator 'cpu', devices -1"),
         (["--devices=0"], "got accelerator 'cpu', devices 0"),
         (["--precision=double"], "precision 'double'"),
-        (["--precision=bf16-true"], "rounds an image by more than a step of the attack"),
+        (["--precision=bf16-true"], "error: precision is bf16-true, which rounds an image by more than a step"),
         (["--domain=main"], "domain"),
         (["--backbone.name=resnet18"], "backbone.name is 'resnet18', but"),
         ([DATA, "--data.label=10"], "y must lie in [0, 10), got labels from 10 to 10"),

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lightning_adv.cli import main
-from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
 from lightning_adv.run.evaluation.networks import load_network
 from tests.run.shortened import fit
@@ -59,13 +60,25 @@ def test_a_domain_of_a_run(advprop, given, through):
 
 
 def test_a_domain_that_is_not_there(advprop, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"auxiliary.*adversarial"):
+    with pytest.raises(ValueError, match=r"'auxiliary'; it has main, adversarial; name one of them \(domain\)"):
         load_network(str(advprop), None, num_classes=10, domain="auxiliary")
     with pytest.raises(ValueError, match=r"main.*no domains"):
         load_network(checkpoint, None, num_classes=10, domain="main")
     main(["export", f"--checkpoint={advprop}", f"--output={tmp_path}"])
     with pytest.raises(ValueError, match="was exported without other domains than 'main'"):
         load_network(str(tmp_path / "model.safetensors"), None, num_classes=10, domain="adversarial")
+
+
+def test_of_another_project_the_arguments_are_the_commands_own(tmp_path):
+    plain, path = Backbone("small_cnn", in_channels=1), tmp_path / "foreign.pth"
+    torch.save(convert_batchnorm(plain.build(10).network).state_dict(), path)
+    with pytest.raises(ValueError, match=r"^checkpoint: .* it has main, adversarial; name one of them \(domain\)\.$"):
+        load_network(str(path), plain, num_classes=10, domain="auxiliary")
+    with pytest.raises(ValueError, match=r"^checkpoint: .* holds the weights of another network"):
+        load_network(str(path), replace(plain, name="resnet18"), num_classes=10, domain="main")
+    own = replace(plain, checkpoint=str(path), checkpoint_domain="auxiliary")
+    with pytest.raises(ValueError, match=r"^backbone\.checkpoint: .* \(backbone\.checkpoint_domain\)\.$"):
+        load_network(None, own, num_classes=10, domain=None)
 
 
 def test_the_command_finds_in_an_export_what_it_finds_in_the_run(evaluate, checkpoint, tmp_path, capsys):
