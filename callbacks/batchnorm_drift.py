@@ -174,18 +174,15 @@ class BatchNormDrift(Observer):
             network = recipe.build(classes)
             plain = replace(recipe, activation=None, activation_options={}).build(classes)
         learnt = network.network.state_dict().keys() - plain.network.state_dict().keys()  # by the activations
-        try:
-            report = load_weights(
-                network,
-                path,
-                argument=argument,
-                domain=self.checkpoint_domain,
-                head=classifier_names(network.network),
-                optional=sorted(learnt),
-                recipe=recipe.to_config()["init_args"],
-            )
-        except ValueError as error:
-            raise ValueError(str(error).replace("backbone.checkpoint_domain", f"{argument}_domain")) from error
+        report = load_weights(
+            network,
+            path,
+            argument=argument,
+            domain=self.checkpoint_domain,
+            head=classifier_names(network.network),
+            optional=sorted(learnt),
+            recipe=recipe.to_config()["init_args"],
+        )
         say(f"{argument}: {report}")
         found = running_statistics(network)
         other = [name for name, of in own.items() if name not in found or found[name].mean.shape != of.mean.shape]

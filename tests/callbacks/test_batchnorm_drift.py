@@ -171,6 +171,8 @@ def test_a_run_with_domains_as_the_checkpoint(tmp_path):
         found = next(r.value for r in rows if (r.name, r.statistic) == ("layer3.1", "mean_from_checkpoint"))
         own = running_statistics(module.network)["layer3.1"].mean
         assert found == pytest.approx((own - state.mean("layer3.1", domain)).abs().mean().item(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"it has main, adversarial; name one of them \(bn_drift\.checkpoint_domain\)"):
+        fit(tmp_path / "auxiliary", BatchNormDrift(checkpoint=str(saved), checkpoint_domain="auxiliary"))
 
 
 def test_an_activation_that_learns_is_not_missed_in_the_file(tmp_path):
