@@ -44,7 +44,7 @@ class Regime(Classifier):
             (:func:`~lightning_adv.nn.attack_view.attack_view`), wherever one can be made and the attack keeps BatchNorm
             in eval mode. ``"off"`` attacks the network itself, always.
         attack_precision: In which precision attacks compute, in training and validation: ``"same"`` as the network, or
-            ``"bf16"`` or ``"fp16"``. Images, steps and what is measured stay as they are.
+            ``"bf16"`` or ``"fp16"``. Images, steps, what is measured, and the attack of a test stay as they are.
         compile_view: Whether ``torch.compile`` compiles the view, or a mode of it, such as ``"reduce-overhead"`` (CUDA
             graphs). None does what ``compile`` does.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -54,22 +54,31 @@ class Views:
         *,
         domain: str | None,
         generator: torch.Generator,
+        lower: bool = True,
     ) -> Tensor:
-        """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`."""
-        view = self._prepared(attack, network, domain, x)
+        """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`.
+
+        ``lower`` is False where attacks shall compute as the network does, whatever ``precision`` is.
+        """
+        dtype = self._dtype if lower else None
+        view = self._prepared(attack, network, domain, x, dtype)
         if view is not None:
             return attack(view, x, y, generator=generator)
-        with self._precision(x.device):
+        with nullcontext() if dtype is None else torch.autocast(x.device.type, dtype):
             return attack(network, x, y, domain=domain, generator=generator)
 
-    def _prepared(self, attack: Attack, network: nn.Module, domain: str | None, x: Tensor) -> AttackView | None:
+    def _prepared(
+        self, attack: Attack, network: nn.Module, domain: str | None, x: Tensor, dtype: torch.dtype | None
+    ) -> AttackView | None:
         """Return the view of the network as it is now; None where the attack needs the network itself."""
         if self._view == "off" or network is self._unprepared or not len(x):
             return None
         # By the batch's statistics there is nothing to fold; and a hook would not be called.
         if getattr(attack, "batchnorm", "eval") != "eval" or has_hooks(network):
             return None
-        key = (active_domain(network) if domain is None else domain, self._dtype_of_pass(x.device))
+        if dtype is None and torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)  # weights that are cast once, and not in each pass
+        key = (active_domain(network) if domain is None else domain, dtype)
         view = self._views.get(key)
         if view is None or not view.is_of(network):
             view = self._views[key] = attack_view(network, domain=key[0], dtype=key[1], compile=self._compile)
@@ -81,11 +90,3 @@ class Views:
             self._views.clear()
             return None
         return view
-
-    def _dtype_of_pass(self, device: torch.device) -> torch.dtype | None:
-        if self._dtype is None and torch.is_autocast_enabled(device.type):
-            return torch.get_autocast_dtype(device.type)  # cast once a step, and not in each pass
-        return self._dtype
-
-    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        return nullcontext() if self._dtype is None else torch.autocast(device.type, self._dtype)

@@ -119,7 +119,16 @@ def describe_training(regime: Regime) -> dict[str, Any]:
     described["activation"] = regime.backbone.activation
     if blocks := getattr(regime, "retrained", None):
         described["retrained_blocks"] = [block.name for block in blocks]
-    told = (*described, "backbone", "evaluation_attack", "num_classes", "compile", "objective", "activation")
+    told = (
+        *described,
+        "backbone",
+        "evaluation_attack",
+        "num_classes",
+        "compile",
+        "compile_view",
+        "objective",
+        "activation",
+    )
     settings = {name: value for name, value in regime.hparams.items() if name not in told and name[0] != "_"}
     return described | settings
 

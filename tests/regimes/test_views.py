@@ -206,6 +206,14 @@ def test_attack_precision(view, precision):
     assert all(parameter.grad.dtype == torch.float32 for parameter in regime.network.parameters())
 
 
+def test_a_test_is_attacked_in_the_networks_own_precision(tmp_path):
+    regime = regime_of(attack_precision="bf16", evaluation_attack=Spy())
+    trainer = quiet_trainer(tmp_path, limit_val_batches=1, limit_test_batches=1)
+    trainer.validate(regime, ToyData(), verbose=False)
+    trainer.test(regime, ToyData(), verbose=False)
+    assert [model.dtype for model, *_ in SEEN] == [torch.bfloat16, None]
+
+
 def test_mixed_precision_gives_the_view_weights_of_that_precision(tmp_path):
     regime = regime_of(evaluation_attack=Spy())
     trainer = quiet_trainer(tmp_path, precision="bf16-mixed", limit_train_batches=1, limit_val_batches=1)
