@@ -30,6 +30,7 @@ from lightning_adv.attacks import (
     StAdv,
     attacking,
 )
+from lightning_adv.nn.attack_view import attack_view
 
 DIVERSE = {"diversity_probability": 1, "diversity_scale": 0.8}  # below 1: a ViT takes one size only
 # So large a constant that few steps succeed; from the predicted label, as a wrong sample would not move.
@@ -116,6 +117,21 @@ def test_result_and_model_and_gradients(build, run, attack, network, precision, 
     _assert_promises_1_to_3(run(attack, build(network), precision, batchnorm))
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("network", ["cnn", "efficientnet"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_on_a_view_of_the_network(build, images, mixed, state_of, attack, network, dtype):
+    (build_attack, order, radius), (x, y) = ATTACKS[attack], images
+    network = mixed(build(network))
+    before, view = state_of(network), attack_view(network, dtype=dtype)
+    x_adv = build_attack()(view, x, y, generator=_generator())
+    after = state_of(network)
+    seen = SimpleNamespace(x=x, x_adv=x_adv, order=order, radius=radius, before=before, during={False}, after=after)
+    _assert_promises_1_to_3(seen)
+    assert not any(parameter.requires_grad for parameter in view.parameters())
+    assert not any(module.training for module in view.modules())
+
+
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_networks_of_full_size(build, run, name):
     network = build(name)
@@ -200,8 +216,9 @@ def test_the_context_of_every_attack(build, images, mixed, state_of):
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("attack", ["linf", "l2", "l1", "MIFGSM"])
-def test_a_sample_does_not_depend_on_its_batch_mates(build, images, name, attack):
-    network = build(name).double()
+@pytest.mark.parametrize("seen_as", [lambda network: network, attack_view], ids=["network", "view"])
+def test_a_sample_does_not_depend_on_its_batch_mates(build, images, name, attack, seen_as):
+    network = seen_as(build(name).double())
     x, y = images[0].double(), images[1]
     settings = {"start": "zero", "steps": 3, "momentum": float(attack == "MIFGSM")}
     norm, eps = {"l2": ("l2", 0.5), "l1": ("l1", 4)}.get(attack, ("linf", 0.03))
