@@ -151,15 +151,8 @@ class APGD(Attack):
 
 def _look(objective: Objective, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient (N, ...), the success (N,) and the loss (N,) at ``images``, from one forward pass."""
-    seen: list[Tensor] = []
-
-    def remember(images: Tensor) -> Tensor:
-        logits = forward(images)
-        seen.append(logits.detach())
-        return logits
-
-    gradient = objective.gradient(remember, images)
-    return gradient, *objective.score(lambda _: seen[0], images)
+    gradient, logits = objective.gradient(forward, images)
+    return gradient, *objective.score(logits)
 
 
 def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

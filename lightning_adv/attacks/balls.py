@@ -1,7 +1,8 @@
 """The sets of allowed perturbations: balls of a norm, per sample.
 
 Each ball knows four things: how long a perturbation is, the nearest point inside (``project``), a uniform draw
-(``sample``) and the direction of unit length along which a linear loss grows most (``steepest``).
+(``sample``) and the direction of unit length along which a linear loss grows most (``steepest``). A step of projected
+gradient ascent follows from these (``projected_step``); a ball that knows a shorter way overrides it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch import Tensor
 from lightning_adv.recipe import Recipe
 
 _TINY = torch.finfo(torch.float32).tiny
+
+Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From images (N, ...), along the gradient (N, ...) there, to new images (N, ...). It writes to neither."""
 
 
 class Ball(Recipe, ABC):
@@ -43,6 +47,23 @@ class Ball(Recipe, ABC):
         The result does not change when a sample's gradient is multiplied by a positive number.
         """
 
+    def projected_step(self, clean: Tensor, eps: float, step_size: float) -> Step:
+        """Return the step of projected gradient ascent (Madry et al. 2018, section 2.1, equation 1).
+
+        It follows :meth:`steepest` for ``step_size``, then goes to the nearest point of the ball and into [0, 1].
+
+        Args:
+            clean: The centres (N, ...), in [0, 1].
+            eps: The radius.
+            step_size: How far a step goes.
+        """
+
+        def step(x: Tensor, gradient: Tensor) -> Tensor:
+            ahead = x + step_size * self.steepest(gradient, x)
+            return (clean + self.project(ahead - clean, eps)).clamp(0, 1)
+
+        return step
+
 
 class Linf(Ball):
     """max |delta_i| <= eps."""
@@ -65,6 +86,17 @@ class Linf(Ball):
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Return the sign."""
         return gradient.sign()
+
+    def projected_step(self, clean: Tensor, eps: float, step_size: float) -> Step:
+        """Clamp to the box that the ball and [0, 1] have in common, which is made once: three kernels a step."""
+        if type(self) is not Linf:  # a subclass may have a direction or a projection of its own
+            return super().projected_step(clean, eps, step_size)
+        lower, upper = (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1)
+
+        def step(x: Tensor, gradient: Tensor) -> Tensor:
+            return torch.add(x, gradient.sign(), alpha=step_size).clamp_(lower, upper)  # the sum is nobody else's
+
+        return step
 
 
 class L2(Ball):

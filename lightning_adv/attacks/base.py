@@ -225,7 +225,7 @@ def check_images(x: Tensor, y: Tensor) -> None:
             f"{tuple(y.shape)}."
         )
     if x.numel():
-        low, high = (bound.item() for bound in torch.aminmax(x.detach()))
+        low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
             raise ValueError(
                 f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
@@ -240,6 +240,6 @@ def check_labels(y: Tensor, num_classes: int) -> None:
         ValueError: They do not.
     """
     if y.numel():
-        low, high = (int(bound) for bound in torch.aminmax(y))
+        low, high = torch.stack(torch.aminmax(y)).tolist()
         if low < 0 or high >= num_classes:
             raise ValueError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")

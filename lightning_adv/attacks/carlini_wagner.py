@@ -24,7 +24,7 @@ from lightning_adv.attacks.base import (
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.diversity import diversify
+from lightning_adv.attacks.diversity import diversify, fork_to_host
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
 from lightning_adv.attacks.pgd import PGD
@@ -182,7 +182,7 @@ class _Search:
         const = torch.full_like(self._distance, self.attack.initial_const)
         lower, upper = torch.zeros_like(const), torch.full_like(const, math.inf)
         for _ in range(self.attack.binary_search_steps):
-            found = self._descend(const, _fork(generator))
+            found = self._descend(const, fork_to_host(generator))
             lower, upper = torch.where(found, lower, const), torch.where(found, const, upper)
             const = torch.where(upper.isinf(), 10 * const, (lower + upper) / 2)
 
@@ -332,9 +332,3 @@ class CarliniWagnerLinf(PGD):
             label=label,
             batchnorm=batchnorm,
         )
-
-
-def _fork(generator: torch.Generator) -> torch.Generator:
-    """Return a generator seeded by another: how often one descent draws is no matter of the next."""
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    return torch.Generator(generator.device).manual_seed(int(seed))

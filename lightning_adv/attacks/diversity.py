@@ -19,6 +19,16 @@ def coin(probability: float, generator: torch.Generator) -> bool:
     return torch.rand((), generator=generator, device=generator.device).item() < probability
 
 
+def fork_to_host(generator: torch.Generator) -> torch.Generator:
+    """Return a generator on the CPU that is seeded by another, from which the host draws what it decides by.
+
+    A coin that is drawn on an accelerator has to be waited for: now the host waits once, for the seed. And how often
+    one run draws is no matter of the next.
+    """
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(int(seed))
+
+
 def resize_and_pad(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Resize to a random size, then pad with zeros at a random place (Xie et al. 2019, section 3.3.3).
 

@@ -31,10 +31,10 @@ class Objective:
         self._independent = independent
         self._checked = False
 
-    def gradient(self, forward: Forward, images: Tensor) -> Tensor:
-        """Return the gradient (N, ...) of the summed loss to ``images``, up to a positive factor.
+    def gradient(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient (N, ...) of the summed loss to ``images``, and their logits (N, K).
 
-        Each sample has a factor of its own if they are independent.
+        The gradient is right up to a positive factor; each sample has one of its own if they are independent.
         """
         images = images.detach().requires_grad_()
         logits = forward(images)
@@ -44,7 +44,7 @@ class Objective:
         # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
         # underflows on the way back: each sample sets out with 1 as its largest entry.
         ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
-        return torch.autograd.grad(logits, images, ascent)[0]
+        return torch.autograd.grad(logits, images, ascent)[0], logits.detach()
 
     def _slope(self, logits: Tensor) -> Tensor:
         """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""
@@ -53,12 +53,15 @@ class Objective:
         logits.requires_grad_()
         return torch.autograd.grad(self.loss.function(logits, self.target).sum(), logits)[0]
 
+    def succeeded(self, logits: Tensor) -> Tensor:
+        """Return whether each attack has succeeded (N,): the label is left, or, of a targeted attack, reached."""
+        return (logits.argmax(1) == self.label) == self.targeted
+
     @torch.no_grad()
-    def score(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return whether each attack succeeded, and its loss: both (N,)."""
-        logits = forward(images)
+    def score(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether each attack has succeeded, and its loss: both (N,)."""
         function = self.loss.alone if self._independent else self.loss.function
-        return (logits.argmax(1) == self.label) == self.targeted, self._sign * function(logits, self.target)
+        return self.succeeded(logits), self._sign * function(logits, self.target)
 
 
 def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:

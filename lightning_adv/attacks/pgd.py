@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Norm, column, draw, get_ball
+from lightning_adv.attacks.balls import Norm, Step, column, draw, get_ball
 from lightning_adv.attacks.base import (
     Attack,
     BatchNormMode,
@@ -23,7 +23,7 @@ from lightning_adv.attacks.base import (
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.diversity import coin, diversify
+from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import get_loss
 from lightning_adv.attacks.objective import Objective
@@ -44,7 +44,8 @@ class PGD(Attack):
             al. 2019, algorithm 1).
         clean_start_probability: With this probability a whole batch starts at zero instead (Xie et al. 2019, section
             6.3, use 0.2).
-        loss: ``"cross_entropy"``, ``"margin"`` or ``"kl"`` (to the clean prediction).
+        loss: ``"cross_entropy"``, ``"margin"``, ``"dlr"`` (the difference of logits ratio, Croce & Hein 2020, equation
+            6; at least 3 classes) or ``"kl"`` (to the clean prediction).
         label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"`` or ``"least_likely"``.
         momentum: Decay factor mu of MI-FGSM (Dong et al. 2018, equation 6); 0 is no momentum.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
@@ -74,7 +75,7 @@ class PGD(Attack):
         norm: Norm = "linf",
         start: Literal["uniform", "zero", "gaussian"] = "uniform",
         clean_start_probability: float = 0.0,
-        loss: Literal["cross_entropy", "margin", "kl"] = "cross_entropy",
+        loss: Literal["cross_entropy", "margin", "dlr", "kl"] = "cross_entropy",
         label: LabelChoice = "true",
         momentum: float = 0.0,
         diversity_probability: float = 0.0,
@@ -135,9 +136,10 @@ class PGD(Attack):
             clean = at_least_fp32(x.detach().clone())
             forward = forward_in(network, x.dtype)
             objective = self._objective(forward, clean, y.clone().long(), generator)
-            worst = self._run(forward, objective, clean, generator)
+            worst = self._run(forward, objective, clean, self._start(clean, generator), generator)
             for _ in range(self.restarts - 1):
-                worst = _worse(forward, objective, worst, self._run(forward, objective, clean, generator))
+                start = self._start(clean, generator)
+                worst = _worse(forward, objective, worst, self._run(forward, objective, clean, start, generator))
         return round_towards(x, worst)
 
     def iterates(
@@ -174,28 +176,40 @@ class PGD(Attack):
             clean = at_least_fp32(x.detach().clone())
             forward = forward_in(network, x.dtype)
             objective = self._objective(forward, clean, y.clone().long(), generator)
-            path = enumerate(self._path(forward, objective, clean, generator, at[-1]), start=1)
+            start = self._start(clean, generator)
+            path = enumerate(self._path(forward, objective, clean, start, generator, at[-1]), start=1)
             return [round_towards(x, adversarial) for step, adversarial in path if step in at]
 
-    def _run(self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def _run(
+        self, forward: Forward, objective: Objective, clean: Tensor, start: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """One run from one start: (N, C, H, W) -> (N, C, H, W), in fp32."""
-        return deque(self._path(forward, objective, clean, generator, self.steps), maxlen=1).pop()
+        return deque(self._path(forward, objective, clean, start, generator, self.steps), maxlen=1).pop()
 
     def _path(
-        self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator, steps: int
+        self,
+        forward: Forward,
+        objective: Objective,
+        clean: Tensor,
+        adversarial: Tensor,
+        generator: torch.Generator,
+        steps: int,
     ) -> Iterator[Tensor]:
         """Yield where each step of one run leads: (N, C, H, W), in fp32."""
-        adversarial = self._start(clean, generator)
+        step = self._step(clean)
         velocity = torch.zeros_like(clean) if self.momentum else None
+        coins = fork_to_host(generator) if self.diversity_probability else generator
         for _ in range(steps):
-            gradient = objective.gradient(lambda images: forward(self._diversify(images, generator)), adversarial)
+            gradient, _ = objective.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
             if velocity is not None:
                 gradient = velocity = self.momentum * velocity + _unit_l1(gradient)
-            adversarial = adversarial + self.step_size * self.norm.steepest(gradient, adversarial)
-            if self.project:
-                adversarial = clean + self.norm.project(adversarial - clean, self.eps)
-            adversarial = adversarial.clamp(0, 1)
+            adversarial = step(adversarial, gradient)
             yield adversarial
+
+    def _step(self, clean: Tensor) -> Step:
+        if self.project:
+            return self.norm.projected_step(clean, self.eps, self.step_size)
+        return lambda x, gradient: (x + self.step_size * self.norm.steepest(gradient, x)).clamp(0, 1)
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "zero" or coin(self.clean_start_probability, generator):
@@ -224,9 +238,10 @@ class PGD(Attack):
 
 def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:
     """Keep of each sample the successful result, or, of two equals, the one with the larger loss."""
-    (first_won, first_loss), (second_won, second_loss) = (
-        objective.score(forward, images) for images in (first, second)
-    )
+    with torch.no_grad():
+        (first_won, first_loss), (second_won, second_loss) = (
+            objective.score(forward(images)) for images in (first, second)
+        )
     better = torch.where(first_won == second_won, second_loss > first_loss, second_won)
     return torch.where(better.view(column(first)), second, first)
 

@@ -29,7 +29,7 @@ from pyautoattack.autopgd_base import APGDAttack
 from torch import nn
 
 from lightning_adv.attacks import APGD, DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD, CarliniWagner
-from lightning_adv.attacks.diversity import resize_and_pad
+from lightning_adv.attacks.diversity import fork_to_host, resize_and_pad
 from lightning_adv.attacks.labels import choose_labels
 
 SAMPLES = 200
@@ -109,7 +109,7 @@ class Diverse(nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.network, self.generator = network, _generator()
+        self.network, self.generator = network, fork_to_host(_generator())
 
     def forward(self, x):
         if x.requires_grad and torch.rand((), generator=self.generator) < 0.7:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.attacks import L1, L2, Linf
 from lightning_adv.attacks.balls import get_ball
@@ -156,6 +157,80 @@ def test_a_zero_gradient_has_no_direction(name):
     direction = BALLS[name].steepest(gradient, torch.full_like(gradient, 0.5))
     assert (direction[1] == 0).all()
     assert (direction[[0, 2]].flatten(1) != 0).any(1).all()
+
+
+def _step_by_hand(name, clean, x, gradient, eps, step_size):
+    """The written-out form in numpy and double precision, sample by sample."""
+    if name == "linf":
+        return np.clip(np.clip(x + step_size * np.sign(gradient), clean - eps, clean + eps), 0, 1)
+    stepped = []
+    for centre, point, slope in zip(clean, x, gradient, strict=True):
+        delta = point + step_size * slope / np.linalg.norm(slope) - centre
+        stepped.append(centre + delta * min(1, eps / np.linalg.norm(delta)))
+    return np.clip(np.stack(stepped), 0, 1)
+
+
+def _near(clean, delta):
+    return (clean + delta).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "step_size", "error"),
+    [("linf", 8 / 255, 2 / 255, 2.0**-24), ("linf", 0.3, 0.5, 2.0**-24), ("l2", 0.7, 0.4, 2.0**-22)],
+)  # 2^-24 is an ulp below 1
+def test_a_projected_step_is_the_written_out_form(name, eps, step_size, error):
+    ball, generator = BALLS[name], _generator()
+    clean = (1.5 * torch.rand(20, 3, 5, 5, generator=generator) - 0.25).clamp(0, 1)  # edges of [0, 1] included
+    x = _near(clean, ball.sample(clean, eps, generator))
+    gradient = torch.randn(clean.shape, generator=generator)
+    gradient[:, :, 0] = 0
+    step = ball.projected_step(clean, eps, step_size)
+    for _ in range(4):
+        before = [tensor.clone() for tensor in (clean, x, gradient)]
+        stepped = step(x, gradient)
+        expected = _step_by_hand(name, *(tensor.double().numpy() for tensor in before), eps, step_size)
+        np.testing.assert_allclose(stepped.numpy(), expected, rtol=0, atol=error)
+        for tensor, was in zip((clean, x, gradient), before, strict=True):
+            assert torch.equal(tensor, was)
+            assert stepped.data_ptr() != tensor.data_ptr()
+        x, gradient = stepped, -gradient if step_size < eps else gradient
+
+
+class Operations(TorchDispatchMode):
+    """Lists what is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **({} if kwargs is None else kwargs))
+
+
+def test_a_linf_step_is_three_passes_over_the_images():
+    clean = torch.rand(4, 3, 5, 5, generator=_generator())
+    gradient, step = clean - 0.5, Linf().projected_step(clean, 0.1, 0.02)
+    with Operations() as seen:
+        step(clean, gradient)
+    assert seen.names == ["sign", "add", "clamp_"]
+
+
+class Halved(Linf):
+    """Goes half as far, within a ball of half the radius."""
+
+    def steepest(self, gradient, x):
+        return gradient.sign() / 2
+
+    def project(self, delta, eps):
+        return delta.clamp(-eps / 2, eps / 2)
+
+
+def test_a_ball_of_ones_own_is_stepped_in_its_own_way():
+    clean, up = torch.full((2, 3), 0.5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    step = Halved().projected_step(clean, 0.3, 0.1)
+    assert step(clean, up).tolist() == [[0.55] * 3] * 2
+    assert step(step(step(step(clean, up), up), up), up).tolist() == [[0.65] * 3] * 2
 
 
 def test_get_ball():

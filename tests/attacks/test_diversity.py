@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_adv.attacks.diversity import resize_and_pad
+from lightning_adv.attacks.diversity import fork_to_host, resize_and_pad
 
 
 def _generator(seed=0):
@@ -57,3 +57,18 @@ def test_gradients_reach_the_image():
     x = torch.rand(1, 1, 8, 8, generator=_generator(), requires_grad=True)
     resize_and_pad(x, 1.5, _generator()).sum().backward()
     assert (x.grad > 0).all()
+
+
+def test_a_fork_lives_on_the_host_and_goes_its_own_way():
+    def draws(generator):
+        return torch.rand(4, generator=generator).tolist()
+
+    parent = _generator()
+    first, second = fork_to_host(parent), fork_to_host(parent)
+    assert first.device.type == "cpu"
+    assert draws(first) == draws(fork_to_host(_generator()))
+    assert len({tuple(draws(generator)) for generator in (first, second, parent, _generator())}) == 4
+    again = _generator()
+    fork_to_host(again), fork_to_host(again)
+    draws(again)
+    assert draws(again) == draws(parent)  # how often a fork draws does not matter

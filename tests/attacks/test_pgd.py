@@ -3,12 +3,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from scipy import stats
 from scipy.special import log_softmax, softmax
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_adv.attacks import GD, L1, L2, MIFGSM, PGD, Linf
+from lightning_adv.attacks import GD, L1, L2, MIFGSM, PGD, Attack, Linf
 
 ORDER = {"linf": np.inf, "l2": 2}
 
@@ -354,8 +355,11 @@ def test_confidence_does_not_hide_the_gradient(factor):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"momentum": 1.0}, {"diversity_probability": 0.5, "diversity_scale": 0.7}, {"start": "zero"}]
-)
+    "settings",
+    [
+        {}, {"momentum": 1.0}, {"diversity_probability": 0.5, "diversity_scale": 0.7}, {"start": "zero"},
+    ],
+)  # fmt: skip
 def test_iterates_are_the_attacks_of_so_many_steps(settings):
     """One path of 7 steps is seen at 1, 3 and 7; each is the whole attack with as many steps and the same noise."""
     torch.manual_seed(0)
@@ -374,6 +378,18 @@ def test_iterates_are_the_attacks_of_so_many_steps(settings):
 def test_iterates_refuses_numbers_of_steps_that_do_not_increase(at):
     with pytest.raises(ValueError, match=r"at must be increasing numbers of steps, each at least 1, got \["):
         PGD().iterates(nn.Flatten(), torch.rand(1, 3, 1, 1), torch.tensor([0]), at)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr", "kl"])
+def test_every_loss_can_be_named_in_yaml(batch, loss):
+    model, (x, y) = Prototypes(), batch
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--attack", type=Attack)
+    text = f"{{class_path: lightning_adv.attacks.PGD, init_args: {{loss: {loss}}}}}"
+    built = parser.instantiate(parser.parse_args([f"--attack={text}"])).attack
+    assert built.loss == loss
+    again = PGD.from_config(built.to_config())
+    assert torch.equal(again(model, x, y, generator=_generator()), built(model, x, y, generator=_generator()))
 
 
 def test_stages_are_the_restarts():
