@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -30,6 +33,12 @@ class Objective:
         self._sign = -1 if targeted else 1
         self._independent = independent
         self._checked = False
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the objective of some of the samples, given by their indices (n,)."""
+        selected = copy.copy(self)
+        selected.target, selected.label = self.target[rows], self.label[rows]
+        return selected
 
     def gradient(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient (N, ...) of the summed loss to ``images``, and their logits (N, K).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ from lightning_adv.attacks.base import (
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
+from lightning_adv.attacks.early_stop import Unbroken
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import get_loss
 from lightning_adv.attacks.objective import Objective
@@ -54,6 +56,12 @@ class PGD(Attack):
         restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then the
             one with the largest loss.
         batchnorm: ``"eval"`` or ``"batch"``.
+        early_stop: True keeps of each sample the first iterate at which the attack has succeeded (the label is left, or
+            the target reached), and takes it out of the batch. So a sample is broken if any iterate of any restart is
+            (rounding apart: a smaller batch may round otherwise), and not only if a run ends so; the start is no
+            iterate. It takes no forward pass more, but the host reads one number of the device in each step, where
+            otherwise it reads none. Not with input diversity, whose passes do not judge the iterates themselves, nor
+            with ``batchnorm="batch"``, where who leaves changes the others.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -83,6 +91,7 @@ class PGD(Attack):
         project: bool = True,
         restarts: int = 1,
         batchnorm: BatchNormMode = "eval",
+        early_stop: bool = False,
     ) -> None:
         self.norm = get_ball(norm)
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
@@ -98,6 +107,7 @@ class PGD(Attack):
         self.project = project
         self.restarts = restarts
         self.batchnorm = batchnorm
+        self.early_stop = early_stop
         self._check()
 
     def _check(self) -> None:
@@ -118,6 +128,12 @@ class PGD(Attack):
                 raise ValueError(
                     f"loss={self.loss!r} has no gradient at the clean image: use start='uniform' or 'gaussian'."
                 )
+        if self.early_stop and (self.diversity_probability or self.batchnorm != "eval"):
+            raise ValueError(
+                "early_stop=True needs diversity_probability=0, since a pass on transformed images does not judge the "
+                "images themselves, and batchnorm='eval', since who leaves a batch changes its statistics; got "
+                f"{self.diversity_probability} and {self.batchnorm!r}."
+            )
 
     def __call__(
         self,
@@ -138,8 +154,7 @@ class PGD(Attack):
             objective = self._objective(forward, clean, y.clone().long(), generator)
             worst = self._run(forward, objective, clean, self._start(clean, generator), generator)
             for _ in range(self.restarts - 1):
-                start = self._start(clean, generator)
-                worst = _worse(forward, objective, worst, self._run(forward, objective, clean, start, generator))
+                worst = self._restart(forward, objective, clean, worst, generator)
         return round_towards(x, worst)
 
     def iterates(
@@ -178,7 +193,23 @@ class PGD(Attack):
             objective = self._objective(forward, clean, y.clone().long(), generator)
             start = self._start(clean, generator)
             path = enumerate(self._path(forward, objective, clean, start, generator, at[-1]), start=1)
-            return [round_towards(x, adversarial) for step, adversarial in path if step in at]
+            # cloned: with early_stop the next step writes to it
+            return [round_towards(x, adversarial.clone()) for step, adversarial in path if step in at]
+
+    def _restart(
+        self, forward: Forward, objective: Objective, clean: Tensor, worst: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Run once more, and keep of each sample the worse result: (N, C, H, W)."""
+        start = self._start(clean, generator)  # for every sample, so that its noise is no matter of its mates' luck
+        if not self.early_stop:
+            return _worse(forward, objective, worst, self._run(forward, objective, clean, start, generator))
+        with torch.no_grad():
+            rows = (~objective.succeeded(forward(worst))).nonzero().flatten()
+        if not len(rows):
+            return worst
+        rest = objective.select(rows)
+        again = self._run(forward, rest, clean[rows], start[rows], generator)
+        return worst.index_copy(0, rows, _worse(forward, rest, worst[rows], again))
 
     def _run(
         self, forward: Forward, objective: Objective, clean: Tensor, start: Tensor, generator: torch.Generator
@@ -195,16 +226,26 @@ class PGD(Attack):
         generator: torch.Generator,
         steps: int,
     ) -> Iterator[Tensor]:
-        """Yield where each step of one run leads: (N, C, H, W), in fp32."""
+        """Yield where each step of one run leads: (N, C, H, W), in fp32; with ``early_stop`` always in one tensor."""
         step = self._step(clean)
         velocity = torch.zeros_like(clean) if self.momentum else None
+        unbroken = Unbroken(adversarial) if self.early_stop else None
         coins = fork_to_host(generator) if self.diversity_probability else generator
-        for _ in range(steps):
-            gradient, _ = objective.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
+        for number in range(steps):
+            gradient, logits = objective.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
+            if unbroken is not None and number:  # the pass for this gradient has judged the last iterate too
+                rows = unbroken.leave_out(objective.succeeded(logits))
+                if not len(rows):
+                    yield from repeat(unbroken.images, steps - number)
+                    return
+                if len(rows) < len(adversarial):
+                    clean, adversarial, gradient = clean[rows], adversarial[rows], gradient[rows]
+                    velocity = None if velocity is None else velocity[rows]
+                    objective, step = objective.select(rows), self._step(clean)
             if velocity is not None:
                 gradient = velocity = self.momentum * velocity + _unit_l1(gradient)
             adversarial = step(adversarial, gradient)
-            yield adversarial
+            yield adversarial if unbroken is None else unbroken.move(adversarial)
 
     def _step(self, clean: Tensor) -> Step:
         if self.project:

@@ -31,6 +31,8 @@ def attack_name(attack: Attack) -> str:
         'PGD-20'
         >>> attack_name(PGD(steps=20, label="random"))
         'PGD-20, random targets'
+        >>> attack_name(PGD(steps=20, early_stop=True))  # broken if any iterate is misclassified, not the last alone
+        'PGD-20, any iterate'
     """
     steps = getattr(attack, "steps", 1)
     restarts = getattr(attack, "restarts", 1)
@@ -39,4 +41,5 @@ def attack_name(attack: Attack) -> str:
     parts: Sequence[str] = getattr(attack, "attacks", ())
     name += f" ({parts[0]})" if len(parts) == 1 else ""
     name += f" ({attack.name})" if hasattr(attack, "name") else ""  # one class for all attacks of a package
-    return name + _LABELS.get(getattr(attack, "label", "true"), "")
+    name += _LABELS.get(getattr(attack, "label", "true"), "")
+    return name + (", any iterate" if getattr(attack, "early_stop", False) else "")

@@ -358,6 +358,7 @@ def test_confidence_does_not_hide_the_gradient(factor):
     "settings",
     [
         {}, {"momentum": 1.0}, {"diversity_probability": 0.5, "diversity_scale": 0.7}, {"start": "zero"},
+        {"early_stop": True},
     ],
 )  # fmt: skip
 def test_iterates_are_the_attacks_of_so_many_steps(settings):
@@ -385,9 +386,9 @@ def test_every_loss_can_be_named_in_yaml(batch, loss):
     model, (x, y) = Prototypes(), batch
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--attack", type=Attack)
-    text = f"{{class_path: lightning_adv.attacks.PGD, init_args: {{loss: {loss}}}}}"
+    text = f"{{class_path: lightning_adv.attacks.PGD, init_args: {{loss: {loss}, early_stop: true}}}}"
     built = parser.instantiate(parser.parse_args([f"--attack={text}"])).attack
-    assert built.loss == loss
+    assert (built.loss, built.early_stop) == (loss, True)
     again = PGD.from_config(built.to_config())
     assert torch.equal(again(model, x, y, generator=_generator()), built(model, x, y, generator=_generator()))
 

@@ -97,6 +97,13 @@ def test_restarts_read_nothing_either(network):
     assert _reads(network, 3) == _reads(network, 3, restarts=4)
 
 
+def test_a_step_with_early_stop_reads_one_number(network):
+    """It has to; and this shows that reads are seen."""
+    settings = {"eps": 1e-6, "early_stop": True, "label": "predicted"}  # so small that nobody leaves
+    assert _reads(network, 10, **settings) - _reads(network, 3, **settings) == 7
+    assert _reads(network, 1, **settings) == _reads(network, 1, eps=1e-6, label="predicted")
+
+
 @pytest.mark.parametrize(
     "read",
     [
