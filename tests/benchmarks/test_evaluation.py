@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from lightning_adv.attacks import FGSM, Attack
+from lightning_adv.attacks import FGSM, PGD, Attack
 from lightning_adv.evaluation import make_plan
 from tests.run.shortened import fit
 
@@ -28,6 +28,36 @@ def test_the_preset_is_measured(benchmark, tmp_path, monkeypatch, capsys):
     assert row.split("|")[1].strip() == checkpoint
     seconds = json.loads((tmp_path / "out.json").read_text())[checkpoint]
     assert {name: len(times) for name, times in seconds.items()} == {benchmark.SKIPPING: 2, benchmark.EVERY: 2}
+
+
+def test_early_stop_is_measured(benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = str(fit() / "checkpoints" / "best.ckpt")
+    settings = ["--early-stop", "--images=40", "--batch-size=30", "--steps=4", "--rounds=2", "--eps", "0.1", "0.2"]
+    benchmark.main([checkpoint, *settings, "--json=out.json"])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| runs")]
+    assert [row[2].strip() for row in rows] == ["0.1", "0.2"]
+    for row in rows:
+        assert 100 >= float(row[3]) >= float(row[4]) >= 0  # any iterate breaks what the last one breaks
+    seconds = json.loads((tmp_path / "out.json").read_text())
+    assert list(seconds) == [f"{checkpoint}, eps 0.1", f"{checkpoint}, eps 0.2"]
+    for times in seconds.values():
+        assert {name: len(own) for name, own in times.items()} == {
+            benchmark.FULL: 2, benchmark.AGAIN: 2, benchmark.EARLY: 2,
+        }  # fmt: skip
+
+
+def test_early_stop_is_that_of_a_network(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--early-stop"])
+    assert "--early-stop needs checkpoints" in capsys.readouterr().err
+
+
+def test_the_attacks_on_every_sample_run_to_the_end(benchmark):
+    attack = PGD(early_stop=True)
+    assert not benchmark.without_early_stop(attack).early_stop
+    assert attack.early_stop
+    assert benchmark.without_early_stop(FGSM()).to_config() == FGSM().to_config()
 
 
 def test_the_libraries_are_measured(benchmark, capsys):

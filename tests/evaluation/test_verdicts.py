@@ -9,6 +9,7 @@ from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.verdicts import predict
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
+from lightning_adv.seeds import derive_seed
 from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 EPS = {"linf": [0.1, 0.2]}
@@ -87,6 +88,27 @@ def test_restarts_are_stages_that_see_only_what_is_left():
     (case,) = summarise(plan, [chunk]).cases
     assert case.stages == tuple(stages.count(number) for number in range(4))
     assert sum(case.stages) == case.broken
+
+
+def test_early_stop_gives_the_verdicts_of_any_iterate():
+    """Each iterate of the full loop, from the same starts, is judged by hand."""
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+    x = torch.rand(64, 3, 4, 4, dtype=torch.float64)
+    y = predict(network, x)
+    settings = {"eps": 1, "steps": 6, "step_size": 1.9}  # long steps, which leave again what they have reached
+    plan = make_plan([PGD(**settings, early_stop=True), PGD(**settings)], {"linf": [0.15]}, exhaustive=True)
+    assert [case.name for case in plan.cases] == ["PGD-6, any iterate", "PGD-6"]
+    chunk = evaluate_chunk(network, x, y, plan, batch_size=24)
+    generator = torch.Generator().manual_seed(derive_seed(0, 0, plan.cases[0].key, 0))
+    broken = torch.zeros(64, dtype=torch.bool)
+    for part in torch.arange(64).split(24):
+        attack = PGD(eps=0.15, step_size=0.285)
+        iterates = attack.iterates(network, x[part], y[part], range(1, 7), generator=generator)
+        broken[part] = torch.stack([predict(network, images) != y[part] for images in iterates]).any(0)
+    any_iterate, last = (chunk.cases[case.key].where("broken") for case in plan.cases)
+    assert any_iterate.tolist() == broken.tolist()
+    assert last.sum() < any_iterate.sum() < 64
 
 
 def test_linear_network_against_its_closed_form():
