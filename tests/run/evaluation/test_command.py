@@ -191,6 +191,10 @@ def test_every_preset_runs(name, evaluate):
     )  # fmt: skip
     assert results["name"] == name.replace("/", "-")
     assert results["left_out"] == []
+    attacks = [attack for threat in results["threat_models"] for attack in threat["attacks"]]
+    stopped = {attack["name"] for attack in attacks if attack["attack"]["init_args"].get("early_stop")}
+    names = {"PGD-50 × 10 restarts, any iterate", "PGD-50, random targets, any iterate"}
+    assert stopped == (names if name == "evaluation/standard" else set())
 
 
 def test_bf16_is_autocast_in_the_attacks_and_in_the_look(evaluate, monkeypatch):
