@@ -140,11 +140,17 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
         The network to call.
 
     Raises:
-        ValueError: ``domain`` is given and the model has no such domain.
+        ValueError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
+            a view whose BatchNorms are folded.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
     modules = list(model.modules())
+    if batchnorm == "batch" and any(getattr(module, "folds_batchnorm", False) for module in modules):
+        raise ValueError(
+            "batchnorm='batch' needs the statistics of each batch, and the model is a view with its BatchNorms folded: "
+            "attack the network itself."
+        )
     # Flags are set one by one: train() and eval() would overwrite those of frozen parts on the way back.
     training = [module for module in modules if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -70,6 +70,9 @@ class AttackView(nn.Module):
 
     network: nn.Module
 
+    folds_batchnorm = True
+    """Attacks find it by this attribute, and refuse to use batch statistics."""
+
     def __init__(
         self,
         model: nn.Module,

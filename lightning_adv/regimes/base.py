@@ -18,7 +18,7 @@ from lightning_adv.regimes.checks import check_last_epochs, check_precision, che
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
-from lightning_adv.regimes.views import AttackPrecision, View
+from lightning_adv.regimes.views import AttackPrecision, View, Views
 
 
 class Regime(Classifier):
@@ -47,6 +47,8 @@ class Regime(Classifier):
             ``"bf16"`` or ``"fp16"``. Images, steps, what is measured, and the attack of a test stay as they are.
         compile_view: Whether ``torch.compile`` compiles the view, or a mode of it, such as ``"reduce-overhead"`` (CUDA
             graphs). None does what ``compile`` does.
+        channels_last: Whether the network's convolutions work channels-last, which most processors prefer: the same
+            numbers up to rounding. Views do so always.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -68,12 +70,14 @@ class Regime(Classifier):
         view: View = "auto",
         attack_precision: AttackPrecision = "same",
         compile_view: bool | str | None = None,
+        channels_last: bool = False,
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
             raise ValueError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
-        super().__init__(backbone, num_classes, evaluation_attack, compile, view, attack_precision, compile_view)
+        views = Views(view, attack_precision, compile if compile_view is None else compile_view)
+        super().__init__(backbone, num_classes, evaluation_attack, views, compile, channels_last)
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
         self.scheduler_interval = scheduler_interval

@@ -17,7 +17,7 @@ from lightning_adv.regimes.checks import check_attack_precision, check_batch, ch
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
-from lightning_adv.regimes.views import AttackPrecision, View, Views
+from lightning_adv.regimes.views import Views
 from lightning_adv.seeds import derive_seed
 
 
@@ -28,10 +28,9 @@ class Classifier(LightningModule):
         backbone: What network to build.
         num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
         evaluation_attack: The attack of validation and test.
+        views: What runs the attacks.
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
-        view: See :class:`~lightning_adv.regimes.base.Regime`.
-        attack_precision: Likewise.
-        compile_view: Likewise.
+        channels_last: See :class:`~lightning_adv.regimes.base.Regime`.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -50,10 +49,9 @@ class Classifier(LightningModule):
         backbone: Backbone,
         num_classes: int | None,
         evaluation_attack: Attack,
+        views: Views,
         compile: bool,
-        view: View,
-        attack_precision: AttackPrecision,
-        compile_view: bool | str | None,
+        channels_last: bool,
     ) -> None:
         super().__init__()
         self._save_recipes()
@@ -63,7 +61,8 @@ class Classifier(LightningModule):
         self.num_classes = num_classes
         self.evaluation_attack = Attack.from_config(evaluation_attack)
         self.compiles = compile
-        self._views = Views(view, attack_precision, compile if compile_view is None else compile_view)
+        self.channels_last = channels_last
+        self._views = views
         self.seed: int | None = None
         if num_classes is not None:
             self._build(num_classes)
@@ -109,6 +108,8 @@ class Classifier(LightningModule):
         if shape is not None:
             check_shape(self.network, self.backbone.name, shape, type(data).__name__)
         self.prepare_network()
+        if self.channels_last:
+            self.network.to(memory_format=torch.channels_last)
         if self.compiles and self.network._compiled_call_impl is None:
             # Training, attack and evaluation, in every domain and at the size of a last batch: more than torch's 8.
             torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)

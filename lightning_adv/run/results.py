@@ -126,6 +126,7 @@ def describe_training(regime: Regime) -> dict[str, Any]:
         "num_classes",
         "compile",
         "compile_view",
+        "channels_last",
         "objective",
         "activation",
     )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import lightning_adv.nn.view_weights as view_weights
-from lightning_adv.attacks import MIFGSM, PGD
+from lightning_adv.attacks import APGD, MIFGSM, PGD
 from lightning_adv.nn.activations import ACTIVATIONS, replace_activations, smooth_backward
 from lightning_adv.nn.attack_view import attack_view
 from lightning_adv.nn.backbones import Backbone
@@ -333,6 +333,21 @@ def test_prepare_sees_plain_attributes(x):
     assert relative(view(x), evaluated(network, x)) < 1e-5
 
 
+def test_refreshed_only_where_something_has_changed(network, x, monkeypatch):
+    refresh, times = view_weights.Links.refresh, []
+    monkeypatch.setattr(view_weights.Links, "refresh", lambda links: (times.append(1), refresh(links)))
+    view = attack_view(network)
+    view(x)
+    built = len(times)
+    for _ in range(3):
+        view(x)
+    assert len(times) == built
+    write_in_place(network, x)
+    view(x)
+    view(x)
+    assert len(times) == built + 1
+
+
 def test_refreshed_in_place(network, x):
     view = attack_view(network)
     view(x)
@@ -515,6 +530,12 @@ def test_a_wrong_fold_is_noticed_in_a_branch_that_is_off(monkeypatch):
     monkeypatch.setattr(view_weights, "find_foldable", wrong)
     with pytest.raises(ValueError, match="computes other logits"):
         attack_view(skipping())(x)
+
+
+@pytest.mark.parametrize("attack", [PGD(0.1, batchnorm="batch"), APGD(0.1, batchnorm="batch")])
+def test_batch_statistics_are_refused(network, x, attack):
+    with pytest.raises(ValueError, match=r"batchnorm=.batch. needs the statistics .* attack the network itself"):
+        attack(attack_view(network), x, torch.arange(len(x)) % 3)
 
 
 @pytest.mark.parametrize(

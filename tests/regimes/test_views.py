@@ -232,6 +232,23 @@ def test_averaged_weights_are_attacked_in_validation(tmp_path):
     assert not torch.allclose(validated, SEEN[-2][2], atol=1e-4)
 
 
+def test_channels_last(tmp_path):
+    """All features are, and the network that comes out is the same up to rounding."""
+    trained, strides = {}, []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        attack = PGD(0.1, 2, 0.05, norm="l2")
+        regime = MadryTraining(BACKBONE, num_classes=2, attack=attack, channels_last=channels_last)
+        quiet_trainer(tmp_path, max_steps=3).fit(regime.double(), ToyData())
+        trained[channels_last] = {name: tensor.float() for name, tensor in regime.state_dict().items()}
+        hook = regime.network.network.layer3[0].register_forward_hook(lambda m, i, out: strides.append(out.stride(1)))
+        regime(torch.rand(2, 1, 8, 8, dtype=torch.float64))
+        hook.remove()
+    torch.testing.assert_close(trained[True], trained[False], rtol=1e-5, atol=1e-6)
+    assert strides[0] > 1
+    assert strides[1] == 1
+
+
 def test_no_part_of_checkpoints_and_copies(tmp_path):
     regime = regime_of()
     keys = list(regime.state_dict())
