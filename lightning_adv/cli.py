@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning_adv._version import __version__
-from lightning_adv.run.configs import addition_names, config_names, preset_names
+from lightning_adv.hints import did_you_mean
+from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
+
+_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -63,27 +67,85 @@ def main(args: Sequence[str] | None = None) -> None:
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:
+        command = _known_command(arguments[0])
+        if command not in ("export", "report"):  # a misspelled configuration is told without waiting for Lightning
+            arguments = _resolve(command, arguments)
         with _messages():
-            if arguments[0] == "export":
-                from lightning_adv.run.export import run_export
+            with _no_collection(freeze=args is None):
+                run = _load(command)
+            run(arguments)
 
-                run_export(arguments[1:])
-            elif arguments[0] == "evaluate":
-                from lightning_adv.run.evaluation.command import run_evaluate
 
-                run_evaluate(arguments[1:])
-            elif arguments[0] == "transfer":
-                from lightning_adv.run.transfer import run_transfer
+def _known_command(name: str) -> str:
+    """Return the command's name; an option in its place is left to Lightning's parser.
 
-                run_transfer(arguments[1:])
-            elif arguments[0] == "report":
-                from lightning_adv.run.report import run_report
+    Raises:
+        SystemExit: With status 2 if there is no such command.
+    """
+    if name in _COMMANDS or name.startswith("-"):
+        return name
+    hint = did_you_mean(name, _COMMANDS)
+    sys.stderr.write(
+        f"lightning-adv: error: there is no command {name!r}.{hint} The commands are {', '.join(_COMMANDS)}.\n"
+        "See lightning-adv --help.\n"
+    )
+    raise SystemExit(2)
 
-                run_report(arguments[1:])
-            else:
-                from lightning_adv.run.command import run
 
-                run(arguments)
+def _resolve(command: str, arguments: list[str]) -> list[str]:
+    """Replace the names of configurations by their paths.
+
+    Raises:
+        SystemExit: With status 1 if there is no configuration of a name.
+    """
+    try:
+        return resolve_configs(arguments)
+    except ValueError as error:
+        program = "lightning-adv" if command.startswith("-") else f"lightning-adv {command}"
+        sys.stderr.write(f"{program}: error: {error}\n")
+        raise SystemExit(1) from error
+
+
+def _load(command: str) -> Callable[[list[str]], object]:
+    """Import what a command needs and no more, since Lightning takes seconds; return what runs a command line."""
+    if command == "report":
+        from lightning_adv.run.report import run_report
+
+        return lambda arguments: run_report(arguments[1:])
+    if command == "export":
+        from lightning_adv.run.export import run_export
+
+        return lambda arguments: run_export(arguments[1:])
+    if command == "evaluate":
+        from lightning_adv.run.evaluation.command import run_evaluate
+
+        return lambda arguments: run_evaluate(arguments[1:])
+    if command == "transfer":
+        from lightning_adv.run.transfer import run_transfer
+
+        return lambda arguments: run_transfer(arguments[1:])
+    from lightning_adv.run.command import run
+
+    return run
+
+
+@contextmanager
+def _no_collection(*, freeze: bool) -> Iterator[None]:
+    """Import without collecting garbage: Lightning's hundred thousands of objects stay, and are looked through in vain.
+
+    Args:
+        freeze: Leave them, and all others that there are, out of every later collection too; for a process that does
+            nothing else, since what is garbage by then is never freed.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        if freeze:
+            gc.freeze()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @contextmanager
