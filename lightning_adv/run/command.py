@@ -20,7 +20,6 @@ from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, 
 from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
-from lightning_adv.run.configs import resolve_configs
 from lightning_adv.run.folder import (
     Start,
     check_run_checkpoint,
@@ -49,6 +48,7 @@ class AdversarialCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self._start = Start()
+        self._asked = args[0] if args else None
         try:
             super().__init__(
                 model_class=Regime,
@@ -61,7 +61,9 @@ class AdversarialCLI(LightningCLI):
                 parser_class=Parser,
                 # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.
                 parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
-                trainer_defaults={"logger": _LOGGER},
+                # One whole batch says before training whether validation works and fits into memory. Lightning's
+                # second would say nothing more, and costs as much as several training steps: it is attacked too.
+                trainer_defaults={"logger": _LOGGER, "num_sanity_val_steps": 1},
                 args=list(args),
             )
         except BaseException:  # an interrupt too
@@ -69,6 +71,11 @@ class AdversarialCLI(LightningCLI):
             raise
 
     # Arguments ----------------------------------------------------------------------------------------------------
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and asked of self
+        """Return the subcommand that is asked for, or all where an option comes first: each gets a parser built."""
+        known = LightningCLI.subcommands()
+        return {name: skipped for name, skipped in known.items() if name == self._asked} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the two checkpoints, so that a configuration can set when they are written."""
@@ -255,11 +262,14 @@ def _first_csv_logger(config: Any) -> Any:
 def run(arguments: Sequence[str]) -> AdversarialCLI:
     """Run one command.
 
+    Args:
+        arguments: The command line without the program's name, with the configurations' paths in place of their names.
+
     Raises:
         SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse.
     """
     try:
-        return AdversarialCLI(resolve_configs(arguments))
+        return AdversarialCLI(arguments)
     except (ValueError, FloatingPointError) as error:
         told = _told_by_us(error)
         if told is None:

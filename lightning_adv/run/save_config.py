@@ -18,7 +18,9 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Send the configuration; called on the first process only (a Lightning hook)."""
+        others = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
+        if not others:  # a dump takes a tenth of a second
+            return
         config = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))
-        for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):
-                logger.log_hyperparams(config)
+        for logger in others:
+            logger.log_hyperparams(config)
