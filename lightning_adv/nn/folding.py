@@ -100,7 +100,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, network: nn.Module, foreign: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watched = [m for m in network.modules() if type(m) in LAYERS or type(m) in NORMS]
-        self.owners = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
         self.foreign = {_address(tensor) for tensor in foreign} - {0}
         self.strayed = False
         self.readers: dict[int, set[nn.Module | None]] = defaultdict(set)
@@ -166,19 +165,18 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [n for n in norms if n.running_mean is not None and n.running_var is not None and self._is_private(n)]
 
     def _fits(self, layer: nn.Module, norm: _BatchNorm) -> bool:
-        output, seen = self.outputs[layer], self.inputs[norm]
+        output = self.outputs[layer]
         return (
             self.calls[layer] == self.calls[norm] == 1
             and self._is_private(layer)
-            and self.readers[_address(output)] == {norm}
-            and (output.data_ptr(), output.shape, output.stride()) == (seen.data_ptr(), seen.shape, seen.stride())
+            and self.readers[_address(output)] == {norm}  # not even by a slice: that would be an operation too
             # A linear layer has its channels last, a BatchNorm second.
             and (not isinstance(layer, nn.Linear) or output.ndim == 2)
         )
 
     def _is_private(self, module: nn.Module) -> bool:
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        return all(self.owners[id(t)] <= 1 and self.readers[_address(t)] <= {module} for t in own)
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        return all(self.readers[_address(tensor)] <= {module} for tensor in own)
 
 
 def _address(tensor: Tensor) -> int:

@@ -148,6 +148,15 @@ class Alone(nn.Module):
         return self.norm(self.layer(x.flatten(1)))
 
 
+class Beside(Alone):
+    """The BatchNorm's output goes nowhere: the logits are what it reads."""
+
+    def forward(self, x):
+        logits = self.layer(x.flatten(1))
+        self.norm(logits)
+        return logits
+
+
 FOLDED = {
     "convolution": lambda: Plain(),
     "without_bias": lambda: Plain(conv(bias=False)),
@@ -171,6 +180,7 @@ LEFT = {  # and how many BatchNorms become a multiplication and an addition
     "statistic_read_elsewhere": (StatisticReadElsewhere, 0),
     "slice": (Between, 1),
     "tokens": (Tokens, 1),
+    "beside": (Beside, 1),
     "standardised_weights": (lambda: Plain(StdConv2d(C, C, 3, padding=1)), 1),
     "weight_norm": (lambda: Plain(weight_norm(conv())), 1),
     "batch_statistics": (lambda: Plain(norm=nn.BatchNorm2d(C, track_running_stats=False)), 0),
