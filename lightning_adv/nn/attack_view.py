@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.nn.activations import SmoothBackwardReLU
 from lightning_adv.nn.batchnorm import active_domain, domain_norms, keep_domain, modules_of_domain
-from lightning_adv.nn.folding import LAYERS
+from lightning_adv.nn.folding import foldable_layers
 from lightning_adv.nn.view_weights import Links, rewrite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -178,7 +178,7 @@ class AttackView(nn.Module):
             Links(plan, modules_of_domain(plain, None), x).refresh()
             _check_same(network(images), plain(images))
         for module in network.modules():
-            if type(module) in LAYERS:
+            if type(module) in foldable_layers():
                 for parameter in module.parameters(recurse=False):
                     parameter.data = _formatted(parameter.detach().to(self.dtype), self.memory_format)  # None: as it is
         return Links(plan, modules_of_domain(model, self.domain), x), network

@@ -7,13 +7,12 @@ is between the two, so a trial forward pass watches who reads which memory.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
-from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,16 +20,26 @@ from torch.utils._pytree import tree_leaves
 
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
-# Exact types: a subclass may do something else with its weights. Weight standardisation, say, undoes every scaling.
-LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, Conv2dSame)
-NORMS: tuple[type[nn.Module], ...] = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    BatchNormAct2d,
-    SyncBatchNormAct,
-)
+
+@functools.cache
+def foldable_layers() -> frozenset[type[nn.Module]]:
+    """Return the layers that can take a BatchNorm in.
+
+    Exact types: a subclass may do something else with its weights. Weight standardisation, say, undoes every scaling.
+    """
+    from timm.layers import Conv2dSame
+
+    return frozenset((nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, Conv2dSame))
+
+
+@functools.cache
+def foldable_norms() -> frozenset[type[nn.Module]]:
+    """Return the BatchNorms that are known, likewise."""
+    from timm.layers import BatchNormAct2d
+    from timm.layers.norm_act import SyncBatchNormAct
+
+    torchs = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return frozenset((*torchs, BatchNormAct2d, SyncBatchNormAct))
 
 
 class Pair(NamedTuple):
@@ -99,7 +108,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, network: nn.Module, foreign: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.watched = [m for m in network.modules() if type(m) in LAYERS or type(m) in NORMS]
+        self.watched = [m for m in network.modules() if type(m) in foldable_layers() | foldable_norms()]
         self.foreign = {_address(tensor) for tensor in foreign} - {0}
         self.strayed = False
         self.readers: dict[int, set[nn.Module | None]] = defaultdict(set)
@@ -143,11 +152,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running = None
         if isinstance(output, Tensor):
             self.outputs[module] = output
-            if type(module) in LAYERS:
+            if type(module) in foldable_layers():
                 self.readers[_address(output)] = set()  # whoever reads it from here on
 
     def pairs(self) -> list[Pair]:
-        sources = {_address(self.outputs[m]): m for m in self.watched if type(m) in LAYERS and m in self.outputs}
+        sources = {
+            _address(self.outputs[m]): m for m in self.watched if type(m) in foldable_layers() and m in self.outputs
+        }
         found = []
         for norm in self._norms():
             layer = sources.get(_address(self.inputs[norm]))
@@ -161,7 +172,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _norms(self) -> list[_BatchNorm]:
         """The BatchNorms with running statistics whose tensors nobody else reads."""
-        norms = [cast(_BatchNorm, m) for m in self.watched if type(m) in NORMS and m in self.inputs]
+        norms = [cast(_BatchNorm, m) for m in self.watched if type(m) in foldable_norms() and m in self.inputs]
         return [n for n in norms if n.running_mean is not None and n.running_var is not None and self._is_private(n)]
 
     def _fits(self, layer: nn.Module, norm: _BatchNorm) -> bool:
