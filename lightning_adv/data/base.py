@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_adv.data.in_memory import UInt8Batch, to_images
+from lightning_adv.data.in_memory import InMemoryDataset, UInt8Batch, to_images
 from lightning_adv.data.sampler import EpochSampler, TrainLoader
 from lightning_adv.data.splits import Indices, stratified_split
 from lightning_adv.hints import did_you_mean
@@ -44,6 +44,9 @@ class ImageDataModule(LightningDataModule):
         val_fraction: Share of the training images that is held out for validation, in (0, 1).
         train_fraction: Share of the remaining training images that is trained on, stratified by class, in (0, 1].
         seed: Seed of the splits, the order and the augmentation.
+        on_device: Keep the images on the Trainer's device and make the batches there: the same batches, and only
+            their indices are moved. Without a Trainer that is the CPU. It needs ``num_workers`` 0, a subclass that
+            loads an ``InMemoryDataset`` for each split, and memory: the loaders raise a ValueError where it is short.
 
     Attributes:
         name: The data set's name in results.
@@ -65,6 +68,7 @@ class ImageDataModule(LightningDataModule):
         val_fraction: float,
         train_fraction: float,
         seed: int,
+        on_device: bool = False,
     ) -> None:
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
@@ -76,12 +80,18 @@ class ImageDataModule(LightningDataModule):
         check_at_least("seed", seed, 0)
         if seed >= 2**32:
             raise ValueError(f"data.seed must be less than 2**32, got {seed}.")
+        if on_device and num_workers:
+            raise ValueError(
+                f"data.on_device needs data.num_workers 0, got {num_workers}: the batches are made by the process that "
+                "trains."
+            )
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.train_fraction = train_fraction
         self.seed = seed
+        self.on_device = on_device
         self._splits: Splits | None = None
 
     @property
@@ -148,7 +158,25 @@ class ImageDataModule(LightningDataModule):
     def _split(self, name: str) -> Dataset[Any]:
         if self._splits is None:
             raise RuntimeError(f"Call setup() before {name}_dataloader().")
+        if self.on_device:
+            self._splits = self._splits._replace(**{name: self._placed(name, getattr(self._splits, name))})
         return cast(Dataset[Any], getattr(self._splits, name))
+
+    def _placed(self, name: str, dataset: InMemoryDataset) -> InMemoryDataset:
+        device = self._device()
+        try:
+            return dataset.to(device)  # the data set's own tensors where they are there already
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"data.on_device is true, but the {name} images ({dataset.images.nbytes / 1e6:,.0f} MB) do not fit on "
+                f"{device}: set it to false."
+            ) from error
+
+    def _device(self) -> torch.device:
+        """Return where the images are kept."""
+        if self.on_device and self.trainer is not None:
+            return self.trainer.strategy.root_device
+        return torch.device("cpu")
 
     def _evaluation_loader(self, name: str) -> DataLoader[Any]:
         dataset = self._split(name)
@@ -166,7 +194,7 @@ class ImageDataModule(LightningDataModule):
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
-            "pin_memory": torch.cuda.is_available(),
+            "pin_memory": torch.cuda.is_available() and self._device().type == "cpu",
             "collate_fn": _already_collated,
             # a loader draws a seed for its workers each time it is iterated: not from the global generator
             "generator": torch.Generator().manual_seed(self.seed),

@@ -15,7 +15,8 @@ from lightning_adv.data.in_memory import CropFlip, UInt8Dataset
 class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10 (Krizhevsky 2009): 32×32 colour images of 10 classes, 50,000 to train on and 10,000 to test.
 
-    The images are kept in memory as uint8 (184 MB), and are cropped, flipped and made float in batches on the device.
+    The images are kept in memory as uint8 (184 MB), and are cropped, flipped and made float in batches on the device;
+    with ``on_device`` they are kept there.
     With the defaults 49,000 images are trained on and 1,000 validate, as in Rice et al. 2020 ("Overfitting in
     adversarially robust deep learning"), who select the best checkpoint on as many.
 
@@ -29,6 +30,8 @@ class CIFAR10DataModule(ImageDataModule):
         val_fraction: Share of the 50,000 that is held out for validation, in (0, 1).
         train_fraction: Share of the remaining training images that is trained on, in (0, 1].
         seed: Seed of the splits, the order and the augmentation.
+        on_device: Keep the images on the Trainer's device and make the batches there. They are the same. Needs
+            ``num_workers`` 0.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -50,6 +53,7 @@ class CIFAR10DataModule(ImageDataModule):
         val_fraction: float = 0.02,
         train_fraction: float = 1.0,
         seed: int = 0,
+        on_device: bool = False,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -58,6 +62,7 @@ class CIFAR10DataModule(ImageDataModule):
             val_fraction=val_fraction,
             train_fraction=train_fraction,
             seed=seed,
+            on_device=on_device,
         )
         root = os.fspath(root)  # a checkpoint cannot hold a Path
         self.root = os.path.expanduser(root)

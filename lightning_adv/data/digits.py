@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from lightning_adv.data.base import ImageDataModule, Splits, check_fraction
-from lightning_adv.data.sampler import Key, split_keys
+from lightning_adv.data.in_memory import InMemoryDataset
 from lightning_adv.data.splits import stratified_split
 
 
@@ -28,6 +24,8 @@ class DigitsDataModule(ImageDataModule):
         test_fraction: Share of all images that is held out for the test, in (0, 1).
         train_fraction: Share of the remaining training images that is trained on, in (0, 1].
         seed: Seed of the splits and the order.
+        on_device: Keep the images on the Trainer's device and make the batches there. They are the same. Needs
+            ``num_workers`` 0.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -47,6 +45,7 @@ class DigitsDataModule(ImageDataModule):
         test_fraction: float = 0.2,
         train_fraction: float = 1.0,
         seed: int = 0,
+        on_device: bool = False,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -55,6 +54,7 @@ class DigitsDataModule(ImageDataModule):
             val_fraction=val_fraction,
             train_fraction=train_fraction,
             seed=seed,
+            on_device=on_device,
         )
         check_fraction("test_fraction", test_fraction)
         self.test_fraction = test_fraction
@@ -71,19 +71,4 @@ class DigitsDataModule(ImageDataModule):
         x = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         y = torch.from_numpy(labels).long()
         parts = (torch.from_numpy(indices) for indices in (rest[train], rest[val], test))
-        return Splits(*(_Images(x[part], y[part]) for part in parts))
-
-
-class _Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images (N, C, H, W) and labels (N,) in memory, without augmentation."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x = x
-        self.y = y
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitems__(self, keys: Sequence[Key] | Sequence[int]) -> tuple[Tensor, Tensor]:
-        _, index = split_keys(keys)
-        return self.x[index], self.y[index]
+        return Splits(*(InMemoryDataset(x[part], y[part]) for part in parts))

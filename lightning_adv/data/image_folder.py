@@ -73,6 +73,8 @@ class ImageFolderDataModule(ImageDataModule):
         val_fraction: Share of the training images that is held out for validation, in (0, 1).
         train_fraction: Share of the remaining training images that is trained on, in (0, 1].
         seed: Seed of the splits, the order and the augmentation.
+        on_device: With ``in_memory``, keep the images on the Trainer's device and make the batches there. They are the
+            same. Needs ``num_workers`` 0.
 
     Raises:
         ValueError: An argument is outside its range, or not known.
@@ -95,6 +97,7 @@ class ImageFolderDataModule(ImageDataModule):
         val_fraction: float = 0.05,
         train_fraction: float = 1.0,
         seed: int = 0,
+        on_device: bool = False,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -103,6 +106,7 @@ class ImageFolderDataModule(ImageDataModule):
             val_fraction=val_fraction,
             train_fraction=train_fraction,
             seed=seed,
+            on_device=on_device,
         )
         root = os.fspath(root)  # a checkpoint cannot hold a Path
         self.root = Path(root).expanduser()
@@ -222,6 +226,11 @@ class ImageFolderDataModule(ImageDataModule):
         if self.in_memory and self.augmentation == "imagenet":
             raise ValueError(
                 "data.in_memory needs augmentation 'cifar' or 'none', got 'imagenet', which crops the full image."
+            )
+        if self.on_device and not self.in_memory:
+            raise ValueError(
+                "data.on_device needs data.in_memory true and augmentation 'cifar' or 'none', got in_memory false and "
+                f"augmentation {self.augmentation!r}: image files are decoded and resized by Pillow, on the CPU."
             )
 
 

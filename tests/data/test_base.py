@@ -87,13 +87,14 @@ def test_processes_share_the_images():
     assert sum(len(y) for r in ranks for _, y in r.test_dataloader()) == tested
 
 
-@pytest.fixture(params=["digits", "cifar10", "folder"])
+@pytest.fixture(params=["digits", "digits on the device", "cifar10", "cifar10 on the device", "folder"])
 def any_datamodule(request, tmp_path, monkeypatch):
-    if request.param == "digits":
-        return DigitsDataModule(train_fraction=0.1)
-    if request.param == "cifar10":
+    on_device = request.param.endswith("on the device")
+    if request.param.startswith("digits"):
+        return DigitsDataModule(train_fraction=0.1, on_device=on_device)
+    if request.param.startswith("cifar10"):
         write_fake_cifar10(tmp_path, monkeypatch)
-        return CIFAR10DataModule(tmp_path)  # a Path, to see that the checkpoint has none
+        return CIFAR10DataModule(tmp_path, on_device=on_device)  # a Path, to see that the checkpoint has none
     root = write_dataset(tmp_path / "pets")
     return ImageFolderDataModule(root, image_size=16, val_fraction=0.2, train_transform={"hflip": 0.5}, num_workers=0)
 

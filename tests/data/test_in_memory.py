@@ -59,6 +59,14 @@ def test_draws_depend_on_seed_epoch_and_image_only():
         assert torch.cat([offsets, flips[:, None]], dim=1).tolist() == whole[epoch]
 
 
+def test_draws_follow_the_images_to_another_device():
+    used = CropFlip(10, seed=0)
+    index = torch.tensor([3, 1])
+    expected = used(0, index)
+    assert {drawn.device.type for drawn in used(0, index.to("meta"))} == {"meta"}
+    assert all(torch.equal(again, first) for again, first in zip(used(0, index), expected, strict=True))
+
+
 def test_a_batch_of_the_dataset():
     images, labels = batch(10), torch.arange(10)
     plain = UInt8Dataset(images, labels)

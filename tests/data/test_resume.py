@@ -41,11 +41,12 @@ class Fit:
     def __init__(self, root):
         self.root = root
 
-    def __call__(self, checkpoint=None, callbacks=(), num_workers=0, batch_size=16, **options):
+    def __call__(self, checkpoint=None, callbacks=(), num_workers=0, batch_size=16, on_device=False, **options):
         module = Recorder()
         datamodule = CIFAR10DataModule(
-            str(self.root), batch_size=batch_size, val_fraction=0.1, evaluation_batch_size=4, num_workers=num_workers
-        )
+            str(self.root), batch_size=batch_size, val_fraction=0.1, evaluation_batch_size=4,
+            num_workers=num_workers, on_device=on_device,
+        )  # fmt: skip
         trainer = Trainer(
             **{"max_epochs": EPOCHS, **options},
             accelerator="cpu",
@@ -110,6 +111,7 @@ def test_resume_after_any_step(fit, unbroken, tmp_path):
         ({"monitor": "loss"}, {"val_check_interval": 2}),
         ({"every_n_train_steps": 4}, {"num_workers": 2}),
         ({"monitor": "loss"}, {"num_workers": 2}),
+        ({"every_n_train_steps": 4}, {"on_device": True}),
         ({"monitor": "loss"}, {"max_steps": EPOCHS * STEPS, "max_epochs": -1}),
         ({"every_n_train_steps": 4}, {"max_steps": EPOCHS * STEPS, "max_epochs": -1}),
     ],
@@ -119,6 +121,7 @@ def test_resume_after_any_step(fit, unbroken, tmp_path):
         "validation within an epoch",
         "workers",
         "workers, validation end",
+        "images on the device",
         "max_steps, validation end",
         "max_steps",
     ],
@@ -132,6 +135,12 @@ def test_resume_from_other_checkpoints(fit, unbroken, tmp_path, when, options):
         resumed = fit(checkpoint, **options)
         assert len(resumed.train_batches) == EPOCHS * STEPS - step
         assert_same_end(resumed, unbroken)
+
+
+def test_images_move_to_the_device_within_an_epoch(fit, unbroken, tmp_path):
+    fit(callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)], on_device=True)
+    for on_device in (False, True):
+        assert_same_end(fit(tmp_path / "step=7.ckpt", on_device=on_device), unbroken)
 
 
 def test_accumulated_batches(fit, tmp_path):
