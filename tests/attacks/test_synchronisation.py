@@ -7,6 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.attacks import L1, PGD
+from lightning_adv.nn.attack_view import attack_view
 
 aten = torch.ops.aten
 READS = (
@@ -91,6 +92,17 @@ def network():
 )
 def test_no_step_reads(network, settings):
     assert _reads(network, 3, **settings) == _reads(network, 10, **settings) > 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"norm": "l2"}, {"loss": "kl", "start": "gaussian"}], ids=str)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_no_step_on_a_view_reads(network, settings, dtype):
+    view = attack_view(network, dtype=dtype)
+    view.prepare(torch.rand(8, 3, 8, 8))
+    assert _reads(view, 3, **settings) == _reads(view, 10, **settings) > 0
+    with Reads() as reads, Copies() as copies:
+        view.refresh()
+    assert reads.count + copies.count == 0
 
 
 def test_restarts_read_nothing_either(network):

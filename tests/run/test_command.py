@@ -309,6 +309,17 @@ def test_configs_are_found_by_name_with_an_equals_sign_and_short(capsys):
         assert "small_cnn" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("settings", [{"view": "off"}, {"attack_precision": "bf16", "channels_last": "true"}])
+def test_views_are_settings_of_a_run(settings):
+    run = fit(*(f"--model.init_args.{name}={value}" for name, value in settings.items()))
+    told = {"view": "auto", "attack_precision": "same"} | settings
+    assert {name: results(run)["training"][name] for name in ("view", "attack_precision")} == {
+        name: told[name] for name in ("view", "attack_precision")
+    }
+    written = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert all(str(written[name]).lower() == value for name, value in settings.items())
+
+
 # Bad input: one clear error each, before training ---------------------------------------------------------------
 
 
@@ -323,6 +334,8 @@ def test_configs_are_found_by_name_with_an_equals_sign_and_short(capsys):
         (["--model.init_args.attack=PDG"], ["no class 'PDG'", "Did you mean 'PGD'"]),
         (["--data=DigitDataModule"], ["no class 'DigitDataModule'", "Did you mean 'DigitsDataModule'"]),
         (["--model.init_args.attack.init_args.start=normal"], ["start", "'uniform', 'zero'", "normal"]),
+        (["--model.init_args.view=on"], ["view", "'auto', 'off'", "on"]),
+        (["--model.init_args.attack_precision=fp8"], ["attack_precision", "'same', 'bf16', 'fp16'", "fp8"]),
     ],
 )
 def test_arguments_that_do_not_parse(capsys, arguments, words):
@@ -349,6 +362,11 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
         (["--trainer.strategy=ddp_spawn"], ["trainer.strategy is 'ddp_spawn'", "use 'ddp'"]),
         (["--trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing is false"]),
+        (["--model.init_args.compile_view=graphs"], ["compile_view must be", "reduce-overhead", "'graphs'"]),
+        (
+            ["--model.init_args.attack_precision=bf16", "--trainer.precision=64-true"],
+            ["attack_precision is bf16", "64-true"],
+        ),
         (["--model.init_args.attack=null"], ["model.init_args.attack is null", "MadryTraining", "PGD"]),
         (["-c=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'"]),
         (
