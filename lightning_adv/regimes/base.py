@@ -76,8 +76,9 @@ class Regime(Classifier):
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
             raise ValueError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
-        views = Views(view, attack_precision, compile if compile_view is None else compile_view)
-        super().__init__(backbone, num_classes, evaluation_attack, views, compile, channels_last)
+        views = Views(view, attack_precision, compile=compile if compile_view is None else compile_view)
+        super().__init__(backbone, num_classes, evaluation_attack, compile, channels_last)
+        self.views = views  # no argument of the base class, which would save it with the hyper-parameters
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
         self.scheduler_interval = scheduler_interval

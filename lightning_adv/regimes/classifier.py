@@ -28,7 +28,6 @@ class Classifier(LightningModule):
         backbone: What network to build.
         num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
         evaluation_attack: The attack of validation and test.
-        views: What runs the attacks.
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
         channels_last: See :class:`~lightning_adv.regimes.base.Regime`.
 
@@ -44,12 +43,14 @@ class Classifier(LightningModule):
     inference_domain: str | None = None
     """The domain that :meth:`forward` runs through."""
 
+    views: Views
+    """What runs the attacks."""
+
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int | None,
         evaluation_attack: Attack,
-        views: Views,
         compile: bool,
         channels_last: bool,
     ) -> None:
@@ -62,7 +63,7 @@ class Classifier(LightningModule):
         self.evaluation_attack = Attack.from_config(evaluation_attack)
         self.compiles = compile
         self.channels_last = channels_last
-        self._views = views
+        self.views = Views(compile=compile)
         self.seed: int | None = None
         if num_classes is not None:
             self._build(num_classes)
@@ -187,7 +188,7 @@ class Classifier(LightningModule):
             generator: The attack's source of randomness.
             lower: Whether ``attack_precision`` counts; False attacks in the network's own precision.
         """
-        return self._views.attack(attack, self.network, x, y, domain=domain, generator=generator, lower=lower)
+        return self.views.attack(attack, self.network, x, y, domain=domain, generator=generator, lower=lower)
 
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return the batch as images (N, C, H, W) in the network's precision and labels (N,).

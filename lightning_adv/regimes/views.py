@@ -32,7 +32,9 @@ class Views:
         ValueError: An argument is none of these.
     """
 
-    def __init__(self, view: View, precision: AttackPrecision, compile: bool | str) -> None:
+    def __init__(
+        self, view: View = "auto", precision: AttackPrecision = "same", *, compile: bool | str = False
+    ) -> None:
         for name, given, allowed in (("view", view, ("auto", "off")), ("attack_precision", precision, tuple(_DTYPES))):
             if given not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
