@@ -158,6 +158,10 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
     norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
     try:
         for module in training:
+            # Networks such as LeViT keep for eval mode what they compute from weights, until they hear of training.
+            if type(module).train is not nn.Module.train:
+                module.train(True)
+        for module in modules:
             module.training = False
         for norm in norms:
             norm.training = True
@@ -173,12 +177,12 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
             stack.enter_context(torch.enable_grad())
             yield model
     finally:
+        for module in modules:
+            module.training = False
         for parameter in trainable:
             parameter.requires_grad_(True)
         for norm in tracked:
             norm.track_running_stats = True
-        for norm in norms:
-            norm.training = False
         for module in training:
             module.training = True
 

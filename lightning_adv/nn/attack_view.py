@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.nn.activations import SmoothBackwardReLU
-from lightning_adv.nn.batchnorm import active_domain, domain_norms, keep_domain, modules_of_domain
+from lightning_adv.nn.activations import GradientSwitch, SmoothBackwardReLU
+from lightning_adv.nn.batchnorm import active_domain, domain, domain_norms, keep_domain, modules_of_domain
 from lightning_adv.nn.folding import foldable_layers
+from lightning_adv.nn.module_state import snapshot
 from lightning_adv.nn.view_weights import Links, rewrite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+_SHAPES = 4  # of images that are kept ready: input diversity has two
+_PATIENCE = 3  # how often in a row a network may have changed by more than its weights
 _CLOSE = 1e-3  # a network folded wrongly is off by its logits' size, one folded rightly by 1e-5 of it
 
 
@@ -36,8 +39,8 @@ def attack_view(
     multiplication and an addition, and whatever normalises by the batch stays. Weights take part in no gradient.
 
     The view has weights of its own. Each call compares the network's version counters with those that it saw last, and
-    copies the weights again where one has moved. Writing through ``.data`` moves no counter: call
-    :meth:`AttackView.refresh` after it.
+    copies the weights again where one has moved. Writing through ``.data`` moves no counter, and neither does a changed
+    attribute: :meth:`AttackView.prepare` takes all over, whatever it is.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, K), in float32 or float64. It is never written to.
@@ -62,13 +65,21 @@ def attack_view(
     return AttackView(model, domain, dtype, memory_format, compile)
 
 
+class _Build(NamedTuple):
+    """What was prepared for images of one shape."""
+
+    network: nn.Module
+    links: Links
+    state: list[Any]
+    """What the network's modules held then beside tensors' numbers."""
+    memory_format: torch.memory_format
+
+
 class AttackView(nn.Module):
     """A network prepared for attacks; :func:`attack_view` makes one and says what it does.
 
     It prepares itself at its first images, since only a pass through the network shows what can be folded.
     """
-
-    network: nn.Module
 
     folds_batchnorm = True
     """Attacks find it by this attribute, and refuse to use batch statistics."""
@@ -94,13 +105,15 @@ class AttackView(nn.Module):
         self.dtype = dtype
         self.memory_format = memory_format
         self.compile_mode = check_compile_mode(compile)
-        self._links: Links | None = None
+        self.networks = nn.ModuleList()
+        self._builds: dict[Any, _Build] = {}
+        self._rebuilt = 0
         self.training = False
 
     @property
     def folded(self) -> int:
         """How many BatchNorms are folded into the layer before them; 0 before the first images."""
-        return 0 if self._links is None else len(self._links.folds)
+        return max((len(build.links.folds) for build in self._builds.values()), default=0)
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether it is ``model`` that the view shows."""
@@ -110,96 +123,167 @@ class AttackView(nn.Module):
         """Stay in eval mode, whatever is asked."""
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> AttackView:
+        raise RuntimeError("A view has the device and the precision of its network: move that, and the view follows.")
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W).
 
         Raises:
             ValueError: See :meth:`prepare`.
         """
-        if self._links is None or not self._links.fit(x):
-            self.prepare(x)
-        elif self._links.is_stale():
-            self._links.refresh()
+        build = self._builds.get(_kind(x))
+        if build is None or build.links.is_stale():
+            build = self._prepared(x)
         if self.compile_mode in _CUDA_GRAPHS:
-            return self._replayed(x)
-        return self._logits(x)
+            return self._replayed(x, build)
+        return self._logits(x, build)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, build: _Build) -> Tensor:
         with self._precision(x.device):
-            logits: Tensor = self.network(_formatted(x, self.memory_format))
+            logits: Tensor = build.network(_formatted(x, build.memory_format))
         return logits if self.dtype is None else logits.to(x.dtype)
 
-    def _replayed(self, x: Tensor) -> Tensor:
+    def _replayed(self, x: Tensor, build: _Build) -> Tensor:
         """A pass of CUDA graphs, which write to the same memory each time: what an attack keeps is copied out."""
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return self._logits(1.0 * x).clone()  # the product, for the gradient on its way back
+        return self._logits(1.0 * x, build).clone()  # the product, for the gradient on its way back
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.dtype is None:
             return nullcontext()
-        # Its cache is for weights that are cast anew in each pass: here they are cast already.
+        # Without a cache, which is for weights that are cast anew in each pass: here they are cast already.
         return torch.autocast(device.type, self.dtype, cache_enabled=False)
 
-    def refresh(self) -> None:
-        """Copy the network's weights and running statistics, as they are now."""
-        if self._links is not None:
-            self._links.refresh()
-
     def prepare(self, x: Tensor) -> None:
-        """Get ready for images of one shape, or refresh if that was done already.
+        """Take over the network as it is now, and get ready for images of one shape.
+
+        A call of the view does so by itself where it sees a change. It does not see what is written through ``.data``,
+        a changed attribute of a module (a number, a flag) or a new hook: call this before an attack then.
 
         Args:
             x: Images (N, C, H, W), of which the shape counts.
 
         Raises:
-            ValueError: The network cannot be prepared, and is to be attacked as it is: it has hooks, it cannot be
-                copied, a copy of it computes something else (it is random in eval mode, say), or its weights are in a
-                half precision.
+            ValueError: The network cannot be shown, and is to be attacked as it is: it has hooks, it cannot be copied,
+                a copy of it computes something else (it is random in eval mode, say), it holds what may change
+                without being seen, it changes in every step, or its weights are in a half precision.
         """
-        (model,) = self._model
-        if self._links is not None and self._links.fit(x) and not self._links.is_reset():
-            self._links.refresh()
-            return
-        if has_hooks(model):
-            raise ValueError("the network has hooks, which a view would not call")
-        with torch.inference_mode(False), torch.no_grad():
-            self._links, self.network = self._build(model, x)
-            self._links.refresh()
-        if self.compile_mode is not False:
-            self.network.compile(**({} if self.compile_mode is True else {"mode": self.compile_mode}))
+        for build in self._builds.values():
+            build.links.forget()  # images of another shape follow when they come
+        self._prepared(x)
 
-    def _build(self, model: nn.Module, x: Tensor) -> tuple[Links, nn.Module]:
+    def _prepared(self, x: Tensor) -> _Build:
+        (model,) = self._model
+        if has_hooks(model):
+            raise ValueError("it has hooks, which a view would not call")
+        state = snapshot(model.modules(), _switches(model))
+        build = self._builds.get(_kind(x))
+        if build is None or build.state != state:
+            self._rebuilt = 0 if build is None else self._rebuilt + 1
+            if self._rebuilt > _PATIENCE:
+                raise ValueError("it changes by more than its weights in every step")
+            build = self._build(model, x, state)
+            self._builds = {**dict(list(self._builds.items())[1 - _SHAPES :]), _kind(x): build}
+            self.networks = nn.ModuleList([build.network for build in self._builds.values()])
+            self.networks.training = False
+        elif build.links.is_stale():
+            build.links.refresh()
+            self._rebuilt = 0
+        return build
+
+    def _build(self, model: nn.Module, x: Tensor, state: list[Any]) -> _Build:
+        try:
+            with torch.inference_mode(False), torch.no_grad(), _isolated(x.device):
+                build = self._tried(model, x, state)
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a foreign network's code does not stand
+            raise ValueError(f"a copy of it does not run ({type(error).__name__}: {error})") from error
+        if self.compile_mode is not False:
+            build.network.compile(**({} if self.compile_mode is True else {"mode": self.compile_mode}))
+        return build
+
+    def _tried(self, model: nn.Module, x: Tensor, state: list[Any]) -> _Build:
+        """Copy, fold, and compare: on random statistics with a copy that is not folded, and with the network itself."""
         plain = _copy(model, self.domain)
         network = _copy(plain, None)
         images = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x.device, _dtype_of(model))
-        with _isolated(x.device):
-            plan = rewrite(network, images, model)
-            _stir(plain)
-            Links(plan, modules_of_domain(plain, None), x).refresh()
-            _check_same(network(images), plain(images))
-        for module in network.modules():
-            if type(module) in foldable_layers():
-                for parameter in module.parameters(recurse=False):
-                    parameter.data = _formatted(parameter.detach().to(self.dtype), self.memory_format)  # None: as it is
-        return Links(plan, modules_of_domain(model, self.domain), x), network
+        before = snapshot(plain.modules(), _switches(plain))
+        plan = rewrite(network, images, model)
+        _stir(plain)
+        Links(plan, modules_of_domain(plain, None)).refresh()
+        _check_same(network(images), plain(images))
+        if snapshot(plain.modules(), _switches(plain)) != before:
+            raise ValueError("it changes when it is called, in eval mode too")
+        links = Links(plan, modules_of_domain(model, self.domain))
+        links.refresh()
+        expected = _in_eval_mode(model, images, self.domain)
+        formats = dict.fromkeys((self.memory_format, torch.contiguous_format))
+        for memory_format in formats:
+            _format(network, memory_format)
+            build = _Build(network, links, state, memory_format)
+            try:
+                _check_same(build.network(_formatted(images, memory_format)), expected)
+                break
+            except (
+                RuntimeError
+            ):  # code that takes contiguous features for granted (``view``) does not run channels-last
+                if memory_format == torch.contiguous_format:
+                    raise
+        if images.dtype == torch.float32:  # autocast leaves fp64 alone
+            _lower(network, self.dtype)
+        self._logits(images, build)  # it runs so, too
+        return build
 
 
-# Checks and copies ----------------------------------------------------------------------------------------------------
+# Copies and checks ----------------------------------------------------------------------------------------------------
 
 
 def _copy(model: nn.Module, domain: str | None) -> nn.Module:
     """Return a copy in eval mode that trains nothing, of one domain if there are several."""
-    # The gradient's switch belongs to the regime that turns it: the copy hangs on the same one.
-    switches = [module.gradient_switch for module in model.modules() if isinstance(module, SmoothBackwardReLU)]
-    try:
-        copied = copy.deepcopy(model, {id(switch): switch for switch in switches})
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"the network cannot be copied ({error})") from error
+    copied = copy.deepcopy(model, {id(switch): switch for switch in _switches(model)})
     if domain is not None:
         copied = keep_domain(copied, domain)
     for module in copied.modules():
         module.training = False  # past train(), which some networks override
     return copied.requires_grad_(False)
+
+
+def _switches(model: nn.Module) -> list[GradientSwitch]:
+    """Return what a copy shares with its network: the gradient's switch belongs to the regime that turns it."""
+    return [module.gradient_switch for module in model.modules() if isinstance(module, SmoothBackwardReLU)]
+
+
+def _in_eval_mode(model: nn.Module, images: Tensor, through: str | None) -> Tensor:
+    """Return the logits of the network itself, and leave it as it was."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with nullcontext() if through is None else domain(model, through):
+            logits: Tensor = model(images)
+    finally:
+        for module in training:
+            module.training = True
+    return logits
+
+
+def _format(network: nn.Module, memory_format: torch.memory_format) -> None:
+    for parameter in network.parameters():
+        parameter.data = _formatted(parameter.detach(), memory_format)
+
+
+def _lower(network: nn.Module, dtype: torch.dtype | None) -> None:
+    """Give the layers that autocast would cast weights of a lower precision."""
+    for module in network.modules():
+        if dtype is not None and type(module) in foldable_layers():
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.detach().to(dtype)
+
+
+def _kind(x: Tensor) -> tuple[torch.Size, torch.device]:
+    return x.shape[1:], x.device
 
 
 def check_compile_mode(given: bool | str, name: str = "compile") -> bool | str:
@@ -245,15 +329,13 @@ def _stir(plain: nn.Module) -> None:
 def _check_same(logits: Tensor, expected: Tensor) -> None:
     distance, size = (logits - expected).abs().max(), expected.abs().max()
     if not distance <= _CLOSE * size:  # written so that NaN fails too
-        raise ValueError(
-            f"a copy of the network in eval mode computes other logits (up to {distance:g} away, of {size:g})"
-        )
+        raise ValueError(f"a copy of it in eval mode computes other logits (up to {distance:g} away, of {size:g})")
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"the network is in {dtype}, whose rounding is too coarse to fold in")
+        raise ValueError(f"it is in {dtype}, whose rounding is too coarse to fold in")
     return dtype
 
 
@@ -261,7 +343,10 @@ def _dtype_of(model: nn.Module) -> torch.dtype:
 def _isolated(device: torch.device) -> Iterator[None]:
     """No autocast, and the global random state as it was."""
     devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices), torch.autocast(device.type, enabled=False):
+    with (
+        torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
+        torch.autocast(device.type, enabled=False),
+    ):
         yield
 
 

@@ -78,7 +78,9 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map features (N, C, ...)."""
         shape = (-1,) + (1,) * (x.ndim - 2)
-        return torch.addcmul(self.shift.to(x.dtype).view(shape), x, self.scale.to(x.dtype).view(shape))
+        # In the precision of the numbers, as a BatchNorm computes too: bf16's would be coarser than autocast's.
+        y = torch.addcmul(self.shift.view(shape), x.to(self.scale.dtype), self.scale.view(shape))
+        return y.to(x.dtype)
 
 
 def find_foldable(network: nn.Module, images: Tensor, foreign: Iterable[Tensor] = ()) -> Foldable:

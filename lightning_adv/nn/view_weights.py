@@ -12,9 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_adv.nn.folding import Affine, Layer, after, find_foldable, folded_weights, scale_and_shift
 from lightning_adv.nn.functional_relus import replace_module
 
-_SIMPLE = (bool, int, float, str, type(None))
-_UNTRACKED = -1  # tensors that were made in inference mode count no versions: they may have changed, always
-
 
 class Plan(NamedTuple):
     """From which modules of a network, by their paths, those of its view get their numbers."""
@@ -64,10 +61,9 @@ class Links:
     Args:
         plan: What :func:`rewrite` did.
         modules: The network's modules by their paths.
-        x: Images of the shape for which it was done.
     """
 
-    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module], x: Tensor) -> None:
+    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module]) -> None:
         self.folds = [
             (cast(Layer, modules[layer]), cast(_BatchNorm, modules[norm]), own) for layer, norm, own in plan.folds
         ]
@@ -78,29 +74,23 @@ class Links:
         folded += [norm for norm, _ in self._affines]
         self._sources = [(holder, name) for holder, name, _ in self._copies]
         self._sources += [source for module in folded for source in _tensors(module)]
-        self._modules = list(modules.values())
-        self._children = [(m._modules, list(m._modules.items())) for m in self._modules]
-        self._settings = _settings(self._modules)
-        self._images = (x.shape[1:], x.device)
-        self._seen: list[tuple[int, int]] = []
-
-    def fit(self, x: Tensor) -> bool:
-        """Whether the view was built for such images, of a network that has the same modules still."""
-        same = (x.shape[1:], x.device) == self._images
-        return same and all(list(now.items()) == children for now, children in self._children)
-
-    def is_reset(self) -> bool:
-        """Whether a plain attribute of a module of the network (a number, a name) has changed."""
-        return _settings(self._modules) != self._settings
+        self._children = [(m._modules, list(m._modules.items())) for m in modules.values()]
+        self._seen: list[tuple[Tensor, int]] = []
 
     def is_stale(self) -> bool:
-        """Whether a tensor of the network was written to, or replaced, since the last :meth:`refresh`."""
-        now = self._versions()
-        return now != self._seen or any(version == _UNTRACKED for _, version in now)
+        """Whether a tensor or a module of the network was written to, or replaced, since the last :meth:`refresh`."""
+        if not self._seen:
+            return True
+        for (holder, name), (tensor, version) in zip(self._sources, self._seen, strict=True):
+            now = holder.get(name)
+            # One that was made in inference mode counts no versions: it may have changed, always.
+            if now is not tensor or tensor.is_inference() or tensor._version != version:
+                return True
+        return not all(list(now.items()) == children for now, children in self._children)
 
-    def _versions(self) -> list[tuple[int, int]]:
-        tensors = [holder[name] for holder, name in self._sources]
-        return [(id(t), _UNTRACKED if t.is_inference() else t._version) for t in tensors]
+    def forget(self) -> None:
+        """Be stale, whatever the network says."""
+        self._seen = []
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -116,17 +106,11 @@ class Links:
             scale, shift = scale_and_shift(norm)
             affine.scale.copy_(scale)
             affine.shift.copy_(shift)
-        self._seen = self._versions()
+        tensors = [holder[name] for holder, name in self._sources]
+        self._seen = [(tensor, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _tensors(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """Return where a module's own tensors are: those that are neither parameters nor buffers too."""
     holders = (cast(dict[str, Any], module._parameters), cast(dict[str, Any], module._buffers), vars(module))
     return [(holder, name) for holder in holders for name, value in holder.items() if isinstance(value, Tensor)]
-
-
-def _settings(modules: list[nn.Module]) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in vars(module).items() if isinstance(value, _SIMPLE) and name != "training"}
-        for module in modules
-    ]

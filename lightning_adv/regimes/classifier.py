@@ -153,6 +153,10 @@ class Classifier(LightningModule):
         if trained is not None:
             check_activation(trained, self.backbone.to_config()["init_args"], "ckpt_path: the network")
 
+    def teardown(self, stage: str) -> None:
+        """Let go of the views, which would stay on the device (a Lightning hook)."""
+        self.views.clear()
+
     # What goes in, and what comes out -----------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:

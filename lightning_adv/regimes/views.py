@@ -83,12 +83,18 @@ class Views:
         key = (active_domain(network) if domain is None else domain, dtype)
         view = self._views.get(key)
         if view is None or not view.is_of(network):
+            self._views = {key: view for key, view in self._views.items() if view.is_of(network)}
             view = self._views[key] = attack_view(network, domain=key[0], dtype=key[1], compile=self._compile)
         try:
             view.prepare(x)
         except ValueError as error:
             rank_zero_info(f"view: the attacks run on the network itself, since {error}.")
+            self.clear()
             self._unprepared = network
-            self._views.clear()
             return None
         return view
+
+    def clear(self) -> None:
+        """Let go of all views, and of what is known of networks."""
+        self._views.clear()
+        self._unprepared = None

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.attacks import APGD, FGSM, PGD, CarliniWagner
+from lightning_adv.attacks import APGD, FGSM, PGD, CarliniWagner, attacking
 
 NETWORKS = ["cnn", "resnet", "efficientnet", "vit"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -141,3 +142,35 @@ def test_model_compiled_to_machine_code(build, images):
     attack = PGD(eps=0.03, steps=2)
     x_adv = attack(compiled, *images, generator=_generator())
     assert (x_adv == attack(network, *images, generator=_generator())).float().mean() > 0.99
+
+
+class KeepsForEval(nn.Module):
+    """Computes something from its weights once, in eval mode, until it hears of training: as LeViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.frozen, self.kept = nn.Linear(12, 2), nn.Dropout(), None
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            self.kept = None
+        return self
+
+    def forward(self, x):
+        if self.training:
+            return self.head(x.flatten(1))
+        if self.kept is None:
+            self.kept = self.head.weight.detach().clone()
+        return x.flatten(1) @ self.kept.T
+
+
+def test_what_a_network_keeps_for_eval_mode_is_that_of_its_weights():
+    network, x = KeepsForEval(), torch.rand(2, 3, 2, 2)
+    network.frozen.eval()
+    for _ in range(2):
+        with attacking(network) as held:
+            torch.testing.assert_close(held(x), x.flatten(1) @ network.head.weight.T)
+        with torch.no_grad():
+            network.head.weight.add_(1)
+    assert [module.training for module in network.modules()] == [True, True, False]

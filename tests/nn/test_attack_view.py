@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import lightning_adv.nn.view_weights as view_weights
 from lightning_adv.attacks import APGD, MIFGSM, PGD
 from lightning_adv.nn.activations import ACTIVATIONS, replace_activations, smooth_backward
-from lightning_adv.nn.attack_view import attack_view
+from lightning_adv.nn.attack_view import AttackView, attack_view
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.nn.folding import Affine, Pair
@@ -301,36 +301,104 @@ def test_is_never_stale(network, x, change, dtype):
     assert relative(view(x), evaluated(network, x)) < (1e-5 if dtype is None else 0.1)
 
 
-def test_writing_through_data_needs_a_refresh(network, x):
-    view = attack_view(network)
-    view(x)
-    network.network.fc.weight.data.mul_(2)
-    view.refresh()
-    assert relative(view(x), evaluated(network, x)) < 1e-5
+def test_prepare_sees_what_is_written_through_data(network, x):
+    """As Lightning's averaging of weights does; for images of another shape too."""
+    view, larger = attack_view(network), torch.rand(2, 1, 12, 12)
+    view(x), view(larger)
     network.network.fc.bias.data.add_(1)
     view.prepare(x)
     assert relative(view(x), evaluated(network, x)) < 1e-5
+    assert relative(view(larger), evaluated(network, larger)) < 1e-5
 
 
-def test_prepare_sees_plain_attributes(x):
-    """What a module computes may hang on a number or a tensor that is no parameter."""
+class Mode:
+    """State that modules share, and that is none of theirs."""
 
-    class Tempered(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inside, self.temperature, self.offset = small(), 1.0, torch.zeros(3)
+    def __init__(self):
+        self.power = 1
 
-        def forward(self, x):
-            return self.inside(x) / self.temperature + self.offset
 
-    network = Tempered()
+class Stateful(nn.Module):
+    """What it computes hangs on more than parameters and buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = small()
+        self.temperature, self.offset, self.factors, self.act, self.mode = (
+            1.0,
+            torch.zeros(3),
+            (1.0,),
+            F.softplus,
+            Mode(),
+        )
+        self.register_buffer("late", None)
+
+    def forward(self, x):
+        y = self.act(self.inside(x)) ** self.mode.power / self.temperature + self.offset
+        return (y if self.late is None else y + self.late) * self.factors[0]
+
+
+STATES = {
+    "number": lambda network: setattr(network, "temperature", 2.0),
+    "tensor": lambda network: network.offset.add_(3.0),
+    "tuple": lambda network: setattr(network, "factors", (3.0,)),
+    "function": lambda network: setattr(network, "act", torch.tanh),
+    "object": lambda network: setattr(network.mode, "power", 2),
+    "late buffer": lambda network: setattr(network, "late", torch.ones(3)),
+    "stride": lambda network: setattr(network.inside.network.layer1[0], "stride", (2, 2)),
+    "no bias": lambda network: setattr(network.inside.network.fc, "bias", None),
+    "head": lambda network: setattr(network.inside.network, "fc", nn.Linear(16, 1)),
+    "eps": lambda network: setattr(network.inside.network.layer1[1], "eps", 50.0),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_prepare_sees_every_state(x, name):
+    torch.manual_seed(1)
+    network = Stateful()
+    with torch.no_grad():
+        network.inside.network.fc.bias.fill_(0.7)
+    view = attack_view(network)
+    before = view(x)
+    STATES[name](network)
+    view.prepare(x)
+    after = evaluated(network, x)
+    assert before.shape != after.shape or relative(before, after) > 1e-3
+    assert view(x).shape == after.shape
+    assert relative(view(x), after) < 1e-5
+
+
+def test_a_network_that_changes_all_the_time_is_not_shown(x):
+    network = Stateful()
+    view = attack_view(network)
+    for step in range(4):
+        network.temperature = 1.0 + step
+        view.prepare(x)
+    network.temperature = 5.0
+    with pytest.raises(ValueError, match="changes by more than its weights in every step"):
+        view.prepare(x)
+
+
+def test_other_images_in_between_cost_nothing(network, x, monkeypatch):
+    """As input diversity makes them."""
+    built, build = [], AttackView._build
+    monkeypatch.setattr(AttackView, "_build", lambda *arguments: (built.append(1), build(*arguments))[1])
+    view, larger = attack_view(network), torch.rand(2, 1, 12, 12)
+    for _ in range(5):
+        assert relative(view(x), evaluated(network, x)) < 1e-5
+        assert relative(view(larger), evaluated(network, larger)) < 1e-5
+        train(network, x)
+    assert len(built) == 2
+
+
+def test_follows_its_network_to_another_precision(network, x):
     view = attack_view(network)
     view(x)
-    network.temperature = 2.0
-    view.prepare(x)
-    assert relative(view(x), evaluated(network, x)) < 1e-5
-    network.offset.add_(3.0)
-    assert relative(view(x), evaluated(network, x)) < 1e-5
+    network.double()
+    view.prepare(x.double())
+    assert relative(view(x.double()), evaluated(network, x.double())) < 1e-10
+    with pytest.raises(RuntimeError, match="A view has the device and the precision of its network"):
+        view.float()
 
 
 def test_refreshed_only_where_something_has_changed(network, x, monkeypatch):
@@ -461,6 +529,74 @@ class RandomInEval(Plain):
         return F.dropout(super().features(x), 0.5, training=True)
 
 
+class Flattened(nn.Module):
+    """As LeNet is written: view() takes features that are contiguous, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm, self.head = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Linear(64, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.layer(x)).view(len(x), -1))
+
+
+def test_code_that_needs_contiguous_features():
+    network, x = stir(Flattened()), torch.rand(3, 4, 6, 6)
+    view = attack_view(network)
+    assert relative(view(x), evaluated(network, x)) < 1e-5
+    assert view.folded == 1
+
+
+class CachesInEval(Plain):
+    """Keeps what it computes from weights while it does not train, as LeViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = {}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            self.cache = {}
+        return self
+
+    def features(self, x):
+        scale = self.cache.setdefault("scale", self.head.weight.detach().norm()) if not self.training else 1.0
+        return super().features(x) * scale
+
+
+class LazyTensor(Plain):
+    grid = None
+
+    def features(self, x):
+        if self.grid is None:
+            self.grid = torch.rand(x.shape[2:])
+        return super().features(x) * self.grid
+
+
+class ReadsTheNorm(Plain):
+    def features(self, x):
+        return super().features(x) * self.norm.eps
+
+
+class HeldInAList(Plain):
+    def __init__(self):
+        super().__init__()
+        self.masks = [torch.ones(())]
+
+    def features(self, x):
+        return super().features(x) * self.masks[0]
+
+
+class HiddenModule(Plain):
+    def __init__(self):
+        super().__init__()
+        self.hidden = (nn.Conv2d(4, 4, 1),)
+
+    def features(self, x):
+        return super().features(self.hidden[0](x))
+
+
 class HoldsOn(nn.Module):
     """Its forward is a function that a copy shares, with the original's layers in it."""
 
@@ -483,15 +619,20 @@ def derived_weight():
 UNABLE = {
     "random": (RandomInEval, "computes other logits"),
     "holds_on": (HoldsOn, "which it holds on to"),
-    "derived": (derived_weight, "cannot be copied"),
+    "derived": (derived_weight, "does not run .*deepcopy"),
     "half": (lambda: Plain().bfloat16(), "in torch.bfloat16"),
+    "cache": (CachesInEval, "it changes when it is called, in eval mode too"),
+    "lazy": (LazyTensor, "a copy of it|it changes when it is called"),
+    "reads the norm": (ReadsTheNorm, "'Identity' object has no attribute 'eps'"),
+    "list": (HeldInAList, "HeldInAList holds a Tensor"),
+    "hidden": (HiddenModule, "HiddenModule holds a Conv2d"),
+    "traced": (lambda: torch.jit.trace(Plain().eval(), torch.rand(1, 4, 6, 6)), ""),
 }
 
 
 @pytest.mark.parametrize("name", UNABLE)
 def test_says_what_it_cannot_do(name):
     build, message = UNABLE[name]
-    random_state = torch.get_rng_state()
     network, x = build(), torch.rand(2, 4, 6, 6)
     random_state = torch.get_rng_state()
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,7 @@
 """What may be folded, and what must be left: always the same logits and gradients as the network's own."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_adv.nn.attack_view import attack_view
-from lightning_adv.nn.folding import Affine, find_foldable, folded_weights
+from lightning_adv.nn.folding import Affine, find_foldable, folded_weights, scale_and_shift
 
 C = 4
 
@@ -262,6 +264,19 @@ def test_a_lone_batchnorm_keeps_no_features():
         sizes[name] = sum(kept)
     assert sizes["batchnorm"] > 2 * C * 64 - 1
     assert sizes["affine"] <= 2 * C
+
+
+def test_a_lone_batchnorm_rounds_its_result_only():
+    """Of bf16 features, too, whose mean is far from zero: what is added nearly cancels what is multiplied."""
+    norm = stir(nn.BatchNorm2d(C)).eval()
+    norm.running_mean.fill_(6)
+    affine = Affine(C, torch.empty(()))
+    for own, value in zip((affine.scale, affine.shift), scale_and_shift(norm), strict=True):
+        own.copy_(value.detach())
+    x = (6 + torch.randn(8, C, 5, 5)).bfloat16()
+    exact = copy.deepcopy(norm).double()(x.double())
+    assert affine(x).dtype == torch.bfloat16
+    torch.testing.assert_close(affine(x).double(), exact, rtol=2**-8, atol=1e-5)
 
 
 def test_nothing_is_left_on_the_network_that_was_looked_at():

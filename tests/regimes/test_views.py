@@ -31,7 +31,9 @@ class Spy(Attack):
 
 
 def _logits(model, probe, through):
-    # A view, which is copied with its network, needs tensors that it can write to later.
+    if isinstance(model, AttackView):  # as it stands: a copy would look at its network anew
+        with torch.inference_mode(False), torch.no_grad():
+            return model(probe)
     with torch.inference_mode(False), torch.no_grad():
         twin = copy.deepcopy(model).eval()
         if through is None:
@@ -112,7 +114,7 @@ def test_says_why_there_is_no_view(caplog):
             step(regime)
     told = [record.getMessage() for record in caplog.records if "view" in record.getMessage()]
     assert len(told) == 1
-    assert "since a copy of the network in eval mode computes other logits" in told[0]
+    assert "since a copy of it in eval mode computes other logits" in told[0]
 
 
 def test_a_hook_that_goes_lets_the_view_come_back():
@@ -136,6 +138,31 @@ def test_the_view_is_that_of_the_weights_of_the_step():
     views = {id(model) for model, *_ in SEEN}
     assert len(views) == 1
     assert not torch.allclose(SEEN[0][2], SEEN[-1][2], atol=1e-3)
+
+
+def test_another_network_gets_another_view():
+    regime = regime_of()
+    step(regime)
+    regime.network = BACKBONE.build(2)
+    probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    now = _logits(regime.network, probe, None)
+    step(regime)
+    torch.testing.assert_close(SEEN[-1][2], now, rtol=1e-5, atol=1e-6)
+    assert len(regime.views._views) == 1
+
+
+def test_views_are_let_go_after_a_run(tmp_path):
+    regime = regime_of()
+    quiet_trainer(tmp_path, limit_train_batches=1).fit(regime, ToyData())
+    assert SEEN
+    assert not regime.views._views
+
+
+def test_one_precision_after_the_other(tmp_path):
+    regime = regime_of(evaluation_attack=Spy())
+    for precision in ("bf16-mixed", "32-true", "64-true"):
+        quiet_trainer(tmp_path, precision=precision, limit_val_batches=1).validate(regime, ToyData(), verbose=False)
+    assert all(isinstance(model, AttackView) for model, *_ in SEEN)
 
 
 def test_advprop_attacks_through_the_auxiliary_batchnorms():
