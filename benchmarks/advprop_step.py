@@ -75,14 +75,15 @@ def regimes(workload: Workload) -> dict[str, Regime]:
     }
 
 
-def compare(workload: Workload, rounds: int) -> dict[str, list[float]]:
+def compare(workload: Workload) -> dict[str, list[float]]:
     """Return the seconds of each contender's step in each round."""
     loops = {name: bound_loop(pair(workload.regime().network), workload) for name in (BOUND, AGAIN)}
     loops[ADVPROP] = regime_loop(workload.regime(AdvPropTraining))
     with tempfile.TemporaryDirectory() as folder:
         for name, regime in regimes(workload).items():
             loops[name] = partial(bare_trainer(folder, name).fit, regime)
-        return take_turns(loops, workload, rounds)
+        found = take_turns(loops, workload)
+    return {name: [seconds.step for seconds in rounds] for name, rounds in found.items()}
 
 
 def table(seconds: dict[str, list[float]]) -> str:
@@ -97,7 +98,7 @@ def main() -> None:
     args = parse_arguments(__doc__, steps=5)
     results = {}
     for name, workload in args.workloads.items():
-        results[name] = compare(workload, args.rounds)
+        results[name] = compare(workload)
         print(f"{heading(name, workload, args)}\n{table(results[name])}", flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1))

@@ -13,13 +13,13 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from lightning_adv.regimes import MadryTraining, Regime
 Batch = tuple[Tensor, Tensor]
 AttackFunction = Callable[[Tensor, Tensor], Tensor]
 Loop = Callable[[Iterable[Batch]], None]  # trains on each batch of a loader
+Result = TypeVar("Result")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 # With a learning rate of 0 an update costs the same, and every step of every contender sees the same weights.
@@ -50,6 +51,7 @@ class Workload:
     eps: float
     step_size: float
     passes: int  # training steps of each contender in a round
+    rounds: int = 7
     steps: int = 10  # of the attack
     clock: Callable[[], float] = time.perf_counter
 
@@ -69,6 +71,9 @@ class Workload:
 
 # A zero-initialised last BatchNorm would make the gradients of every residual branch exactly zero.
 RESNET18 = Backbone("resnet18", stem="cifar", options={"zero_init_last": False})
+NARROW = {"zero_init_last": False, "channels": [16, 32, 64, 128]}  # a quarter of the width; the stem has 64 channels
+RESNET18_WIDTH16 = Backbone("resnet18", stem="cifar", options=NARROW)
+DIGITS_RESNET = Backbone("resnet18", in_channels=1, stem="cifar", options=NARROW)
 SMALL_CNN = Backbone("small_cnn", in_channels=1, options={"width": 32})
 WORKLOADS = {
     "resnet18": Workload(RESNET18, (3, 32, 32), batch_size=8, eps=8 / 255, step_size=2 / 255, passes=3),
@@ -117,7 +122,7 @@ def loop_of(loss: Callable[[Tensor, Tensor], Tensor], network: nn.Module) -> Loo
 
 
 def regime_loop(regime: Regime) -> Loop:
-    """``training_step`` called by hand: with no Trainer, ``self.log`` would warn and return."""
+    """``training_step`` called by hand, without a Trainer."""
     return loop_of(lambda x, y: cast(Tensor, regime.training_step((x, y), 0)), regime.network)
 
 
@@ -140,6 +145,35 @@ class Finished(Exception):  # noqa: N818 (not an error)
     """Ends a training loop from inside its loader."""
 
 
+class Seconds(NamedTuple):
+    """What a step took, or the median of several."""
+
+    step: float
+    attack: float
+    """Its part inside the functions that a :class:`Stopwatch` is over; 0 where there is none."""
+
+
+class Stopwatch:
+    """Adds up the seconds inside the functions that it is put over. One serves all contenders: they take turns."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._seconds = clock, 0.0
+
+    def over(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        def timed(*args: Any) -> Result:
+            start = self._clock()
+            result = function(*args)
+            self._seconds += self._clock() - start
+            return result
+
+        return timed
+
+    def take(self) -> float:
+        """Return the seconds since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 class Contender:
     """A training loop in a thread of its own; a call lets it take one step and returns the seconds.
 
@@ -147,14 +181,15 @@ class Contender:
     way. A step lasts from a batch leaving the loader until the next one is asked for: nothing is left out.
     """
 
-    def __init__(self, workload: Workload, loop: Loop) -> None:
+    def __init__(self, workload: Workload, loop: Loop, watch: Stopwatch | None = None) -> None:
         self._workload, self._loop, self._threads = workload, loop, torch.get_num_threads()
+        self._watch = Stopwatch(workload.clock) if watch is None else watch
         self._go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[float | Exception] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Seconds | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def __call__(self) -> float:
+    def __call__(self) -> Seconds:
         self._go_on.put(True)
         result = self._results.get()
         if isinstance(result, Exception):
@@ -171,9 +206,10 @@ class Contender:
     def __iter__(self) -> Iterator[Batch]:
         batch, clock = self._workload.batch(), self._workload.clock
         while self._go_on.get():
+            self._watch.take()
             start = clock()
             yield batch
-            self._results.put(clock() - start)
+            self._results.put(Seconds(clock() - start, self._watch.take()))
         raise Finished
 
     def _run(self) -> None:
@@ -187,29 +223,29 @@ class Contender:
 # The measurement ------------------------------------------------------------------------------------------------------
 
 
-def take_turns(loops: dict[str, Loop], workload: Workload, rounds: int) -> dict[str, list[float]]:
+def take_turns(loops: dict[str, Loop], workload: Workload, watch: Stopwatch | None = None) -> dict[str, list[Seconds]]:
     """Return each loop's median seconds of a step in each round."""
-    contenders = {name: Contender(workload, loop) for name, loop in loops.items()}
+    contenders = {name: Contender(workload, loop, watch) for name, loop in loops.items()}
     try:
-        return measure(contenders, rounds, workload.passes)
+        return measure(contenders, workload)
     finally:
         for contender in contenders.values():
             contender.close()
 
 
-def measure(contenders: dict[str, Contender], rounds: int, passes: int) -> dict[str, list[float]]:
+def measure(contenders: dict[str, Contender], workload: Workload) -> dict[str, list[Seconds]]:
     """Return the median seconds of a step in each round. In a pass the contenders take turns in a random order."""
     shuffled = random.Random(0)
     for take_a_step in contenders.values():
-        take_a_step(), take_a_step()  # warm-up
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(passes):
+        take_a_step()  # warm-up
+    seconds: dict[str, list[Seconds]] = {name: [] for name in contenders}
+    for _ in range(workload.rounds):
+        times: dict[str, list[Seconds]] = {name: [] for name in contenders}
+        for _ in range(workload.passes):
             for name in shuffled.sample(list(contenders), len(contenders)):
                 times[name].append(contenders[name]())
         for name, own in times.items():
-            seconds[name].append(median(own))
+            seconds[name].append(Seconds(*map(median, zip(*own, strict=True))))
     return seconds
 
 
@@ -227,23 +263,27 @@ def cells(seconds: list[float], reference: list[float]) -> str:
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments(description: str | None, steps: int) -> argparse.Namespace:
+def parse_arguments(
+    description: str | None,
+    steps: int,
+    workloads: dict[str, Workload] = WORKLOADS,
+    arguments: Sequence[str] | None = None,
+) -> argparse.Namespace:
     """Return the command line, with ``workloads`` by name, and set torch's threads."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--networks", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--batch-size", type=int, help="default: 8 for resnet18, 64 for small_cnn")
+    parser.add_argument("--networks", nargs="+", choices=list(workloads), default=list(workloads))
+    own = ", ".join(f"{workload.batch_size} for {name}" for name, workload in workloads.items())
+    parser.add_argument("--batch-size", type=int, help=f"default: {own}")
     parser.add_argument("--steps", type=int, default=steps, help="gradient steps of the attack")
-    parser.add_argument("--rounds", type=int, default=7, help="each gives one ratio; the table has their median")
+    own = ", ".join(f"{workload.rounds} for {name}" for name, workload in workloads.items())
+    parser.add_argument("--rounds", type=int, help=f"each gives one ratio; the table has their median; default: {own}")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for one thread on a busy machine")
     parser.add_argument("--json", type=Path, help="file for the seconds of every round")
-    args = parser.parse_args()
-    args.workloads = {}
-    for name in args.networks:
-        batch_size = WORKLOADS[name].batch_size if args.batch_size is None else args.batch_size
-        args.workloads[name] = replace(
-            WORKLOADS[name], batch_size=batch_size, steps=args.steps, clock=CLOCKS[args.clock]
-        )
+    args = parser.parse_args(arguments)
+    given = {"batch_size": args.batch_size, "rounds": args.rounds, "steps": args.steps, "clock": CLOCKS[args.clock]}
+    changes = {name: value for name, value in given.items() if value is not None}
+    args.workloads = {name: replace(workloads[name], **changes) for name in args.networks}
     torch.set_num_threads(args.threads)
     # the Trainers here only train, and so get no validation images for a regime that could validate
     warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
@@ -253,5 +293,5 @@ def parse_arguments(description: str | None, steps: int) -> argparse.Namespace:
 
 def heading(name: str, workload: Workload, args: argparse.Namespace) -> str:
     attack = f"{workload.batch_size}×{'×'.join(map(str, workload.image_shape))}, PGD-{workload.steps}"
-    measured = f"{args.rounds} rounds of {workload.passes} steps, {args.clock} time, threads: {args.threads}"
+    measured = f"{workload.rounds} rounds of {workload.passes} steps, {args.clock} time, threads: {args.threads}"
     return f"\n{name}, {attack}, {measured}, torch {torch.__version__}\n"

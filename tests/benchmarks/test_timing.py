@@ -39,7 +39,8 @@ def test_a_call_is_one_step_of_the_trainer(timing, workload):
 
     contender = timing.Contender(workload, partial(quiet_trainer(Count()).fit, workload.regime()))
     for calls in (1, 2, 3):
-        assert contender() > 0
+        seconds = contender()
+        assert seconds.step > seconds.attack == 0
         assert ended == list(range(1, calls + 1))
     contender.close()
     assert ended == [1, 2, 3]
@@ -69,6 +70,34 @@ def test_a_twin_has_its_own_flags_and_the_tensors_that_it_was_told_to_own(timing
     assert copy[0].weight is weight
     assert copy[1].running_mean is not running_mean
     assert torch.equal(copy[1].running_mean, running_mean)
+
+
+def test_the_attacks_share_of_a_step(timing, workload):
+    """By hand, with a clock that moves when it is told to: 3 seconds inside the attack, 2 around it."""
+    now = [0.0]
+    watch = timing.Stopwatch(lambda: now[0])
+
+    def wait(seconds):
+        now[0] += seconds
+        return seconds
+
+    attack = watch.over(wait)
+
+    def loop(loader):
+        for _ in loader:
+            wait(2.0)
+            assert [attack(1.0), attack(2.0)] == [1.0, 2.0]
+
+    attack(9.0)  # before the step: not its time
+    own = replace(workload, clock=lambda: now[0], passes=2, rounds=3)
+    assert timing.take_turns({"one": loop, "two": loop}, own, watch) == dict.fromkeys(("one", "two"), 3 * [(5.0, 3.0)])
+
+
+def test_the_command_line_changes_the_workloads_that_it_names(timing):
+    args = timing.parse_arguments("", 5, arguments=["--networks", "small_cnn", "--rounds", "2", "--clock", "cpu"])
+    (name, workload), own = *args.workloads.items(), timing.WORKLOADS["small_cnn"]
+    assert name == "small_cnn"
+    assert workload == replace(own, rounds=2, steps=5, clock=timing.CLOCKS["cpu"])
 
 
 def test_the_cells_are_of_ratios_round_by_round(timing):
