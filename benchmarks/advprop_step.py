@@ -21,6 +21,7 @@ from timing import (
     loop_of,
     parse_arguments,
     regime_loop,
+    share_one_heap,
     take_turns,
     twin,
 )
@@ -95,6 +96,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
+    share_one_heap()
     args = parse_arguments(__doc__, steps=5)
     results = {}
     for name, workload in args.workloads.items():

@@ -38,6 +38,7 @@ from timing import (
     loop_of,
     parse_arguments,
     ratios,
+    share_one_heap,
     take_turns,
     trainer,
 )
@@ -263,6 +264,7 @@ def trades_table(found: Rounds) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    share_one_heap()
     args = parse_arguments(__doc__, steps=10, workloads=TIMED, arguments=arguments)
     results: dict[str, dict[str, Any]] = {}
     for name, workload in args.workloads.items():
