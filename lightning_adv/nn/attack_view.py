@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.nn.activations import GradientSwitch, SmoothBackwardReLU
-from lightning_adv.nn.batchnorm import active_domain, domain, domain_norms, keep_domain, modules_of_domain
-from lightning_adv.nn.folding import foldable_layers
+from lightning_adv.nn.batchnorm import (
+    active_domain,
+    domain_norms,
+    modules_of_domain,
+)
 from lightning_adv.nn.module_state import snapshot
+from lightning_adv.nn.view_copies import (
+    check_same,
+    copy_in_eval_mode,
+    domain_switches,
+    dtype_of,
+    format_weights,
+    formatted,
+    gradient_switches,
+    isolated,
+    logits_in_eval_mode,
+    lower_weights,
+    stir,
+)
 from lightning_adv.nn.view_weights import Links, rewrite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 _SHAPES = 4  # of images that are kept ready: input diversity has two
 _PATIENCE = 3  # how often in a row a network may have changed by more than its weights
-_CLOSE = 1e-3  # a network folded wrongly is off by its logits' size, one folded rightly by 1e-5 of it
 
 
 def attack_view(
@@ -141,7 +152,7 @@ class AttackView(nn.Module):
 
     def _logits(self, x: Tensor, build: _Build) -> Tensor:
         with self._precision(x.device):
-            logits: Tensor = build.network(_formatted(x, build.memory_format))
+            logits: Tensor = build.network(formatted(x, build.memory_format))
         return logits if self.dtype is None else logits.to(x.dtype)
 
     def _replayed(self, x: Tensor, build: _Build) -> Tensor:
@@ -177,7 +188,7 @@ class AttackView(nn.Module):
         (model,) = self._model
         if has_hooks(model):
             raise ValueError("it has hooks, which a view would not call")
-        state = snapshot(model.modules(), _switches(model))
+        state = snapshot(model.modules(), gradient_switches(model) | domain_switches(model))
         build = self._builds.get(_kind(x))
         if build is None or build.state != state:
             self._rebuilt = 0 if build is None else self._rebuilt + 1
@@ -194,7 +205,7 @@ class AttackView(nn.Module):
 
     def _build(self, model: nn.Module, x: Tensor, state: list[Any]) -> _Build:
         try:
-            with torch.inference_mode(False), torch.no_grad(), _isolated(x.device):
+            with torch.inference_mode(False), torch.no_grad(), isolated(x.device):
                 build = self._tried(model, x, state)
         except ValueError:
             raise
@@ -206,80 +217,34 @@ class AttackView(nn.Module):
 
     def _tried(self, model: nn.Module, x: Tensor, state: list[Any]) -> _Build:
         """Copy, fold, and compare: on random statistics with a copy that is not folded, and with the network itself."""
-        plain = _copy(model, self.domain)
-        network = _copy(plain, None)
-        images = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x.device, _dtype_of(model))
-        before = snapshot(plain.modules(), _switches(plain))
+        plain = copy_in_eval_mode(model, self.domain)
+        network = copy_in_eval_mode(plain, None)
+        images = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x.device, dtype_of(model))
+        before = snapshot(plain.modules(), gradient_switches(plain))
         plan = rewrite(network, images, model)
-        _stir(plain)
+        stir(plain)
         Links(plan, modules_of_domain(plain, None)).refresh()
-        _check_same(network(images), plain(images))
-        if snapshot(plain.modules(), _switches(plain)) != before:
+        check_same(network(images), plain(images))
+        if snapshot(plain.modules(), gradient_switches(plain)) != before:
             raise ValueError("it changes when it is called, in eval mode too")
         links = Links(plan, modules_of_domain(model, self.domain))
         links.refresh()
-        expected = _in_eval_mode(model, images, self.domain)
+        expected = logits_in_eval_mode(model, images, self.domain)
         formats = dict.fromkeys((self.memory_format, torch.contiguous_format))
         for memory_format in formats:
-            _format(network, memory_format)
+            format_weights(network, memory_format)
             build = _Build(network, links, state, memory_format)
             try:
-                _check_same(build.network(_formatted(images, memory_format)), expected)
+                check_same(build.network(formatted(images, memory_format)), expected)
                 break
-            except (
-                RuntimeError
-            ):  # code that takes contiguous features for granted (``view``) does not run channels-last
+            except RuntimeError:
+                # view() takes contiguous features for granted, and does not run on others.
                 if memory_format == torch.contiguous_format:
                     raise
         if images.dtype == torch.float32:  # autocast leaves fp64 alone
-            _lower(network, self.dtype)
+            lower_weights(network, self.dtype)
         self._logits(images, build)  # it runs so, too
         return build
-
-
-# Copies and checks ----------------------------------------------------------------------------------------------------
-
-
-def _copy(model: nn.Module, domain: str | None) -> nn.Module:
-    """Return a copy in eval mode that trains nothing, of one domain if there are several."""
-    copied = copy.deepcopy(model, {id(switch): switch for switch in _switches(model)})
-    if domain is not None:
-        copied = keep_domain(copied, domain)
-    for module in copied.modules():
-        module.training = False  # past train(), which some networks override
-    return copied.requires_grad_(False)
-
-
-def _switches(model: nn.Module) -> list[GradientSwitch]:
-    """Return what a copy shares with its network: the gradient's switch belongs to the regime that turns it."""
-    return [module.gradient_switch for module in model.modules() if isinstance(module, SmoothBackwardReLU)]
-
-
-def _in_eval_mode(model: nn.Module, images: Tensor, through: str | None) -> Tensor:
-    """Return the logits of the network itself, and leave it as it was."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with nullcontext() if through is None else domain(model, through):
-            logits: Tensor = model(images)
-    finally:
-        for module in training:
-            module.training = True
-    return logits
-
-
-def _format(network: nn.Module, memory_format: torch.memory_format) -> None:
-    for parameter in network.parameters():
-        parameter.data = _formatted(parameter.detach(), memory_format)
-
-
-def _lower(network: nn.Module, dtype: torch.dtype | None) -> None:
-    """Give the layers that autocast would cast weights of a lower precision."""
-    for module in network.modules():
-        if dtype is not None and type(module) in foldable_layers():
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.detach().to(dtype)
 
 
 def _kind(x: Tensor) -> tuple[torch.Size, torch.device]:
@@ -305,55 +270,3 @@ def has_hooks(model: nn.Module) -> bool:
         if any(attributes[hooks] for hooks in _HOOKS):
             return True
     return False
-
-
-def _stir(plain: nn.Module) -> None:
-    """Give BatchNorms, and whatever is zero, random numbers: a wrong fold must show, even in a branch that is off."""
-    generator = torch.Generator().manual_seed(0)
-
-    def fill(tensor: Tensor | None, low: float, high: float) -> None:
-        if tensor is not None:
-            tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
-
-    for module in plain.modules():
-        if isinstance(module, _BatchNorm):
-            fill(module.weight, 0.5, 1.5)
-            fill(module.bias, -0.2, 0.2)
-            fill(module.running_mean, -0.2, 0.2)
-            fill(module.running_var, 0.5, 1.5)
-    for parameter in plain.parameters():
-        if not parameter.any():
-            fill(parameter, -0.1, 0.1)
-
-
-def _check_same(logits: Tensor, expected: Tensor) -> None:
-    distance, size = (logits - expected).abs().max(), expected.abs().max()
-    if not distance <= _CLOSE * size:  # written so that NaN fails too
-        raise ValueError(f"a copy of it in eval mode computes other logits (up to {distance:g} away, of {size:g})")
-
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"it is in {dtype}, whose rounding is too coarse to fold in")
-    return dtype
-
-
-@contextmanager
-def _isolated(device: torch.device) -> Iterator[None]:
-    """No autocast, and the global random state as it was."""
-    devices = [] if device.type == "cpu" else [device]
-    with (
-        torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type),
-        torch.autocast(device.type, enabled=False),
-    ):
-        yield
-
-
-def _formatted(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Return images, or a convolution's weights, in a memory format."""
-    if x.ndim == 4 and x.shape[1] == 1 and memory_format == torch.channels_last:
-        # torch reads the format off the strides. Of one channel, contiguous images would pass for either and be taken
-        # for NCHW: then every operation on the features has operands of two formats, and is slow.
-        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
-    return x.contiguous(memory_format=memory_format) if x.ndim == 4 else x

@@ -42,6 +42,7 @@ class Views:
         self._dtype = _DTYPES[precision]
         self._compile = check_compile_mode(compile, "compile_view")
         self._views: dict[tuple[str | None, torch.dtype | None], AttackView] = {}
+        self._told: set[str] = set()
         self._unprepared: nn.Module | None = None  # a network that no view can be made of
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,8 +76,10 @@ class Views:
         """Return the view of the network as it is now; None where the attack needs the network itself."""
         if self._view == "off" or network is self._unprepared or not len(x):
             return None
-        # By the batch's statistics there is nothing to fold; and a hook would not be called.
-        if getattr(attack, "batchnorm", "eval") != "eval" or has_hooks(network):
+        if getattr(attack, "batchnorm", "eval") != "eval":  # by the batch's statistics there is nothing to fold
+            return None
+        if has_hooks(network):  # they come and go
+            self._tell("it has hooks, which a view would not call")
             return None
         if dtype is None and torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)  # weights that are cast once, and not in each pass
@@ -88,11 +91,16 @@ class Views:
         try:
             view.prepare(x)
         except ValueError as error:
-            rank_zero_info(f"view: the attacks run on the network itself, since {error}.")
+            self._tell(str(error))
             self.clear()
             self._unprepared = network
             return None
         return view
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            rank_zero_info(f"view: the attacks run on the network itself, since {reason}.")
 
     def clear(self) -> None:
         """Let go of all views, and of what is known of networks."""

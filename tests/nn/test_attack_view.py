@@ -121,6 +121,15 @@ def test_through_each_domain(network, x, name):
     assert view.folded == 4
 
 
+def test_the_active_domain_is_no_state_of_a_view(network, x):
+    convert_batchnorm(network)
+    view = attack_view(network, domain="adversarial")
+    for name in ("main", "adversarial") * 5:
+        with domain(network, name):
+            view.prepare(x)
+        assert relative(view(x), evaluated(network, x, "adversarial")) < 1e-5
+
+
 def test_no_domain_is_the_active_one(network, x):
     convert_batchnorm(network)
     stir(network, seed=3)
