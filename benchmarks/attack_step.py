@@ -76,11 +76,13 @@ ATTACKS: dict[str, Callable[[nn.Module, PGD, Tensor], AttackFunction]] = {
     OURS: lambda network, pgd, images: partial(pgd, network),
 }
 
-REGIMES: dict[str, dict[str, str]] = {
+REGIMES: dict[str, dict[str, Any]] = {
     "MadryTraining, view: off": {"view": "off"},
     REGIME: {},
+    "MadryTraining, channels_last": {"channels_last": True},
     "MadryTraining, attack_precision: bf16": {"attack_precision": "bf16"},
     MIXED: {},  # under autocast, which a view computes in too
+    f"{MIXED}, channels_last": {"channels_last": True},
 }
 
 
@@ -121,7 +123,7 @@ def with_plain_update(name: str, workload: Workload, watch: Stopwatch) -> Entry:
 def with_regime(name: str, workload: Workload, watch: Stopwatch) -> Entry:
     """A regime's step; in bf16-mixed, under the autocast that the Trainer would put around it."""
     regime, other = (watched(workload, watch, **REGIMES[name]) for _ in range(2))
-    precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=name == MIXED)
+    precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=name.startswith(MIXED))
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         with precision():
@@ -136,6 +138,7 @@ def with_regime(name: str, workload: Workload, watch: Stopwatch) -> Entry:
 
 def watched(workload: Workload, watch: Stopwatch, **options: Any) -> MadryTraining:
     regime = cast(MadryTraining, workload.regime(MadryTraining, **options))
+    regime.configure_model()  # as a Trainer does, which puts the network channels-last if asked
     regime.perturb = watch.over(regime.perturb)  # type: ignore[method-assign]
     return regime
 
@@ -170,7 +173,7 @@ def compare_trades(workload: Workload) -> dict[str, list[Seconds]]:
     kl = workload.attack(loss="kl", start="gaussian")
     attacks = {name: naive_trades(workload.regime().network, workload.attack(), x) for name in (NAIVE, NAIVE_AGAIN)}
     for name, options in REGIMES.items():
-        if name != MIXED:
+        if not name.startswith(MIXED):
             regime = cast(MadryTraining, workload.regime(MadryTraining, attack=kl, objective=TRADES(), **options))
             attacks[name] = partial(regime.perturb, batch_idx=0)
     return take_turns({name: partial(attack_loop, attack) for name, attack in attacks.items()}, workload)
