@@ -73,7 +73,7 @@ def network():
         {},
         {"norm": "l2"},
         {"norm": "l1"},
-        {"norm": L1(density=0.1), "eps": 2},
+        pytest.param({"norm": L1(density=0.1), "eps": 2}, id="a density"),  # its own id is an address
         {"momentum": 1.0},
         {"diversity_probability": 1.0},
         {"diversity_probability": 0.5, "diversity_scale": 0.7, "momentum": 1.0},
