@@ -73,7 +73,10 @@ def main(args: Sequence[str] | None = None) -> None:
         with _messages():
             with _no_collection(freeze=args is None):
                 run = _load(command)
-            run(arguments)
+            try:
+                run(arguments)
+            finally:
+                gc.unfreeze()  # what is left at the end of a process is freed: nanobind complains of every leak
 
 
 def _known_command(name: str) -> str:

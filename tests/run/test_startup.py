@@ -111,15 +111,16 @@ def test_what_stays_is_not_looked_through_for_garbage(monkeypatch):
 
     monkeypatch.setattr(cli, "_load", load)
     monkeypatch.setattr(gc, "freeze", lambda: seen.append("freeze"))
+    monkeypatch.setattr(gc, "unfreeze", lambda: seen.append("unfreeze"))
     monkeypatch.setattr(sys, "argv", ["lightning-adv", "fit"])
     main(["fit"])
     main()
     steps = ["import, collecting: False", "run, collecting: True"]
-    assert seen == [*steps, steps[0], "freeze", steps[1]]
+    assert seen == [*steps, "unfreeze", steps[0], "freeze", steps[1], "unfreeze"]
     gc.disable()
     try:
         main(["fit"])
-        assert seen[-1] == "run, collecting: False", "as it was found"
+        assert seen[-2] == "run, collecting: False", "as it was found"
     finally:
         gc.enable()
 
