@@ -101,7 +101,7 @@ def test_no_step_on_a_view_reads(network, settings, dtype):
     view.prepare(torch.rand(8, 3, 8, 8))
     assert _reads(view, 3, **settings) == _reads(view, 10, **settings) > 0
     with Reads() as reads, Copies() as copies:
-        view.refresh()
+        view.prepare(torch.rand(8, 3, 8, 8))
     assert reads.count + copies.count == 0
 
 
