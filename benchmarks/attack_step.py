@@ -47,6 +47,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.attacks import PGD
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
+from lightning_adv.nn.attack_view import attack_view
 from lightning_adv.regimes import TRADES, MadryTraining
 
 PLAIN, AGAIN, BOUND, OURS = "plain loop", "plain loop, again", "eager bound", "lightning_adv PGD"
@@ -184,6 +185,25 @@ def attack_loop(attack: AttackFunction, loader: Iterable[Batch]) -> None:
         attack(x, y)
 
 
+def compare_preparing(workload: Workload, rounds: int = 9) -> tuple[list[float], list[float]]:
+    """Return the seconds in which a view takes over weights that have moved, and those of a forward pass of a batch."""
+    network, (x, _) = workload.regime().network.eval(), workload.batch()
+    view = attack_view(network)
+    view.prepare(x)
+    prepared, passed = [], []
+    for _ in range(rounds):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1.0)
+            start = workload.clock()
+            view.prepare(x)
+            between = workload.clock()
+            network(x)
+        prepared.append(between - start)
+        passed.append(workload.clock() - between)
+    return prepared, passed
+
+
 # The tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +256,11 @@ def table(found: Rounds, leaves: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def preparing(prepared: Sequence[float], passed: Sequence[float]) -> str:
+    ms, forward = 1e3 * median(prepared), 1e3 * median(passed)
+    return f"A view takes over new weights in {ms:.2f} ms, {ms / forward:.4f} of a forward pass of the batch."
+
+
 def against_peers(step: Column, attack: Column) -> list[str]:
     """Ours over the fastest of the others."""
     fastest = [
@@ -273,6 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, workload in args.workloads.items():
         found, leaves = compare(workload)
         print(f"{heading(name, workload, args)}\n{table(found, leaves)}", flush=True)
+        print(f"\n{preparing(*compare_preparing(workload))}", flush=True)
         results[name] = {"seconds": found, "left_behind": leaves}
         if name in TRADES_ON:
             trades = results[name]["trades"] = compare_trades(workload)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from difflib import get_close_matches
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -16,6 +15,7 @@ from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, r
 from lightning_adv.attacks import FGSM, PGD, Attack
 from lightning_adv.callbacks.conditions import seeing
 from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
+from lightning_adv.hints import did_you_mean
 from lightning_adv.regimes import Regime
 
 Action = Literal["warn", "stop", "restore"]
@@ -85,8 +85,7 @@ class EarlyWarning(Callback):
             if not 0 <= gap <= 1:
                 raise ValueError(f"early_warning.{name} must lie in [0, 1], got {gap}.")
         if action not in get_args(Action):
-            near = get_close_matches(str(action), get_args(Action), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(action), get_args(Action))
             raise ValueError(
                 f"early_warning.action must be one of {', '.join(get_args(Action))}, got {action!r}.{hint}"
             )

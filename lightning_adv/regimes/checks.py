@@ -32,15 +32,19 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         ) from error
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, argument: str = "trainer.precision") -> None:
     """Check that the images keep what an attack does to them.
+
+    Args:
+        precision: Lightning's name of it.
+        argument: The argument that gave it, for the error.
 
     Raises:
         ValueError: The precision rounds an image by more than an attack moves it.
     """
     if precision.startswith(("16-true", "bf16-true")):
         raise ValueError(
-            f"trainer.precision is {precision}, which rounds an image by more than a step of the attack; use 32-true, "
+            f"{argument} is {precision}, which rounds an image by more than a step of the attack; use 32-true, "
             "bf16-mixed or 16-mixed."
         )
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from lightning_adv.nn.view_weights import Links
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "attack_step.py"
 RATIO = r"(?:≈ )?\d+\.\d{3}"
 ONE = rf" \d+\.\d \| {RATIO} \| \d+\.\d{{3}} to \d+\.\d{{3}} \|"
@@ -126,6 +128,18 @@ def test_mixed_precision_is_that_of_attack_and_update(benchmark, timing, workloa
         with torch.nn.modules.module.register_module_forward_hook(note):
             entry.loop([workload.batch()])
         assert seen == {(True, expected), (False, expected)}
+
+
+def test_what_a_view_takes_to_prepare(benchmark, workload, monkeypatch):
+    """The view has new weights to take over in each round, or there would be nothing to measure."""
+    refreshed, refresh = [], Links.refresh
+    monkeypatch.setattr(Links, "refresh", lambda links: (refreshed.append(1), refresh(links)))
+    prepared, passed = benchmark.compare_preparing(workload, rounds=3)
+    assert (len(prepared), len(passed)) == (3, 3)
+    assert min(*prepared, *passed) > 0
+    assert len(refreshed) == 2 + 3  # two for the trial, then one in each round
+    told = benchmark.preparing([0.002, 0.001, 0.003], [0.02, 0.01, 0.03])
+    assert told == "A view takes over new weights in 2.00 ms, 0.1000 of a forward pass of the batch."
 
 
 def test_trades_is_set_against_its_naive_loop(benchmark, workload):

@@ -88,10 +88,7 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     Raises:
         ValueError: They do not, or an argument is not allowed.
     """
-    try:
-        check_precision(settings.precision)
-    except ValueError as error:  # which is the Trainer's elsewhere
-        raise ValueError(str(error).removeprefix("trainer.")) from error
+    check_precision(settings.precision, argument="precision")
     for name in ("batch_size", "images"):
         value = getattr(settings, name)
         if value is not None and value < 1:

@@ -161,6 +161,8 @@ def _foreign(
         raise ValueError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
     if checkpoint is not None:
         backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
+    elif domain is not None and backbone.checkpoint is None:
+        raise ValueError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
     elif not backbone.pretrained and backbone.checkpoint is None:
         raise ValueError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
     if num_classes is None:

@@ -91,3 +91,10 @@ def test_the_command_finds_in_an_export_what_it_finds_in_the_run(evaluate, check
         threat["all_or_nothing"] for threat in ours["threat_models"]
     ]
     assert theirs["settings"]["network"]["regime"] == "MadryTraining"
+
+
+def test_a_domain_without_a_checkpoint_is_not_passed_over():
+    """Published weights have no domains, and what was not used must not stand in the result."""
+    backbone = Backbone("resnet18", pretrained=True)
+    with pytest.raises(ValueError, match="domain is 'adversarial', but there is no checkpoint with BatchNorm domains"):
+        load_network(None, backbone, num_classes=10, domain="adversarial")
