@@ -1,4 +1,7 @@
-"""Build the wheel, look at what is in it, and run the main command from it alone, in a fresh environment."""
+"""Look at what is in a built wheel, and run the main command from it alone, in a fresh environment.
+
+Usage: ``python3 check_wheel.py FOLDER``. The folder holds the wheel and gets the environment. Needs nothing but Python.
+"""
 
 import json
 import os
@@ -51,7 +54,6 @@ def check_run(wheel: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]).resolve()
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", target, ROOT], check=True)
     (built,) = target.glob("*.whl")
     check_contents(built)
     check_run(built, target)
