@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.hints import did_you_mean
+from lightning_adv.nn.domain_states import check_domain, plain_key, seed_domains
 
 
 class DomainSwitch:
@@ -42,7 +41,7 @@ class DomainSwitch:
         Raises:
             ValueError: There is no such domain.
         """
-        _check_domain(domain, self.domains)
+        check_domain(domain, self.domains)
         before, self.active = self.active, domain
         try:
             yield
@@ -65,7 +64,7 @@ class DomainBatchNorm(nn.Module):
         super().__init__()
         self.norms = nn.ModuleDict(norms)
         self.domain_switch = switch
-        self.register_load_state_dict_pre_hook(_seed_domains)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(seed_domains)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (N, C, ...) in the active domain: (N, C, ...).
@@ -207,49 +206,6 @@ def keep_domain(model: nn.Module, domain: str) -> nn.Module:
     return model
 
 
-# State dicts ----------------------------------------------------------------------------------------------------------
-
-# Domains are identifiers, which the numbers of an nn.ModuleList called "norms" are not.
-_DOMAIN_KEY = re.compile(r"(?P<prefix>(.*\.)?)norms\.(?P<domain>[^\W\d]\w*)\.(?P<rest>.*)")
-
-
-def state_domains(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the domains that occur in a state dict's keys, in their order; () for that of a plain network.
-
-    Example:
-        >>> state_domains(convert_batchnorm(nn.Sequential(nn.BatchNorm2d(4))).state_dict())
-        ('main', 'adversarial')
-    """
-    matches = (_DOMAIN_KEY.fullmatch(key) for key in state)
-    return tuple(dict.fromkeys(match["domain"] for match in matches if match is not None))
-
-
-def plain_state_dict(state: Mapping[str, Tensor], domain: str = "main") -> dict[str, Tensor]:
-    """Return the part of a state dict that belongs to one domain, with the keys of the plain network.
-
-    Args:
-        state: The state dict of a network that :func:`convert_batchnorm` went over.
-        domain: The domain.
-
-    Returns:
-        The state dict that :func:`export_plain`'s network has. Tensors are shared, not copied; the versions of modules
-        that torch keeps with a state dict go along.
-
-    Raises:
-        ValueError: The state dict has no domain BatchNorm, or none of that name.
-    """
-    domains = state_domains(state)
-    if not domains:
-        raise ValueError(f"domain {domain!r} was asked for, but the state dict has no domain BatchNorm.")
-    _check_domain(domain, domains)
-    plain = OrderedDict((key, state[old]) for old in state if (key := _plain_key(old, domain)) is not None)
-    versions = getattr(state, "_metadata", None)  # keys are modules' names, without the dot at their end
-    if versions is not None:
-        renamed = ((_plain_key(f"{name}.", domain), version) for name, version in versions.items())
-        plain._metadata = OrderedDict((key[:-1], version) for key, version in renamed if key is not None)  # type: ignore[attr-defined]
-    return plain
-
-
 def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Module]:
     """Return every module by its dotted path in the plain network of one domain, which :func:`export_plain` gives.
 
@@ -257,7 +213,7 @@ def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Modu
     """
     if domain is None:
         return dict(model.named_modules(remove_duplicate=False))
-    paths = ((_plain_key(f"{path}.", domain), module) for path, module in model.named_modules(remove_duplicate=False))
+    paths = ((plain_key(f"{path}.", domain), module) for path, module in model.named_modules(remove_duplicate=False))
     return {path[:-1]: module for path, module in paths if path is not None}
 
 
@@ -266,31 +222,6 @@ def active_domain(model: nn.Module) -> str | None:
     switches = (module.domain_switch for module in model.modules() if isinstance(module, DomainBatchNorm))
     switch = next(switches, None)
     return None if switch is None else switch.active
-
-
-def _plain_key(key: str, domain: str) -> str | None:
-    """Return the key in the plain network; None if it is of another domain."""
-    match = _DOMAIN_KEY.fullmatch(key)
-    if match is None:
-        return key
-    return f"{match['prefix']}{match['rest']}" if match["domain"] == domain else None
-
-
-def _seed_domains(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Turn the keys of a single BatchNorm into those of every domain, before they are loaded."""
-    norms = cast(nn.ModuleDict, module.norms)
-    if any(key.startswith(f"{prefix}norms.") for key in state):
-        return
-    first, *others = norms
-    for name in norms[first].state_dict():
-        if prefix + name in state:
-            value = state.pop(prefix + name)
-            state[f"{prefix}norms.{first}.{name}"] = value
-            for other in others:  # load_state_dict(assign=True) would else make them one tensor
-                state[f"{prefix}norms.{other}.{name}"] = value.clone()
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _with_domains(norm: _BatchNorm, switch: DomainSwitch) -> DomainBatchNorm:
@@ -326,14 +257,8 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
             f"domain {name!r} was asked for, but the model has no domain BatchNorm: convert_batchnorm first."
         )
     for switch in {module.domain_switch for module in found}:
-        _check_domain(name, switch.domains)
+        check_domain(name, switch.domains)
     return found
-
-
-def _check_domain(name: str, domains: Sequence[str]) -> None:
-    if name not in domains:
-        hint = did_you_mean(name, domains)
-        raise ValueError(f"domain must be one of {', '.join(domains)}, got {name!r}.{hint}")
 
 
 def _check_names(domains: Sequence[str]) -> None:

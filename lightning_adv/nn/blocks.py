@@ -13,17 +13,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_adv.hints import did_you_mean
+from lightning_adv.nn.block_parts import layers, stages, timm_groups
 from lightning_adv.nn.trace import (
     LAYERS,
     POOLED,
     Piece,
-    Trace,
     expand,
     forward_order,
-    has_parameters,
     leaves,
     trace_forward,
     unwrap,
@@ -98,14 +96,14 @@ def split_blocks(network: nn.Module, image_shape: Sequence[int], *, unit: Unit =
     trace, image_resolution = trace_forward(network, image_shape)
     prefix, inner = unwrap(network)
     if unit == "layer":
-        parts = _layers(forward_order(leaves(inner, prefix), trace))
+        parts = layers(forward_order(leaves(inner, prefix), trace))
         names = [next(path for path, module in part if isinstance(module, LAYERS)) for part in parts]
     else:
         pieces = forward_order(expand(inner, prefix, trace), trace)
-        parts = _stages(pieces, trace, image_resolution)
+        parts = stages(pieces, trace, image_resolution)
         has_tokens = any(len(trace.get(module, POOLED)) == 1 for _, module in pieces)
         if hasattr(inner, "group_matcher") and (has_tokens or len(parts) < 3):
-            parts = _timm_groups(inner, prefix)
+            parts = timm_groups(inner, prefix)
         names = [f"m{index}" for index in range(len(parts))]
     return _blocks(network, names, parts)
 
@@ -226,67 +224,6 @@ def reinitialize(network: nn.Module, fresh: nn.Module, blocks: Sequence[Block]) 
     with torch.no_grad():
         for tensor, initial in pairs:
             tensor.copy_(initial)
-
-
-def _stages(pieces: list[Piece], trace: Trace, image_resolution: tuple[int, ...]) -> list[list[Piece]]:
-    parts: list[list[Piece]] = []
-    resolution = None
-    for path, module in pieces:
-        before, resolution = resolution, trace.get(module, resolution)
-        # a CIFAR stem, single layers at the resolution of the images, ends where a stage of several begins
-        ends_stem = resolution == image_resolution and len(parts) == 1 and _any(parts[0], has_parameters)
-        ends_stem = ends_stem and sum(isinstance(inner, _ConvNd) for inner in module.modules()) > 1
-        if not parts or resolution != before or ends_stem:
-            parts.append([])
-        parts[-1].append((path, module))
-    return _merge(parts, stands=has_parameters)
-
-
-def _layers(pieces: list[Piece]) -> list[list[Piece]]:
-    parts: list[list[Piece]] = []
-    for path, module in pieces:
-        if not parts or isinstance(module, LAYERS):
-            parts.append([])
-        parts[-1].append((path, module))
-    return _merge(parts, stands=lambda module: isinstance(module, LAYERS))
-
-
-def _merge(parts: list[list[Piece]], stands: Callable[[nn.Module], bool]) -> list[list[Piece]]:
-    """Join each part in which no module stands by itself to the part before, at the start to the part after."""
-    merged: list[list[Piece]] = []
-    for part in parts:
-        if merged and not (_any(merged[0], stands) and _any(part, stands)):
-            merged[-1] += part
-        else:
-            merged.append(list(part))
-    return merged
-
-
-def _any(part: list[Piece], stands: Callable[[nn.Module], bool]) -> bool:
-    return any(stands(module) for _, module in part)
-
-
-def _timm_groups(network: Any, prefix: str) -> list[list[Piece]]:
-    """Return the largest modules whose parameters are in one group of timm, group by group."""
-    from timm.models import group_parameters
-
-    groups: dict[str, int] = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
-    parts: dict[int, list[Piece]] = {}
-    group = 0
-
-    def visit(module: nn.Module, inside: str) -> None:
-        nonlocal group  # of the module before, for one without parameters
-        for name, child in module.named_children():
-            path = f"{inside}{name}"
-            found = {groups[f"{path}.{parameter}"] for parameter, _ in child.named_parameters()}
-            if len(found) > 1:
-                visit(child, f"{path}.")
-            else:
-                group = found.pop() if found else group
-                parts.setdefault(group, []).append((f"{prefix}{path}", child))
-
-    visit(network, "")
-    return [part for _, part in sorted(parts.items())]
 
 
 def _blocks(network: nn.Module, names: list[str], parts: list[list[Piece]]) -> list[Block]:

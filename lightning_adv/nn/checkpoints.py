@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.nn.batchnorm import plain_state_dict, state_domains
+from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.export import read_description
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.nn.state_dicts import WRAPPERS, Candidate, candidates, few, find_state_dict, fit

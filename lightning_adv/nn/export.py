@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adv.nn.batchnorm import plain_state_dict, state_domains
+from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.normalize import NormalizedNetwork
 
 FORMAT = "lightning-adv network 1"

@@ -15,9 +15,8 @@ from lightning_adv.nn.batchnorm import (
     domain,
     domain_norms,
     export_plain,
-    plain_state_dict,
-    state_domains,
 )
+from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 
 DOMAINS = ("main", "adversarial")
 
