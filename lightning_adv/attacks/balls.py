@@ -120,7 +120,8 @@ class L2(Ball):
         return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(column(like))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """Return the gradient at unit length; a zero gradient stays zero."""
+        """Return the gradient at unit length; a zero gradient stays zero, and what is NaN counts as zero."""
+        gradient = gradient.nan_to_num()  # one such entry would make the image NaN; in the other balls it moves nothing
         # By the largest entry first: the squares of entries below 1e-23 would be zero.
         scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(column(gradient))
         return scaled / self.norm(scaled).clamp_min(_TINY).view(column(gradient))

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class Attack(Recipe, ABC):
     def black_box(self) -> bool:
         """Whether the attack sees the network's outputs only, and no gradient."""
         return False
+
+    @property
+    def judges(self) -> bool:
+        """Whether what comes back depends on where the attack itself saw the network fooled.
+
+        Such an example lies just behind the decision boundary that the attack saw. So it must see the network that it
+        is judged by, to the precision: by one that rounds otherwise, part of them are classified correctly again.
+        """
+        return True
 
     @abstractmethod
     def __call__(
@@ -155,6 +164,7 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
     training = [module for module in modules if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tracked: list[_BatchNorm] = []
+    buffers = _Buffers(modules)
     norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
     try:
         for module in training:
@@ -163,6 +173,8 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
                 module.train(True)
         for module in modules:
             module.training = False
+            if getattr(module, "folds_batchnorm", False):
+                cast(Any, module).forget()  # what has changed since the last attack may not show
         for norm in norms:
             norm.training = True
             if norm.track_running_stats:
@@ -185,6 +197,29 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
             norm.track_running_stats = True
         for module in training:
             module.training = True
+        buffers.put_back()
+
+
+class _Buffers:
+    """Buffers that a network may write to in eval mode: what a fake-quantiser observes, say, but no BatchNorm's."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        shown = {inner for module in modules if getattr(module, "folds_batchnorm", False) for inner in module.modules()}
+        self._kept = [
+            (module, name, buffer, -1 if buffer.is_inference() else buffer._version, buffer.clone())
+            for module in modules
+            if not isinstance(module, _BatchNorm) and module not in shown  # a view takes over its network's
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    def put_back(self) -> None:
+        """Undo what was written, and what was replaced."""
+        for module, name, buffer, version, numbers in self._kept:
+            if buffer.is_inference() or buffer._version != version:  # an inference tensor counts no versions
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+                    buffer.resize_(numbers.shape).copy_(numbers)
+            module._buffers[name] = buffer
 
 
 def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> None:

@@ -59,9 +59,9 @@ class PGD(Attack):
         early_stop: True keeps of each sample the first iterate at which the attack has succeeded (the label is left, or
             the target reached), and takes it out of the batch. So a sample is broken if any iterate of any restart is
             (rounding apart: a smaller batch may round otherwise), and not only if a run ends so; the start is no
-            iterate. It takes no forward pass more, but the host reads one number of the device in each step, where
-            otherwise it reads none. Not with input diversity, whose passes do not judge the iterates themselves, nor
-            with ``batchnorm="batch"``, where who leaves changes the others.
+            iterate. Each restart takes a forward pass more, and the host reads one number of the device in each step,
+            where otherwise it reads none. Not with input diversity, whose passes do not judge the iterates themselves,
+            nor with ``batchnorm="batch"``, where who leaves changes the others.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -134,6 +134,11 @@ class PGD(Attack):
                 "images themselves, and batchnorm='eval', since who leaves a batch changes its statistics; got "
                 f"{self.diversity_probability} and {self.batchnorm!r}."
             )
+
+    @property
+    def judges(self) -> bool:
+        """Whether iterates or restarts are chosen between: otherwise it is the last iterate that comes back."""
+        return self.early_stop or self.restarts > 1
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +49,12 @@ def attack_view(
     Each BatchNorm with running statistics is folded into the layer before it; where that cannot be done, it becomes a
     multiplication and an addition, and whatever normalises by the batch stays. Weights take part in no gradient.
 
-    The view has weights of its own. Each call compares the network's version counters with those that it saw last, and
-    copies the weights again where one has moved. Writing through ``.data`` moves no counter, and neither does a changed
-    attribute: :meth:`AttackView.prepare` takes all over, whatever it is.
+    The view has weights of its own. Each attack begins by taking over the network as it is then, whatever has changed.
+    Between attacks a call compares the network's version counters with those that it saw last, and copies the weights
+    again where one has moved. A fused optimizer moves no counter, writing through ``.data`` or NumPy does not, and
+    neither does a changed attribute: :meth:`AttackView.prepare` takes all over then.
+
+    Images of four shapes are kept ready at a time, each with a copy of the weights.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, K), in float32 or float64. It is never written to.
@@ -76,6 +79,10 @@ def attack_view(
     return AttackView(model, domain, dtype, memory_format, compile)
 
 
+class NoViewError(ValueError):
+    """A network cannot be shown, and is to be attacked as it is. The message says why, without its subject."""
+
+
 class _Build(NamedTuple):
     """What was prepared for images of one shape."""
 
@@ -93,7 +100,7 @@ class AttackView(nn.Module):
     """
 
     folds_batchnorm = True
-    """Attacks find it by this attribute, and refuse to use batch statistics."""
+    """Attacks find it by this attribute, refuse to use batch statistics, and call :meth:`forget` as they begin."""
 
     def __init__(
         self,
@@ -106,9 +113,9 @@ class AttackView(nn.Module):
         super().__init__()
         if dtype not in (None, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype must be torch.bfloat16, torch.float16 or None, got {dtype}.")
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
-        model = getattr(model, "_orig_mod", model)  # what torch.compile(model) wraps; its class takes 1.7 s to import
+        # _orig_mod: what torch.compile(model) wraps; its class takes 1.7 s to import.
+        while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
+            model = model.module if isinstance(model, DistributedDataParallel) else cast(nn.Module, model._orig_mod)
         if domain is not None:
             domain_norms(model, domain)  # says which there are
         self._model = (model,)  # in a tuple, since it is no part of the view
@@ -141,7 +148,7 @@ class AttackView(nn.Module):
         """Return the logits (N, K) of images (N, C, H, W).
 
         Raises:
-            ValueError: See :meth:`prepare`.
+            NoViewError: See :meth:`prepare`.
         """
         build = self._builds.get(_kind(x))
         if build is None or build.links.is_stale():
@@ -169,31 +176,43 @@ class AttackView(nn.Module):
     def prepare(self, x: Tensor) -> None:
         """Take over the network as it is now, and get ready for images of one shape.
 
-        A call of the view does so by itself where it sees a change. It does not see what is written through ``.data``,
-        a changed attribute of a module (a number, a flag) or a new hook: call this before an attack then.
+        An attack does so as it begins, and a call of the view where it sees a change.
 
         Args:
             x: Images (N, C, H, W), of which the shape counts.
 
         Raises:
-            ValueError: The network cannot be shown, and is to be attacked as it is: it has hooks, it cannot be copied,
+            NoViewError: The network cannot be shown, and is to be attacked as it is: it has hooks, it cannot be copied,
                 a copy of it computes something else (it is random in eval mode, say), it holds what may change
-                without being seen, it changes in every step, or its weights are in a half precision.
+                without being seen, what it computes hangs on numbers of tensors, it changes in every step, its images
+                have ever other shapes, or its weights are in a half precision.
         """
-        for build in self._builds.values():
-            build.links.forget()  # images of another shape follow when they come
+        self.forget()
         self._prepared(x)
+
+    def forget(self) -> None:
+        """Take over the network anew at the next call, whether it seems to have changed or not."""
+        for build in self._builds.values():
+            build.links.forget()
 
     def _prepared(self, x: Tensor) -> _Build:
         (model,) = self._model
         if has_hooks(model):
-            raise ValueError("it has hooks, which a view would not call")
-        state = snapshot(model.modules(), gradient_switches(model) | domain_switches(model))
+            raise NoViewError("it has hooks, which a view would not call")
+        try:
+            state = snapshot(model.modules(), gradient_switches(model) | domain_switches(model))
+        except ValueError as error:
+            raise NoViewError(str(error)) from None
         build = self._builds.get(_kind(x))
         if build is None or build.state != state:
-            self._rebuilt = 0 if build is None else self._rebuilt + 1
+            # A build that is replaced, or takes another's place: views do not pay where none lives long.
+            self._rebuilt += build is not None or len(self._builds) == _SHAPES
             if self._rebuilt > _PATIENCE:
-                raise ValueError("it changes by more than its weights in every step")
+                raise NoViewError(
+                    "it changes by more than its weights in every step"
+                    if build is not None
+                    else f"images of more than {_SHAPES} shapes take turns"
+                )
             build = self._build(model, x, state)
             self._builds = {**dict(list(self._builds.items())[1 - _SHAPES :]), _kind(x): build}
             self.networks = nn.ModuleList([build.network for build in self._builds.values()])
@@ -207,10 +226,10 @@ class AttackView(nn.Module):
         try:
             with torch.inference_mode(False), torch.no_grad(), isolated(x.device):
                 build = self._tried(model, x, state)
-        except ValueError:
-            raise
+        except ValueError as error:
+            raise NoViewError(str(error)) from error
         except Exception as error:  # whatever a foreign network's code does not stand
-            raise ValueError(f"a copy of it does not run ({type(error).__name__}: {error})") from error
+            raise NoViewError(f"a copy of it does not run ({type(error).__name__}: {error})") from error
         if self.compile_mode is not False:
             build.network.compile(**({} if self.compile_mode is True else {"mode": self.compile_mode}))
         return build

@@ -96,10 +96,13 @@ def find_foldable(network: nn.Module, images: Tensor, foreign: Iterable[Tensor] 
         foreign: Tensors that the network must not read.
 
     Raises:
-        ValueError: The network reads a foreign tensor.
+        ValueError: The network reads a foreign tensor, or numbers of tensors: what is computed then may be something
+            else another time.
     """
     watch = _Watch(network, foreign)
     watch.run(network, images)
+    if watch.decides:
+        raise ValueError("it reads numbers of tensors (.item(), or an if on one), and may compute something else then")
     if watch.strayed:
         raise ValueError("a copy of the network computes with the tensors of the network itself, which it holds on to")
     return Foldable(watch.pairs(), watch.lone())
@@ -112,7 +115,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.watched = [m for m in network.modules() if type(m) in foldable_layers() | foldable_norms()]
         self.foreign = {_address(tensor) for tensor in foreign} - {0}
-        self.strayed = False
+        self.strayed = self.decides = False
         self.readers: dict[int, set[nn.Module | None]] = defaultdict(set)
         self.calls: Counter[nn.Module] = Counter()
         self.running: nn.Module | None = None
@@ -135,6 +138,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         self._note((args, kwargs))
+        self.decides |= func is torch.ops.aten._local_scalar_dense.default
         return func(*args, **({} if kwargs is None else kwargs))
 
     def _note(self, read: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from lightning_adv.nn.batchnorm import DomainBatchNorm, domain, keep_domain
 from lightning_adv.nn.folding import foldable_layers
 
 _CLOSE = 1e-3  # a network folded wrongly is off by its logits' size, one folded rightly by 1e-5 of it
+_TORCH: Any = torch.backends  # whose annotations lack these
+_BACKENDS = (_TORCH.cuda.matmul, _TORCH.cudnn.conv, _TORCH.mkldnn.matmul, _TORCH.mkldnn.conv)
 
 
 def copy_in_eval_mode(model: nn.Module, through: str | None) -> nn.Module:
@@ -110,11 +113,19 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def isolated(device: torch.device) -> Iterator[None]:
-    """No autocast, and the global random state as it was."""
+    """No autocast, fp32 in all its bits, and the global random state as it was."""
     cpu = device.type == "cpu"
     same_state = torch.random.fork_rng([] if cpu else [device], device_type="cuda" if cpu else device.type)
-    with same_state, torch.autocast(device.type, enabled=False):
-        yield
+    before = [backend.fp32_precision for backend in _BACKENDS]
+    try:
+        for backend in _BACKENDS:
+            # cuDNN's convolutions round to TF32's 10 bits by default: logits of right folds are up to 4 % off then.
+            backend.fp32_precision = "ieee"
+        with same_state, torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(_BACKENDS, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def formatted(x: Tensor, memory_format: torch.memory_format) -> Tensor:

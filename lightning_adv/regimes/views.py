@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.nn.attack_view import AttackView, attack_view, check_compile_mode, has_hooks
+from lightning_adv.nn.attack_view import AttackView, NoViewError, attack_view, check_compile_mode, has_hooks
 from lightning_adv.nn.batchnorm import active_domain
 
 View: TypeAlias = Literal["auto", "off"]
@@ -25,7 +25,7 @@ class Views:
     Args:
         view: ``"auto"`` or ``"off"``, which attacks the network itself.
         precision: ``"same"`` is that of the network's own forward pass, autocast included; ``"bf16"`` and ``"fp16"``
-            compute the attack's passes in that precision, on a view or not.
+            compute the attack's passes in that precision, on a view or not, unless the attack ``judges``.
         compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.attack_view.attack_view`.
 
     Raises:
@@ -61,22 +61,34 @@ class Views:
     ) -> Tensor:
         """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`.
 
-        ``lower`` is False where attacks shall compute as the network does, whatever ``precision`` is.
+        ``lower`` is False where attacks shall compute as the network does, whatever ``precision`` is. So do attacks
+        that judge by what they see (:attr:`lightning_adv.attacks.Attack.judges`), always, and under autocast they see
+        the network itself: a view rounds otherwise.
         """
-        dtype = self._dtype if lower else None
-        view = self._prepared(attack, network, domain, x, dtype)
+        judges = getattr(attack, "judges", True)
+        dtype = self._dtype if lower and not judges else None
+        view = self._view_of(attack, network, domain, x, dtype)
         if view is not None:
-            return attack(view, x, y, generator=generator)
+            noise = generator.get_state()
+            try:
+                return attack(view, x, y, generator=generator)
+            except NoViewError as error:
+                self._tell(str(error))
+                self.clear()
+                self._unprepared = network
+                generator.set_state(noise)
         with nullcontext() if dtype is None else torch.autocast(x.device.type, dtype):
             return attack(network, x, y, domain=domain, generator=generator)
 
-    def _prepared(
+    def _view_of(
         self, attack: Attack, network: nn.Module, domain: str | None, x: Tensor, dtype: torch.dtype | None
     ) -> AttackView | None:
-        """Return the view of the network as it is now; None where the attack needs the network itself."""
+        """Return a view of the network; None where the attack needs the network itself."""
         if self._view == "off" or network is self._unprepared or not len(x):
             return None
         if getattr(attack, "batchnorm", "eval") != "eval":  # by the batch's statistics there is nothing to fold
+            return None
+        if getattr(attack, "judges", True) and torch.is_autocast_enabled(x.device.type):
             return None
         if has_hooks(network):  # they come and go
             self._tell("it has hooks, which a view would not call")
@@ -88,13 +100,6 @@ class Views:
         if view is None or not view.is_of(network):
             self._views = {key: view for key, view in self._views.items() if view.is_of(network)}
             view = self._views[key] = attack_view(network, domain=key[0], dtype=key[1], compile=self._compile)
-        try:
-            view.prepare(x)
-        except ValueError as error:
-            self._tell(str(error))
-            self.clear()
-            self._unprepared = network
-            return None
         return view
 
     def _tell(self, reason: str) -> None:

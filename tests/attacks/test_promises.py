@@ -310,3 +310,44 @@ def test_without_a_generator_each_call_draws_anew(build, images, attack):
     assert not torch.equal(first, other)
     assert torch.equal(first, again[0])
     assert torch.equal(second, again[1])
+
+
+class _Observes(nn.Module):
+    """Widens its range in eval mode too, as a fake-quantiser does, in a buffer that it resizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("highest", torch.zeros(0))
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.highest.resize_(1).copy_(x.max().view(1))
+        self.calls = self.calls + 1  # another tensor each time
+        return x
+
+
+def test_buffers_that_change_in_eval_mode_are_put_back():
+    torch.manual_seed(0)
+    observer = _Observes()
+    network = nn.Sequential(observer, nn.Flatten(), nn.Linear(12, 2))
+    highest, calls = observer.highest, observer.calls
+    PGD(0.1, 2, 0.05)(network, torch.rand(3, 3, 2, 2), torch.tensor([0, 1, 0]))
+    assert observer.highest is highest
+    assert observer.calls is calls
+    assert highest.shape == (0,)
+    assert calls == 0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_gradient_that_is_no_number_moves_nothing(norm):
+    class Deviation(nn.Module):
+        def forward(self, x):  # the square root's slope at zero is infinite, times zero
+            return torch.stack([x.flatten(1).var(1).sqrt(), x.flatten(1).mean(1)], 1)
+
+    x = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    x[0] = 0
+    x_adv = PGD(0.5, 2, 0.3, norm=norm, start="zero")(Deviation(), x, torch.tensor([0, 0]))
+    assert torch.equal(x_adv[0], x[0])
+    assert not torch.equal(x_adv[1], x[1])
+    assert not x_adv.isnan().any()

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import lightning_adv.nn.view_weights as view_weights
 from lightning_adv.attacks import APGD, MIFGSM, PGD
 from lightning_adv.nn.activations import ACTIVATIONS, replace_activations, smooth_backward
-from lightning_adv.nn.attack_view import AttackView, attack_view
+from lightning_adv.nn.attack_view import AttackView, NoViewError, attack_view
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.nn.folding import Affine, Pair
@@ -294,8 +294,18 @@ def move_normalisation(network, x):
     network.normalize.mean.fill_(0.1)
 
 
+def replace_activation(network, x):
+    """By one that holds the same."""
+    network.network.layer1[2] = nn.SiLU()
+
+
+def replace_head(network, x):
+    """By one of the same size."""
+    network.network.fc = nn.Linear(network.network.fc.in_features, 3)
+
+
 CHANGES = [train, write_in_place, write_statistics, load, replace_parameter, replace_module, add_module, remove_module]
-CHANGES += [reorder_modules]
+CHANGES += [reorder_modules, replace_activation, replace_head]
 
 
 @pytest.mark.parametrize("change", [*CHANGES, move_normalisation])
@@ -375,6 +385,61 @@ def test_prepare_sees_every_state(x, name):
     assert before.shape != after.shape or relative(before, after) > 1e-3
     assert view(x).shape == after.shape
     assert relative(view(x), after) < 1e-5
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_attack_sees_what_moved_no_counter(optimizer):
+    """A fused optimizer writes so."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
+    x, y = torch.rand(4, 3, 2, 2).double(), torch.tensor([0, 1, 2, 0])
+    view, attack = attack_view(network), PGD(0.1, 1, 0.1, start="zero", norm="l2")
+    first = attack(view, x, y)
+    F.cross_entropy(network(x), y).backward()
+    optimizer(network.parameters(), lr=1.0, fused=True).step()
+    expected = attack(network, x, y)
+    assert relative(first, expected) > 1e-3
+    assert torch.allclose(attack(view, x, y), expected, rtol=0, atol=1e-12)
+
+
+def test_weights_that_are_tied_no_longer(x):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+    network[4].weight = network[2].weight
+    view = attack_view(network)
+    assert relative(view(x), evaluated(network, x)) < 1e-5
+    network[4].weight = nn.Parameter(torch.randn(8, 8))
+    assert relative(view(x), evaluated(network, x)) < 1e-5
+
+
+@pytest.mark.parametrize("shapes", [4, 5])
+def test_images_of_ever_other_shapes(network, shapes):
+    """Each has a copy of the weights, and making one takes longer than a view saves."""
+    view, images = attack_view(network), [torch.rand(2, 1, 8 + size, 8) for size in range(shapes)]
+
+    def rounds():
+        for _ in range(3):
+            for x in images:
+                view.prepare(x)
+
+    if shapes == 4:
+        rounds()
+    else:
+        with pytest.raises(NoViewError, match="images of more than 4 shapes take turns"):
+            rounds()
+
+
+def test_compares_in_full_precision(network, x):
+    """A backend that rounds to ten bits, as cuDNN does by default, would tell right folds from the network."""
+    before, torch.backends.mkldnn.conv.fp32_precision = torch.backends.mkldnn.conv.fp32_precision, "bf16"
+    try:
+        assert attack_view(network).folded == 0
+        view = attack_view(network)
+        view.prepare(x)
+        assert view.folded > 0
+        assert torch.backends.mkldnn.conv.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = before
 
 
 def test_a_network_that_changes_all_the_time_is_not_shown(x):
@@ -597,6 +662,27 @@ class HeldInAList(Plain):
         return super().features(x) * self.masks[0]
 
 
+class ParameterInAList(Plain):
+    def __init__(self):
+        super().__init__()
+        self.factors = [nn.Parameter(torch.ones(()))]
+
+    def features(self, x):
+        return super().features(x) * self.factors[0]
+
+
+class Decides(Plain):
+    """A buffer says who reads the convolution's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def features(self, x):
+        y = super().features(x)
+        return y + self.alpha * x if self.alpha > 0 else y
+
+
 class HiddenModule(Plain):
     def __init__(self):
         super().__init__()
@@ -634,6 +720,8 @@ UNABLE = {
     "lazy": (LazyTensor, "a copy of it|it changes when it is called"),
     "reads the norm": (ReadsTheNorm, "'Identity' object has no attribute 'eps'"),
     "list": (HeldInAList, "HeldInAList holds a Tensor"),
+    "list of parameters": (ParameterInAList, "ParameterInAList holds a Parameter"),
+    "decides": (Decides, "reads numbers of tensors"),
     "hidden": (HiddenModule, "HiddenModule holds a Conv2d"),
     "traced": (lambda: torch.jit.trace(Plain().eval(), torch.rand(1, 4, 6, 6)), ""),
 }

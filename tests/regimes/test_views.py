@@ -20,6 +20,8 @@ SEEN = []
 class Spy(Attack):
     """Notes what it is given to attack, and attacks it by PGD."""
 
+    judges = False
+
     def __init__(self, batchnorm: str = "eval") -> None:
         self.batchnorm = batchnorm
 
@@ -115,6 +117,45 @@ def test_says_why_there_is_no_view(caplog):
     told = [record.getMessage() for record in caplog.records if "view" in record.getMessage()]
     assert len(told) == 1
     assert "since a copy of it in eval mode computes other logits" in told[0]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("attack", [PGD(0.1, 2, 0.05, early_stop=True), PGD(0.1, 2, 0.05)], ids=["judges", "blind"])
+def test_an_attack_that_judges_sees_the_precision_that_it_is_judged_in(monkeypatch, attack, autocast):
+    seen = []
+    monkeypatch.setattr(PGD, "__call__", lambda self, model, x, y, **_: (seen.append(model), x)[1])
+    regime = regime_of(attack=attack, attack_precision="same" if autocast else "bf16")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        step(regime)
+    (model,) = seen
+    if attack.judges:
+        assert model is regime.network if autocast else model.dtype is None
+    else:
+        assert model.dtype == torch.bfloat16
+
+
+class _KnowsSizes(nn.Module):
+    """Keeps something by the size of its images, which a view of another size cannot."""
+
+    size = None
+
+    def forward(self, x):
+        if self.size != x.shape[-1]:
+            self.size, self.ramp = x.shape[-1], torch.linspace(0.5, 1, x.shape[-1])
+        return x * self.ramp
+
+
+def test_an_attack_that_a_view_fails_in_starts_again_on_the_network():
+    """Input diversity asks for a second size in the middle of it."""
+    attack = PGD(0.1, 6, 0.05, diversity_probability=0.7, diversity_scale=1.5)
+    found = []
+    for view in ("auto", "off"):
+        regime = regime_of(attack=attack, view=view)
+        regime.network.network = nn.Sequential(_KnowsSizes(), regime.network.network)
+        data = ToyData()
+        generator = torch.Generator().manual_seed(3)
+        found += [regime.attacked(attack, data.x[:8], data.y[:8], domain=None, generator=generator)]
+    assert torch.equal(*found)
 
 
 def test_a_hook_that_goes_lets_the_view_come_back():
