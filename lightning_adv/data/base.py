@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,11 +18,15 @@ from lightning_adv.hints import did_you_mean
 
 
 class Splits(NamedTuple):
-    """The three parts of a data set. Each returns whole batches from ``__getitems__``."""
+    """The three parts of a data set. Each returns whole batches from ``__getitems__``.
+
+    ``fingerprints`` tells which images they are, by the names of the parts; None where nobody knows.
+    """
 
     train: Dataset[Any]
     val: Dataset[Any]
     test: Dataset[Any]
+    fingerprints: Mapping[str, str] | None = None
 
 
 class ImageDataModule(LightningDataModule):
@@ -93,6 +99,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.on_device = on_device
         self._splits: Splits | None = None
+        self._identity: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -118,6 +125,46 @@ class ImageDataModule(LightningDataModule):
             if self.trainer is None:
                 self.prepare_data()
             self._splits = self.load()
+
+    def identity(self) -> dict[str, Any]:
+        """Say which images these are, as plain data: what a checkpoint keeps of the data that it was trained on.
+
+        It does not depend on where the images lie, nor on how they are loaded or augmented.
+
+        Returns:
+            ``class_path``, ``name``, ``seed``, ``val_fraction``, ``train_fraction``, ``test_fraction`` (None where the
+            test images are a part of their own), ``class_names`` (a list, or None), ``image_shape`` ([C, H, W]),
+            ``images`` (their number in train, val and test) and ``fingerprints`` of these three: 16 hexadecimal digits
+            each, from file names or indices and labels, in order; None where the subclass gives none.
+
+        Raises:
+            RuntimeError: :meth:`setup` has not been called.
+
+        Example:
+            >>> from lightning_adv.data import DigitsDataModule
+            >>> digits = DigitsDataModule()
+            >>> digits.setup()
+            >>> digits.identity()["images"]
+            {'train': 1293, 'val': 144, 'test': 360}
+        """
+        if self._splits is None:
+            raise RuntimeError("Call setup() before identity().")
+        if self._identity is None:
+            parts = ("train", "val", "test")
+            names, told = self.class_names, self._splits.fingerprints
+            self._identity = {
+                "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+                "name": self.name,
+                "seed": self.seed,
+                "val_fraction": self.val_fraction,
+                "train_fraction": self.train_fraction,
+                "test_fraction": getattr(self, "test_fraction", None),
+                "class_names": None if names is None else list(names),
+                "image_shape": list(self.image_shape),
+                "images": {part: len(getattr(self._splits, part)) for part in parts},
+                "fingerprints": None if told is None else dict(told),
+            }
+        return deepcopy(self._identity)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in an order that depends on (seed, epoch)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.data.base import ImageDataModule, Splits
+from lightning_adv.data.fingerprint import fingerprint_of_indices
 from lightning_adv.data.in_memory import CropFlip, UInt8Dataset
 
 
@@ -95,12 +96,18 @@ class CIFAR10DataModule(ImageDataModule):
         """
         images, labels = self._read(train=True)
         test_images, test_labels = self._read(train=False)
-        train, val = (torch.from_numpy(part) for part in self.split_training_data(labels.numpy()))
+        split = self.split_training_data(labels.numpy())
+        train, val = map(torch.from_numpy, split)
         crop_flip = CropFlip(len(train), self.seed) if self.augment else None
         return Splits(
             UInt8Dataset(images[train], labels[train], crop_flip),
             UInt8Dataset(images[val], labels[val]),
             UInt8Dataset(test_images, test_labels),
+            {
+                "train": fingerprint_of_indices(split[0], labels[train].numpy()),
+                "val": fingerprint_of_indices(split[1], labels[val].numpy()),
+                "test": fingerprint_of_indices(np.arange(len(test_labels)), test_labels.numpy()),
+            },
         )
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:

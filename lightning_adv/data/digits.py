@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lightning_adv.data.base import ImageDataModule, Splits, check_fraction
+from lightning_adv.data.fingerprint import fingerprint_of_indices
 from lightning_adv.data.in_memory import InMemoryDataset
 from lightning_adv.data.splits import stratified_split
 
@@ -70,5 +71,8 @@ class DigitsDataModule(ImageDataModule):
         train, val = self.split_training_data(labels[rest])
         x = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         y = torch.from_numpy(labels).long()
-        parts = (torch.from_numpy(indices) for indices in (rest[train], rest[val], test))
-        return Splits(*(InMemoryDataset(x[part], y[part]) for part in parts))
+        parts = {"train": rest[train], "val": rest[val], "test": test}
+        return Splits(
+            **{name: InMemoryDataset(x[part], y[part]) for name, part in parts.items()},
+            fingerprints={name: fingerprint_of_indices(part, labels[part]) for name, part in parts.items()},
+        )

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from lightning_adv.data import folders
 from lightning_adv.data.base import ImageDataModule, Splits, check_at_least, check_choice, check_fraction
+from lightning_adv.data.fingerprint import fingerprint_of_files
 from lightning_adv.data.folders import Samples
 from lightning_adv.data.in_memory import CropFlip, UInt8Batch, UInt8Dataset
 from lightning_adv.data.sampler import Key, split_keys
@@ -169,15 +170,17 @@ class ImageFolderDataModule(ImageDataModule):
             images, test = [images[i] for i in rest], [images[i] for i in held_out]
         chosen, held_out = self.split_training_data(_labels(images))
         train, val = [images[i] for i in chosen], [images[i] for i in held_out]
+        parts = {"train": train, "val": val, "test": test}
+        told = {name: fingerprint_of_files(self.root, samples) for name, samples in parts.items()}
         crop_flip = CropFlip(len(train), self.seed) if self.augmentation == "cifar" else None
         still = self._transform(training=False)
         if self.in_memory:
-            return Splits(_in_memory(train, still, crop_flip), _in_memory(val, still), _in_memory(test, still))
+            return Splits(_in_memory(train, still, crop_flip), _in_memory(val, still), _in_memory(test, still), told)
         if self.augmentation == "imagenet":
             augmented = FolderDataset(train, self._transform(training=True), seed=self.seed)
         else:
             augmented = FolderDataset(train, still, crop_flip)
-        return Splits(augmented, FolderDataset(val, still), FolderDataset(test, still))
+        return Splits(augmented, FolderDataset(val, still), FolderDataset(test, still), told)
 
     def _find(self) -> folders.ImageFolders:
         if self._found is None:
