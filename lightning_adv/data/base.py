@@ -206,7 +206,8 @@ class ImageDataModule(LightningDataModule):
         if self._splits is None:
             raise RuntimeError(f"Call setup() before {name}_dataloader().")
         if self.on_device:
-            self._splits = self._splits._replace(**{name: self._placed(name, getattr(self._splits, name))})
+            placed: Any = self._placed(name, getattr(self._splits, name))
+            self._splits = self._splits._replace(**{name: placed})
         return cast(Dataset[Any], getattr(self._splits, name))
 
     def _placed(self, name: str, dataset: InMemoryDataset) -> InMemoryDataset:
