@@ -195,6 +195,8 @@ def _within(x: Tensor, radius: float) -> Tensor:
 
 def _masked(x: Tensor, kept: Tensor, clip: bool) -> Tensor:
     """Keep some modes (..., H, W // 2 + 1) of real images; the mask is the same at (u, v) and (-u, -v)."""
+    if not len(x):  # MKL refuses to transform no images (torch 2.14); a copy, as the transform gives one
+        return x.clone()
     # Half precision has transforms on some devices only, and of some sizes only.
     spectrum = torch.fft.rfft2(x.to(torch.promote_types(x.dtype, torch.float32)))
     # not a product, which leaves -0 and would keep what is not finite
