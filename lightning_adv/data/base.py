@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple, cast
 
@@ -20,13 +19,12 @@ from lightning_adv.hints import did_you_mean
 class Splits(NamedTuple):
     """The three parts of a data set. Each returns whole batches from ``__getitems__``.
 
-    ``fingerprints`` tells which images they are, by the names of the parts; None where nobody knows.
+    Each may have an attribute ``fingerprint``, a text that tells which images they are.
     """
 
     train: Dataset[Any]
     val: Dataset[Any]
     test: Dataset[Any]
-    fingerprints: Mapping[str, str] | None = None
 
 
 class ImageDataModule(LightningDataModule):
@@ -135,7 +133,7 @@ class ImageDataModule(LightningDataModule):
             ``class_path``, ``name``, ``seed``, ``val_fraction``, ``train_fraction``, ``test_fraction`` (None where the
             test images are a part of their own), ``class_names`` (a list, or None), ``image_shape`` ([C, H, W]),
             ``images`` (their number in train, val and test) and ``fingerprints`` of these three: 16 hexadecimal digits
-            each, from file names or indices and labels, in order; None where the subclass gives none.
+            each, from file names or indices and labels, in order; None for a data set without ``fingerprint``.
 
         Raises:
             RuntimeError: :meth:`setup` has not been called.
@@ -150,8 +148,8 @@ class ImageDataModule(LightningDataModule):
         if self._splits is None:
             raise RuntimeError("Call setup() before identity().")
         if self._identity is None:
-            parts = ("train", "val", "test")
-            names, told = self.class_names, self._splits.fingerprints
+            names = self.class_names
+            parts: dict[str, Any] = self._splits._asdict()
             self._identity = {
                 "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
                 "name": self.name,
@@ -161,8 +159,8 @@ class ImageDataModule(LightningDataModule):
                 "test_fraction": getattr(self, "test_fraction", None),
                 "class_names": None if names is None else list(names),
                 "image_shape": list(self.image_shape),
-                "images": {part: len(getattr(self._splits, part)) for part in parts},
-                "fingerprints": None if told is None else dict(told),
+                "images": {part: len(dataset) for part, dataset in parts.items()},
+                "fingerprints": {part: getattr(dataset, "fingerprint", None) for part, dataset in parts.items()},
             }
         return deepcopy(self._identity)
 
@@ -206,8 +204,7 @@ class ImageDataModule(LightningDataModule):
         if self._splits is None:
             raise RuntimeError(f"Call setup() before {name}_dataloader().")
         if self.on_device:
-            placed: Any = self._placed(name, getattr(self._splits, name))
-            self._splits = self._splits._replace(**{name: placed})
+            self._splits = self._splits._replace(**{name: self._placed(name, getattr(self._splits, name))})
         return cast(Dataset[Any], getattr(self._splits, name))
 
     def _placed(self, name: str, dataset: InMemoryDataset) -> InMemoryDataset:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_adv.data.base import ImageDataModule, Splits
 from lightning_adv.data.fingerprint import fingerprint_of_indices
 from lightning_adv.data.in_memory import CropFlip, UInt8Dataset
+from lightning_adv.data.splits import Indices
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -96,18 +97,12 @@ class CIFAR10DataModule(ImageDataModule):
         """
         images, labels = self._read(train=True)
         test_images, test_labels = self._read(train=False)
-        split = self.split_training_data(labels.numpy())
-        train, val = map(torch.from_numpy, split)
+        train, val = self.split_training_data(labels.numpy())
         crop_flip = CropFlip(len(train), self.seed) if self.augment else None
         return Splits(
-            UInt8Dataset(images[train], labels[train], crop_flip),
-            UInt8Dataset(images[val], labels[val]),
-            UInt8Dataset(test_images, test_labels),
-            {
-                "train": fingerprint_of_indices(split[0], labels[train].numpy()),
-                "val": fingerprint_of_indices(split[1], labels[val].numpy()),
-                "test": fingerprint_of_indices(np.arange(len(test_labels)), test_labels.numpy()),
-            },
+            _taken(images, labels, train, crop_flip),
+            _taken(images, labels, val),
+            _taken(test_images, test_labels, np.arange(len(test_labels))),
         )
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
@@ -123,3 +118,8 @@ class CIFAR10DataModule(ImageDataModule):
             ) from error
         images = torch.from_numpy(np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)))
         return images, torch.tensor(dataset.targets)
+
+
+def _taken(images: Tensor, labels: Tensor, indices: Indices, crop_flip: CropFlip | None = None) -> UInt8Dataset:
+    labels = labels[indices]
+    return UInt8Dataset(images[indices], labels, crop_flip, fingerprint_of_indices(indices, labels.numpy()))

@@ -71,8 +71,7 @@ class DigitsDataModule(ImageDataModule):
         train, val = self.split_training_data(labels[rest])
         x = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         y = torch.from_numpy(labels).long()
-        parts = {"train": rest[train], "val": rest[val], "test": test}
+        parts = (rest[train], rest[val], test)
         return Splits(
-            **{name: InMemoryDataset(x[part], y[part]) for name, part in parts.items()},
-            fingerprints={name: fingerprint_of_indices(part, labels[part]) for name, part in parts.items()},
+            *(InMemoryDataset(x[part], y[part], fingerprint_of_indices(part, labels[part])) for part in parts)
         )

@@ -170,17 +170,14 @@ class ImageFolderDataModule(ImageDataModule):
             images, test = [images[i] for i in rest], [images[i] for i in held_out]
         chosen, held_out = self.split_training_data(_labels(images))
         train, val = [images[i] for i in chosen], [images[i] for i in held_out]
-        parts = {"train": train, "val": val, "test": test}
-        told = {name: fingerprint_of_files(self.root, samples) for name, samples in parts.items()}
-        crop_flip = CropFlip(len(train), self.seed) if self.augmentation == "cifar" else None
         still = self._transform(training=False)
-        if self.in_memory:
-            return Splits(_in_memory(train, still, crop_flip), _in_memory(val, still), _in_memory(test, still), told)
         if self.augmentation == "imagenet":
-            augmented = FolderDataset(train, self._transform(training=True), seed=self.seed)
+            training = FolderDataset(self.root, train, self._transform(training=True), seed=self.seed)
         else:
-            augmented = FolderDataset(train, still, crop_flip)
-        return Splits(augmented, FolderDataset(val, still), FolderDataset(test, still), told)
+            crop_flip = CropFlip(len(train), self.seed) if self.augmentation == "cifar" else None
+            training = FolderDataset(self.root, train, still, crop_flip)
+        parts = (training, *(FolderDataset(self.root, part, still) for part in (val, test)))
+        return Splits(*(_in_memory(part) if self.in_memory else part for part in parts))
 
     def _find(self) -> folders.ImageFolders:
         if self._found is None:
@@ -241,6 +238,7 @@ class FolderDataset(Dataset[UInt8Batch]):
     """Image files that are read when they are asked for.
 
     Args:
+        root: The data set's folder.
         samples: (path, class) of the N images.
         transform: Turns a Pillow image into a tensor (C, H, W) uint8.
         crop_flip: The random crops and flips of these N images, or None.
@@ -250,6 +248,7 @@ class FolderDataset(Dataset[UInt8Batch]):
 
     def __init__(
         self,
+        root: Path,
         samples: Samples,
         transform: Callable[[Image.Image], Tensor],
         crop_flip: CropFlip | None = None,
@@ -261,6 +260,7 @@ class FolderDataset(Dataset[UInt8Batch]):
         self.transform = transform
         self.crop_flip = crop_flip
         self.seed = seed
+        self.fingerprint = fingerprint_of_files(root, samples)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -285,13 +285,11 @@ class FolderDataset(Dataset[UInt8Batch]):
             return self.transform(image)
 
 
-def _in_memory(
-    samples: Samples, transform: Callable[[Image.Image], Tensor], crop_flip: CropFlip | None = None
-) -> UInt8Dataset:
-    on_disk = FolderDataset(samples, transform)
+def _in_memory(on_disk: FolderDataset) -> UInt8Dataset:
+    """Read every image, once."""
     chunks = torch.split(torch.arange(len(on_disk)), 1024)
     images = torch.cat([on_disk.__getitems__(chunk.tolist()).images for chunk in chunks])
-    return UInt8Dataset(images, on_disk.labels, crop_flip)
+    return UInt8Dataset(images, on_disk.labels, on_disk.crop_flip, on_disk.fingerprint)
 
 
 def _labels(samples: Samples) -> npt.NDArray[np.int64]:

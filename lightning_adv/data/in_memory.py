@@ -104,11 +104,13 @@ class InMemoryDataset(Dataset[Any]):
     Args:
         images: (N, C, H, W).
         labels: (N,) int64.
+        fingerprint: Tells which images they are, see :mod:`~lightning_adv.data.fingerprint`.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, fingerprint: str | None = None) -> None:
         self.images = images
         self.labels = labels
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -142,10 +144,13 @@ class UInt8Dataset(InMemoryDataset):
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
         crop_flip: The random crops and flips of these images, or None.
+        fingerprint: See :class:`InMemoryDataset`.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, crop_flip: CropFlip | None = None) -> None:
-        super().__init__(images, labels)
+    def __init__(
+        self, images: Tensor, labels: Tensor, crop_flip: CropFlip | None = None, fingerprint: str | None = None
+    ) -> None:
+        super().__init__(images, labels, fingerprint)
         self.crop_flip = crop_flip
 
     def __getitems__(self, keys: Sequence[Key] | Sequence[int]) -> UInt8Batch:
