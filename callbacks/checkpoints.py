@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
+
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
@@ -34,6 +36,11 @@ def check_finite(trainer: Trainer, module: LightningModule) -> None:
 
 
 class _RunCheckpoint(ModelCheckpoint):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See to it that a kill leaves whole files (a Lightning hook)."""
+        keep_checkpoints_whole(trainer)
+        super().setup(trainer, pl_module, stage)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look at the weights, and let the loggers write what they hold back (a Lightning hook).
 
@@ -96,7 +103,7 @@ class BestCheckpoint(_RunCheckpoint):
 class LastCheckpoint(_RunCheckpoint):
     """Keeps the newest checkpoint, as ``checkpoints/last.ckpt``: what a stopped run resumes from.
 
-    Lightning writes to a temporary file and renames it, so that a run killed while saving leaves the one before.
+    It is written beside its place and renamed, so that a run killed while saving leaves the one before.
 
     Args:
         every_n_epochs: Save every this many epochs, after validation.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.analysis.training_curves import plot_training_curves, read_metrics
+from lightning_adv.files import write_whole
 
 
 class TrainingCurves(Callback):
@@ -24,6 +26,6 @@ class TrainingCurves(Callback):
         loggers[0].save()
         metrics = Path(loggers[0].log_dir) / "metrics.csv"
         if metrics.is_file():
-            target = metrics.parent / "figures" / "training_curves.png"
-            target.parent.mkdir(exist_ok=True)
-            plot_training_curves(read_metrics(metrics)).savefig(target, dpi=150)
+            picture = io.BytesIO()
+            plot_training_curves(read_metrics(metrics)).savefig(picture, format="png", dpi=150)
+            write_whole(metrics.parent / "figures" / "training_curves.png", picture.getvalue())

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from lightning_adv.locks import try_lock
+
+_UNFINISHED = re.compile(r"(?P<name>.+)\.[0-9a-f]{8}\.part")
 
 
 def set_aside(path: Path) -> Path | None:
@@ -15,22 +24,98 @@ def set_aside(path: Path) -> Path | None:
     """
     if not path.is_file():
         return None
-    names = (path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}") for number in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
+    aside = _aside(path)
     os.replace(path, aside)
     return aside
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def keep_aside(path: Path) -> Path:
+    """Copy a file that a resumed run cuts, under the name that :func:`set_aside` gives; it stays where it is too.
+
+    Returns:
+        The copy.
+    """
+    aside = _aside(path)
+    write_whole(aside, path.read_bytes())
+    return aside
+
+
+def _aside(path: Path) -> Path:
+    names = (path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
+
+
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all, and make its folder. A link is followed.
 
     Raises:
         ValueError: There is something else than a file in its place.
+        OSError: It cannot be written; what was there stays. The error has the file's name.
+    """
+    with writing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that gets its name when the block ends, and is gone where it ends in an error.
+
+    It lies beside its place, since a rename is only whole within one file system, under a name of its own that
+    :func:`clear_unfinished` knows. Its content is on the disk before it gets its name: after a power cut there is the
+    file that was there before or the new one.
+
+    Args:
+        path: The file's place. Its folder is made, and a link is followed.
+
+    Raises:
+        ValueError: There is something else than a file in its place.
+        OSError: It cannot be written; what was there stays. The error has the file's name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with writing(Path(folder) / "table.csv") as file:
+        ...         _ = file.write(b"epoch,loss")
+        ...     (Path(folder) / "table.csv").read_text()
+        'epoch,loss'
     """
     path = path.resolve()
     if path.exists() and not path.is_file():  # a pipe or a device would be replaced by a file
         raise ValueError(f"{path} is no file that could be written.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("xb") as file:
+            with suppress(OSError):  # a file system without locks: then a file that a kill leaves is not cleared
+                try_lock(file.fileno())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":  # where an open file cannot be renamed
+                file.close()
+            os.replace(unfinished, path)
+    except BaseException as error:  # an interrupt too
+        with suppress(OSError):
+            unfinished.unlink()
+        if isinstance(error, OSError):  # that of a full disk names no file, and nobody knows the unfinished one
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def clear_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that were killed while writing have left; for the start of a command.
+
+    Whoever is writing holds a lock on the file, which the kernel releases with the process.
+
+    Args:
+        folder: Where to look, not below it.
+        name: Only what would have become this file; None for all.
+    """
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            found = _UNFINISHED.fullmatch(path.name)
+            if found is None or name not in (None, found["name"]):
+                continue
+            with suppress(OSError), path.open("rb+") as file:
+                if try_lock(file.fileno()):
+                    path.unlink()

@@ -1,8 +1,13 @@
 import os
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from lightning_adv.files import set_aside, write_whole
+from lightning_adv.files import clear_unfinished, set_aside, write_whole, writing
+from tests.faults.disk import full_disk
 
 
 def contents(folder):
@@ -47,3 +52,40 @@ def test_a_link_is_followed_and_a_pipe_left_alone(tmp_path):
     with pytest.raises(ValueError, match="pipe is no file that could be written"):
         write_whole(tmp_path / "pipe", "one")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_full_disk_is_told_by_the_files_name_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "table.csv"
+    write_whole(path, "one")
+    with full_disk(1000), pytest.raises(OSError, match=re.escape(str(path))):
+        write_whole(path, "x" * 2000)
+    assert contents(tmp_path) == {"table.csv": "one"}
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from lightning_adv.files import writing
+with writing(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_is_being_written_is_not(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "a.csv"], stdout=subprocess.PIPE)
+    assert killed.stdout.readline()
+    clear_unfinished(tmp_path)
+    (half,) = tmp_path.iterdir()  # it is being written
+    assert half.read_bytes() == b"half"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    (tmp_path / "mine.part").touch()
+    with writing(tmp_path / "b.csv") as file:
+        clear_unfinished(tmp_path, "c.csv")
+        assert half.exists()
+        clear_unfinished(tmp_path)
+        file.write(b"whole")
+    assert contents(tmp_path) == {"b.csv": "whole", "mine.part": ""}

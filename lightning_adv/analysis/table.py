@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_adv.files import set_aside
+from lightning_adv.files import keep_aside, write_whole
 
 
 class Record(NamedTuple):
@@ -70,21 +72,36 @@ def read_table(path: str | Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows behind those that are there. A crash loses no earlier line; the last one may be cut for a moment."""
+    """Write rows behind those that are there. A crash loses no earlier line; the last one may be cut for a moment.
+
+    Raises:
+        OSError: They cannot be written; the table is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = path.is_file()
+    size = path.stat().st_size if begun else 0
+    try:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            file.write(_lines(rows, header=not begun))
+    except OSError as error:
+        with suppress(OSError):  # rows that are written later must not go on in the middle of a line
+            os.truncate(path, size)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _lines(rows: Iterable[Row], *, header: bool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if not path.is_file():
+    if header:
         writer.writerow(Row._fields)
     writer.writerows([*row[:-1], f"{row.value:.9g}"] for row in rows)  # nine digits are all that fp32 has
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(text.getvalue())
+    return text.getvalue()
 
 
 def continue_table(path: Path, last_step: int) -> None:
     """Cut what a run that goes on will write again: the rows of steps after ``last_step``, and an unfinished line.
 
-    The file is set aside first if there is anything to cut, so that nothing is lost.
+    A copy is set aside first if there is anything to cut, so that nothing is lost.
 
     Raises:
         ValueError: The file is no such table.
@@ -94,8 +111,8 @@ def continue_table(path: Path, last_step: int) -> None:
     rows = read_table(path)
     kept = [row for row in rows if row.step <= last_step]
     if len(kept) < len(rows) or not path.read_bytes().endswith(b"\n"):
-        set_aside(path)
-        append_rows(path, kept)
+        keep_aside(path)
+        write_whole(path, _lines(kept, header=True))
 
 
 def series(rows: Sequence[Row], name: str, domain: str, statistic: str) -> list[tuple[int, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_adv.files import write_whole
 from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.normalize import NormalizedNetwork
 
@@ -80,26 +81,28 @@ def export_network(
 def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = False) -> None:
     """Write ``model.safetensors`` and ``model.json``, each whole or not at all.
 
+    Weights that are there without a description, as a kill between the two leaves them, are no reason to refuse if they
+    are the same.
+
     Raises:
-        ValueError: One of them is there already and ``overwrite`` is False, or the folder cannot be written.
+        ValueError: One of them is there already and ``overwrite`` is False, or one cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights, description = folder / WEIGHTS, folder / DESCRIPTION
+    content = save(exported.state, metadata={"format": "pt"})
+    checksum = hashlib.sha256(content).hexdigest()
+    unfinished = not description.exists() and weights.is_file() and _sha256(weights) == checksum
     there = [path for path in (weights, description) if path.exists()]
-    if there and not overwrite:
+    if there and not overwrite and not unfinished:
         raise ValueError(f"{there[0]} is there already: choose another folder (--output), or give --overwrite.")
+    checked = {**exported.description, "sha256": checksum}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = weights.with_name(WEIGHTS + ".part")
-        save_file(exported.state, unfinished, metadata={"format": "pt"})
-        checked = {**exported.description, "sha256": _sha256(unfinished)}
-        told = description.with_name(DESCRIPTION + ".part")
-        told.write_text(json.dumps(checked, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(weights)
-        told.replace(description)
+        if not unfinished:
+            write_whole(weights, content)  # beside them the description that is there now is refused when it is read
+        write_whole(description, json.dumps(checked, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+        raise ValueError(f"{error.filename} cannot be written ({error.strerror}).") from error
 
 
 def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[str, Any] | None:

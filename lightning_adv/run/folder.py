@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.analysis.table import continue_table
-from lightning_adv.files import set_aside
+from lightning_adv.files import set_aside, write_whole
 from lightning_adv.nn.checkpoints import read_checkpoint
 
 
@@ -98,7 +99,7 @@ class Start(Callback):
             if name not in self._files and (name in self._WRITTEN or "-until-resume-" in name):
                 path.unlink()
         for name, content in self._contents.items():
-            (self._folder / name).write_bytes(content)
+            write_whole(self._folder / name, content)
 
 
 def check_run_checkpoint(path: str | Path) -> None:
@@ -134,7 +135,7 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
         checkpoint: The checkpoint that the run resumes from.
     """
     path = Path(logger.log_dir) / "metrics.csv"
-    aside = set_aside(path)
+    aside = set_aside(path) or _newest_aside(path)
     if aside is None:
         return
     step = read_checkpoint(checkpoint, argument="ckpt_path")["global_step"]
@@ -144,7 +145,15 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
         rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
     experiment = logger.experiment
     experiment.metrics_keys = names
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def _newest_aside(path: Path) -> Path | None:
+    """Return what was set aside last: a resume that was killed at once has not written its rows back."""
+    before = f"{path.stem}-until-resume-"
+    asides = [found for found in path.parent.glob(f"{before}*{path.suffix}") if found.stem[len(before) :].isdigit()]
+    return max(asides, key=lambda aside: int(aside.stem[len(before) :]), default=None)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
+
+from lightning_adv.files import clear_unfinished, writing
 
 
 class PredictionTable(BasePredictionWriter):
@@ -29,6 +34,7 @@ class PredictionTable(BasePredictionWriter):
         self.rows = 0
         self._folder: str | None = None
         self._file: TextIO | None = None
+        self._open_files = ExitStack()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask for the run folder, which all processes must do together (a Lightning hook)."""
@@ -54,27 +60,38 @@ class PredictionTable(BasePredictionWriter):
         if not batch_indices:
             raise ValueError("predict needs a data module whose loader takes the images by their index.")
         probabilities, labels = prediction.tolist(), batch[1].tolist()
+        if trainer.received_sigterm:  # Lightning looks at it in every other loop
+            raise SIGTERMException
         if self._file is None:
             rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
             self._open(Path(self._folder) / f"predictions{rank}.csv", num_classes=prediction.shape[1])
         rows = zip(batch_indices, labels, prediction.argmax(1).tolist(), probabilities, strict=True)
-        csv.writer(self._file).writerows(  # type: ignore[arg-type]  # it is open
-            [index, label, predicted, *row] for index, label, predicted, row in rows
-        )
+        self._write([index, label, predicted, *row] for index, label, predicted, row in rows)
         self.rows += len(labels)
 
     def _open(self, path: Path, num_classes: int) -> None:
+        clear_unfinished(path.parent, path.name)
         self.path = path
-        self._file = self._unfinished.open("w", newline="")
-        probabilities = [f"probability_{k}" for k in range(num_classes)]
-        csv.writer(self._file).writerow(["index", "label", "predicted", *probabilities])
+        # a reader never takes half a table for a whole one
+        self._file = io.TextIOWrapper(self._open_files.enter_context(writing(path)), encoding="utf-8", newline="")
+        self._write([["index", "label", "predicted", *(f"probability_{k}" for k in range(num_classes))]])
 
-    @property
-    def _unfinished(self) -> Path:
-        return Path(f"{self.path}.part")  # a reader never takes half a table for a whole one
+    def _write(self, rows: Iterable[Sequence[Any]], *, last: bool = False) -> None:
+        if self._file is None:
+            return
+        try:
+            csv.writer(self._file).writerows(rows)
+            if last:
+                self._file.flush()
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the file, and give it its name (a Lightning hook)."""
-        if self._file is not None and self.path is not None:
-            self._file.close()
-            self._unfinished.replace(self.path)
+        self._write((), last=True)
+        self._open_files.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove what is not finished (a Lightning hook)."""
+        with suppress(OSError):  # the reason is known already
+            self._open_files.__exit__(type(exception), exception, exception.__traceback__)

@@ -4,6 +4,7 @@ import pandas
 import pytest
 
 from lightning_adv.analysis.table import Row, append_rows, continue_table, looks, read_table, series
+from tests.faults.disk import full_disk
 
 ROWS = [
     Row(0, 9, "layer1.0.bn1", "main", "running_mean[17]", 0.1),
@@ -99,3 +100,12 @@ def test_excels_mark_is_not_a_name(tmp_path):
     append_rows(path, ROWS[:1])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert read_table(path) == ROWS[:1]
+
+
+def test_after_a_full_disk_rows_go_on_at_a_line_of_their_own(tmp_path):
+    path, rows = tmp_path / "table.csv", [Row(0, step, "layer", "", "norm", 0.5) for step in range(20)]
+    append_rows(path, rows[:5])
+    with full_disk(path.stat().st_size + 30), pytest.raises(OSError, match=r"table\.csv"):
+        append_rows(path, rows[5:15])
+    append_rows(path, rows[15:])
+    assert read_table(path) == rows[:5] + rows[15:]

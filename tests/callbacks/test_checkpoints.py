@@ -1,11 +1,14 @@
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_adv.regimes import MadryTraining, StandardTraining
+from tests.faults.disk import full_disk
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
@@ -87,3 +90,33 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, at_step, value):
     kept = torch.load(folder / "last.ckpt", weights_only=True)
     assert kept["global_step"] == at_step - 1
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    """And nothing is written into the temporary folder, which may be another file system: a move there is a copy."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    folder = tmp_path / "run/version_0/checkpoints"
+
+    class FullSoon(StandardTraining):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 2:
+                disk.enter_context(full_disk(1000))
+
+    trainer = trainer_with(tmp_path, [LastCheckpoint(every_n_train_steps=1)], max_epochs=2)
+    with ExitStack() as disk, pytest.raises(OSError, match=r"checkpoints/last\.ckpt"):
+        trainer.fit(FullSoon(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
+    assert step_of(folder / "last.ckpt") == 2
+
+
+def test_a_checkpoint_plugin_of_the_users_own_is_used(tmp_path):
+    saved = []
+
+    class Own(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            saved.append(Path(path).name)
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    trainer = trainer_with(tmp_path, [LastCheckpoint()], max_epochs=1, plugins=[Own()])
+    trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    assert saved == ["last.ckpt"]

@@ -15,6 +15,7 @@ from torchvision.transforms import functional as transforms
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.nn.export import export_network, read_description, write_network
+from tests.faults.disk import full_disk
 
 
 def _trained(recipe, domains=()):
@@ -123,6 +124,26 @@ def test_folder_that_cannot_be_written_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         write_network(export_network(RECIPE.build(5), RECIPE.architecture(), 5), tmp_path / "file" / "folder")
+
+
+def test_an_export_that_was_killed_between_its_two_files_goes_on(tmp_path):
+    exported = export_network(RECIPE.build(5), RECIPE.architecture(), 5)
+    write_network(exported, tmp_path)
+    told = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(ValueError, match="is there already"):
+        write_network(export_network(RECIPE.build(5), RECIPE.architecture(), 5), tmp_path)  # other weights
+    write_network(exported, tmp_path)
+    assert (tmp_path / "model.json").read_text() == told
+
+
+def test_a_full_disk_leaves_the_export_before(tmp_path):
+    write_network(export_network(RECIPE.build(5), RECIPE.architecture(), 5), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = export_network(RECIPE.build(5), RECIPE.architecture(), 5)
+    with full_disk(1000), pytest.raises(ValueError, match=r"model.safetensors cannot be written \(File too large\)"):
+        write_network(other, tmp_path, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_description_of_other_weights_is_refused(tmp_path):

@@ -48,6 +48,15 @@ def test_every_resume_keeps_what_was_there(tmp_path):
     assert steps(folder / "metrics-until-resume-2.csv") == list(range(7))
 
 
+def test_a_resume_that_was_killed_at_once_loses_no_metrics(tmp_path):
+    """It had set the file aside, and not yet written back what goes on."""
+    folder = run_folder(tmp_path, step=7)
+    set_aside(folder / "metrics.csv")
+    continue_metrics(CSVLogger(tmp_path, name="", version="run"), folder / "checkpoints" / "last.ckpt")
+    assert steps(folder / "metrics.csv") == list(range(7))
+    assert steps(folder / "metrics-until-resume-1.csv") == list(range(10))
+
+
 def test_run_folder_of_a_checkpoint(tmp_path):
     folder = run_folder(tmp_path, step=7)
     assert run_folder_of(folder / "checkpoints" / "last.ckpt") == folder

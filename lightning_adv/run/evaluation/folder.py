@@ -16,7 +16,7 @@ from lightning_adv.files import write_whole
 
 RESULT = "evaluation.json"
 _SETTINGS = "settings.json"
-_OWN = re.compile(r"(settings|suspicions|\d{6,})\.json(\.part)?")
+_OWN = re.compile(r"(settings|suspicions|\d{6,})\.json(\.[0-9a-f]{8})?(\.part)?")
 
 
 class EvaluationFolder:
