@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_adv.hints import did_you_mean
-from lightning_adv.nn.functional_relus import RELUS, find_functional_relus, make_relus_modules, replace_module
+from lightning_adv.nn.functional_relus import RELUS, find_functional_relus, make_relus_modules
 from lightning_adv.nn.smooth_relu import SmoothReLU, at_least_float32, positive
+from lightning_adv.nn.surgery import replace_modules
 
 
 class ParametricSoftplus(nn.Softplus):
@@ -188,10 +189,15 @@ def replace_activations(
     relus = [module for module in model.modules() if isinstance(module, RELUS)]
     if not relus:
         raise ValueError(_no_relu(model, name))
-    for relu in relus:
-        # Never in place, whatever the ReLU was: the smooth derivatives need the input.
-        new = make(isinstance(relu, nn.ReLU6)).train(relu.training)
-        model = replace_module(model, relu, new)
+    # Never in place, whatever the ReLU was: the smooth derivatives need the input.
+    new: dict[nn.Module, nn.Module] = {relu: make(isinstance(relu, nn.ReLU6)).train(relu.training) for relu in relus}
+    model = replace_modules(model, new, purpose=f"activation {name!r}")
+    left = find_functional_relus(model, image_shape, ignore=ON_PURPOSE)
+    if left:
+        raise ValueError(
+            f"activation {name!r} was put in the place of every ReLU, but there is still {left[0].describe()}: the "
+            "network keeps a ReLU where it cannot be found, beside its registered modules."
+        )
     return model
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.nn.domain_states import check_domain, plain_key, seed_domains
+from lightning_adv.nn.surgery import hidden_references, put_modules, replace_modules
 
 
 class DomainSwitch:
@@ -82,6 +83,20 @@ class DomainBatchNorm(nn.Module):
         y: Tensor = self.norms[self.domain_switch.active](x)
         return y
 
+    def __getattr__(self, name: str) -> Any:
+        """Say of a BatchNorm's tensors and settings why they are not here: ``F.batch_norm`` would be given them."""
+        if name in _OF_A_BATCHNORM:
+            raise AttributeError(
+                f"A domain BatchNorm has no {name}: the network's code reads its BatchNorm's {name} itself, as for "
+                "F.batch_norm, and does not call the BatchNorm as a module. Such a BatchNorm can have no domains."
+            )
+        return super().__getattr__(name)
+
+
+_OF_A_BATCHNORM = frozenset(
+    ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "momentum", "eps", "num_features")
+)
+
 
 def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adversarial")) -> nn.Module:
     """Give every BatchNorm of a network one copy for each domain, in place.
@@ -100,7 +115,7 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
 
     Raises:
         ValueError: ``domains`` is empty or has a bad name, or the model has no BatchNorm, is one itself, has domains
-            already, or uses gradient checkpointing.
+            already, uses gradient checkpointing, or keeps a BatchNorm beside its registered modules.
     """
     _check_names(domains)
     if isinstance(model, _BatchNorm):
@@ -114,20 +129,15 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
                 "forward pass is over: switch it off (in timm: set_grad_checkpointing(False))."
             )
     switch = DomainSwitch(domains)
-    converted: dict[_BatchNorm, DomainBatchNorm] = {}  # a BatchNorm that is used in two places stays one
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # named_children leaves out what is there twice
-            if isinstance(child, _BatchNorm):
-                if child not in converted:
-                    converted[child] = _with_domains(child, switch)
-                setattr(parent, name, converted[child])
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]  # each once: it stays one
+    converted: dict[nn.Module, nn.Module] = {norm: _with_domains(norm, switch) for norm in norms}
     if not converted:
         raise ValueError(
             "The model has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
             "statistics are of one image. To learn from clean and adversarial images together, train them by "
             "MadryTraining with the objective CrossEntropy(clean_fraction=1.0)."
         )
-    return model
+    return replace_modules(model, converted, purpose="domain BatchNorms", kind=_BatchNorm)
 
 
 @contextmanager
@@ -188,7 +198,13 @@ def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
         ['1.weight', '1.bias']
     """
     _domain_batchnorms(model, domain)
-    return keep_domain(copy.deepcopy(model), domain)
+    plain, own = keep_domain(copy.deepcopy(model), domain), set(model.modules())
+    shared = next((where for _, where, module in hidden_references(plain) if module in own), None)
+    if shared is not None:  # functions are not copied, nor what they close over
+        raise ValueError(
+            f"A copy of the network would share the layers in {shared} with it: let it call them by their attributes."
+        )
+    return plain
 
 
 def keep_domain(model: nn.Module, domain: str) -> nn.Module:
@@ -199,11 +215,9 @@ def keep_domain(model: nn.Module, domain: str) -> nn.Module:
     """
     if isinstance(model, DomainBatchNorm):
         return model.norms[domain]
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, DomainBatchNorm):
-                setattr(parent, name, child.norms[domain])
-    return model
+    return put_modules(
+        model, {module: module.norms[domain] for module in model.modules() if isinstance(module, DomainBatchNorm)}
+    )
 
 
 def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Module]:

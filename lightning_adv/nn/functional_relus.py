@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_adv.nn.surgery import replace_modules
+
 FUNCTIONS = ("relu", "relu_", "relu6")
 RELUS = (nn.ReLU, nn.ReLU6)
 
@@ -135,7 +137,7 @@ def make_relus_modules(
     graphs = [_trace(call) for call in calls]  # before anything is changed
     before = _output(model, image_shape)
     for call, graph in zip(calls, graphs, strict=True):
-        model = replace_module(model, call.owner, _retrace(call.owner, graph))
+        model = replace_modules(model, {call.owner: _retrace(call.owner, graph)}, purpose="module without the call")
     try:
         torch.testing.assert_close(_output(model, image_shape), before, rtol=0, atol=0, equal_nan=True)
     except Exception as error:  # a wrong output, or none: the code looks at its input in a way that tracing misses
@@ -198,15 +200,6 @@ def _retrace(owner: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     for members in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
         setattr(retraced, members, getattr(owner, members))
     return retraced
-
-
-def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Put ``new`` wherever the network has ``old``, and return the network, which is ``new`` if it was ``old``."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # named_children leaves out what is there twice
-            if child is old:
-                setattr(parent, name, new)
-    return new if model is old else model
 
 
 def _constants(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from torch import nn
 
 from lightning_adv.nn.checkpoints import say
+from lightning_adv.nn.surgery import replace_modules
 
 Channels: TypeAlias = Sequence[float]
 Library: TypeAlias = Literal["timm", "torchvision"]
@@ -161,21 +162,22 @@ def _replace_classifier(network: nn.Module, num_classes: int) -> int:
     bias = head.bias is not None
     if isinstance(head, nn.Conv2d):  # SqueezeNet, 1×1
         if head.out_channels != num_classes:
-            network.set_submodule(name, nn.Conv2d(head.in_channels, num_classes, kernel_size=1, bias=bias))
+            convolution = nn.Conv2d(head.in_channels, num_classes, kernel_size=1, bias=bias)
+            replace_modules(network, {head: convolution}, purpose="classifier")
         return head.out_channels
     if not isinstance(head, nn.Linear):
         raise TypeError(f"The classifier {name} is a {type(head).__name__}.")
     if head.out_features != num_classes:
-        network.set_submodule(name, nn.Linear(head.in_features, num_classes, bias=bias))
+        replace_modules(network, {head: nn.Linear(head.in_features, num_classes, bias=bias)}, purpose="classifier")
     return head.out_features
 
 
 def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
     """Give an untrained network a first convolution of ``in_channels``, at the scale it was initialised with."""
-    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    old = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     new = _convolution_like(old, in_channels=in_channels)
     nn.init.normal_(new.weight, std=old.weight.std().item())
-    network.set_submodule(name, new)
+    replace_modules(network, {old: new}, purpose="first convolution")
 
 
 def use_cifar_stem(network: nn.Module, name: str) -> str:
@@ -194,11 +196,12 @@ def use_cifar_stem(network: nn.Module, name: str) -> str:
     from torchvision.models import VGG
 
     if isinstance(network, VGG):
-        network.avgpool = nn.AdaptiveAvgPool2d(1)
-        network.classifier[0] = _linear_like(network.classifier[0], in_features=512)
+        linear = _linear_like(network.classifier[0], in_features=512)
+        replaced = {network.avgpool: nn.AdaptiveAvgPool2d(1), network.classifier[0]: linear}
+        replace_modules(network, replaced, purpose="CIFAR stem")
         return "the first linear layer"
-    old = getattr(network, "conv1", None)
-    if not isinstance(old, nn.Conv2d) or not hasattr(network, "maxpool"):
+    old, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+    if not isinstance(old, nn.Conv2d) or not isinstance(pool, nn.Module):
         raise ValueError(
             f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
             f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...) and for torchvision's VGGs "
@@ -206,7 +209,7 @@ def use_cifar_stem(network: nn.Module, name: str) -> str:
         )
     new = _convolution_like(old, kernel_size=3, stride=1, padding=1)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as both libraries do
-    network.conv1, network.maxpool = new, nn.Identity()
+    replace_modules(network, {old: new, pool: nn.Identity()}, purpose="CIFAR stem")
     return "the first convolution"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.nn.folding import Affine, Layer, after, find_foldable, folded_weights, scale_and_shift
-from lightning_adv.nn.functional_relus import replace_module
+from lightning_adv.nn.surgery import put_modules
 
 
 class Plan(NamedTuple):
@@ -38,15 +38,17 @@ def rewrite(copied: nn.Module, images: Tensor, model: nn.Module) -> Plan:
     paths = {module: path for path, module in copied.named_modules()}  # before the places change
     pairs, lone = find_foldable(copied, images, [*model.parameters(), *model.buffers()])
     plan = Plan([], [], [])
+    replaced: dict[nn.Module, nn.Module] = {}
     for layer, norm in pairs:
         if layer.bias is None:
             layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)), requires_grad=False)
         plan.folds.append((paths[layer], paths[norm], layer))
-        replace_module(copied, norm, after(norm))
+        replaced[norm] = after(norm)
     for norm in lone:
         affine = Affine(norm.num_features, images)
         plan.affines.append((paths[norm], affine))
-        replace_module(copied, norm, after(norm, [affine]))
+        replaced[norm] = after(norm, [affine])
+    put_modules(copied, replaced)  # a view is compared with its network
     folded = {pair.layer for pair in pairs}
     for module in copied.modules():
         module.training = False  # that of the modules that are new

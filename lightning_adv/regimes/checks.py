@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.nn.domain_calls import through_domains
 
 
 def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str) -> None:
@@ -19,14 +20,15 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         data: The data module's name, for the error.
 
     Raises:
-        ValueError: The network does not take such images.
+        ValueError: The network does not take such images, or calls BatchNorms past their domains.
     """
     like = next(network.parameters())
     image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
     try:
-        with attacking(network) as held_still, torch.no_grad():  # leaves flags and statistics as they are
+        # leaves flags and statistics as they are
+        with attacking(network) as held_still, torch.no_grad(), through_domains(network):
             held_still(image)
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
         ) from error

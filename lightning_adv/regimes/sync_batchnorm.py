@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_adv.nn.surgery import check_registered, put_modules
 
 
 class TimmSyncBatchNorm(TorchSyncBatchNorm):
@@ -24,24 +27,25 @@ class TimmSyncBatchNorm(TorchSyncBatchNorm):
         self._originals: dict[nn.Module, _BatchNorm] = {}
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Replace the BatchNorms of ``model`` in place; parameters and buffers stay the same tensors."""
-        converted: dict[_BatchNorm, nn.Module] = {}  # a BatchNorm that is used in two places stays one
-        for parent in list(model.modules()):
-            for name, child in list(parent._modules.items()):
-                # timm's converter goes over SyncBatchNorms again, and then it drops their activation too.
-                if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
-                    if child not in converted:
-                        converted[child] = convert_sync_batchnorm(child)
-                    setattr(parent, name, converted[child])
-        self._originals.update({synchronised: norm for norm, synchronised in converted.items()})
-        return model
+        """Replace the BatchNorms of ``model`` in place; parameters and buffers stay the same tensors.
+
+        Raises:
+            ValueError: A network keeps a BatchNorm beside its registered modules, and would go on calling it.
+        """
+        # timm's converter goes over SyncBatchNorms again, and then it drops their activation too.
+        found = (module for module in model.modules() if isinstance(module, _BatchNorm))
+        norms = [norm for norm in found if not isinstance(norm, nn.SyncBatchNorm)]
+        # A LightningModule may hold what it likes: its Trainer, observers. Its networks are looked into.
+        for network in model.children() if isinstance(model, LightningModule) else (model,):
+            check_registered(network, set(norms), purpose="synchronised BatchNorms", kind=_BatchNorm)
+        converted: dict[nn.Module, nn.Module] = {norm: convert_sync_batchnorm(norm) for norm in norms}
+        self._originals.update({converted[norm]: norm for norm in norms})
+        return put_modules(model, converted)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Put the BatchNorms back in place, with what they have learnt."""
-        for parent in list(model.modules()):
-            for name, child in list(parent._modules.items()):
-                if child in self._originals:
-                    setattr(parent, name, _returned(self._originals[child], child))
+        there = [module for module in model.modules() if module in self._originals]
+        put_modules(model, {module: _returned(self._originals[module], module) for module in there})
         self._originals.clear()
         return model
 
