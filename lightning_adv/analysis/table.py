@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_adv.files import keep_aside, write_whole
+from lightning_adv.reading import WIDTH, Problems, read_csv, shorten
+
+_LARGEST = 2**53  # epochs and steps that a page and a spreadsheet count exactly
 
 
 class Record(NamedTuple):
@@ -53,22 +56,50 @@ def read_table(path: str | Path) -> list[Row]:
     """Read a table, also one that is being written: an unfinished last line is left out.
 
     Raises:
-        ValueError: The file is no such table.
+        ValueError: The file is no such table, or a row of it cannot be read; :func:`salvage_table` returns the rest.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:  # Excel puts a mark before the first name
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]
-    header, *lines = csv.reader(whole.splitlines()) if whole else [list(Row._fields)]
-    if tuple(header) != Row._fields:
-        raise ValueError(f"{path} is no table of an analysis: its columns are {header}, not {list(Row._fields)}.")
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            epoch, step, name, domain, statistic, value = line
-            rows.append(Row(int(epoch), int(step), name, domain, statistic, float(value)))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is no row of {', '.join(Row._fields)}: {line}.") from error
+    try:
+        rows, problems = salvage_table(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of an analysis: {error}.") from error
+    if problems:
+        raise ValueError(f"{path} is no table of an analysis: {problems[0]}.")
     return rows
+
+
+def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
+    """Read of a table what can be read.
+
+    Returns:
+        The rows, and one clause for each kind of thing that was left out.
+
+    Raises:
+        ValueError: The file is no such table. The reason does not name it.
+    """
+    table = read_csv(Path(path))
+    if table is None:
+        return [], []
+    if tuple(table.columns) != Row._fields:
+        raise ValueError(f"its columns are {shorten(table.columns)}, not {list(Row._fields)}")
+    rows: list[Row] = []
+    told = Problems()
+    for number, cells in table.rows:
+        if len(cells) != len(Row._fields):
+            told.add(WIDTH, f"in line {number}")
+            continue
+        epoch, step, name, domain, statistic, value = cells
+        try:
+            rows.append(Row(_count(epoch), _count(step), name, domain, statistic, float(value)))
+        except ValueError:
+            told.add("rows without numbers where they belong are left out", f"in line {number}")
+    return rows, told.clauses()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{number} is no epoch and no step.")
+    return number
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from lightning_adv.reading import WIDTH, CsvFile, Problems, read_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +20,9 @@ _DOMAIN = "val/clean_accuracy_"
 _COLOURS = {"clean": "#0072B2", "robust": "#D55E00", "train": "#595959"}  # Okabe & Ito: told apart by all eyes
 
 
+_LAST_EPOCH = 1e9  # what is after it is a damaged number
+
+
 def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     """Read the CSVLogger's file, also one that is being written: an unfinished last line is left out.
 
@@ -26,21 +31,82 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
     Returns:
         For each metric its points (epoch, value).
+
+    Raises:
+        ValueError: Something in the file cannot be read; :func:`salvage_metrics` returns the rest.
     """
-    curves: dict[str, list[tuple[float, float]]] = {}
-    upcoming = 0.0
-    with Path(path).open(newline="") as file:
-        text = file.read()
-    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
-        epoch = row.pop("epoch", "")
-        row.pop("step", None)
-        # LearningRateMonitor writes rows without an epoch, when the next one begins.
-        at = float(epoch) if epoch else upcoming
-        upcoming = at + 1 if epoch else at
-        for name, value in row.items():
-            if value:
-                curves.setdefault(name, []).append((at, float(value)))
+    curves, problems = salvage_metrics(path)
+    if problems:
+        raise ValueError(f"{path}: {problems[0]}.")
     return curves
+
+
+def salvage_metrics(path: str | Path) -> tuple[dict[str, list[tuple[float, float]]], list[str]]:
+    """Read of the CSVLogger's file what can be read.
+
+    Args:
+        path: See :func:`read_metrics`.
+
+    Returns:
+        The curves, and one clause for each kind of thing that was left out, such as ``cells that are no numbers
+        are left out: 2, the first train/loss in line 5``.
+
+    Raises:
+        ValueError: Nothing in it can be read. The reason does not name the file.
+    """
+    table = read_csv(Path(path))
+    if table is None:
+        return {}, []
+    told = Problems()
+    metrics = _metric_columns(table.columns, told)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for number, epoch, cells in _rows_at_epochs(table, told):
+        for k, name in metrics:
+            if not cells[k]:
+                continue
+            value = _number(cells[k])
+            if value is None:
+                told.add("cells that are no numbers are left out", f"{name} in line {number}")
+            else:
+                curves.setdefault(name, []).append((epoch, value))
+    return curves, told.clauses()
+
+
+def _metric_columns(columns: Sequence[str], told: Problems) -> list[tuple[int, str]]:
+    """Return the metrics and where they stand."""
+    twice = {name for name, count in Counter(columns).items() if count > 1}
+    if twice & {"epoch", "step"} or not {"epoch", "step"} & set(columns):  # a run that has just begun has no epoch
+        raise ValueError("it has no column epoch or step, or has it twice")
+    for name in sorted(twice):
+        told.add("columns that stand twice are left out", name)
+    return [(k, name) for k, name in enumerate(columns) if name not in ("epoch", "step", *twice)]
+
+
+def _rows_at_epochs(table: CsvFile, told: Problems) -> Iterator[tuple[int, float, list[str]]]:
+    """Yield the number of each line, its epoch and its cells."""
+    place = table.columns.index("epoch") if "epoch" in table.columns else None
+    upcoming = 0.0
+    for number, cells in table.rows:
+        if len(cells) != len(table.columns):
+            told.add(WIDTH, f"in line {number}")
+            continue
+        given = "" if place is None else cells[place]
+        # LearningRateMonitor writes rows without an epoch, when the next one begins.
+        at = _number(given) if given else upcoming
+        if at is None or not 0 <= at < _LAST_EPOCH:
+            told.add("rows with an epoch that cannot be are left out", f"in line {number}")
+            continue
+        if at < upcoming - 1:
+            told.add("epochs go back, and the curves with them", f"in line {number}")
+        upcoming = at + 1 if given else at
+        yield number, at, cells
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:

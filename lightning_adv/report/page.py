@@ -18,14 +18,19 @@ from typing import Any
 from lightning_adv._version import __version__
 from lightning_adv.analysis.training_curves import Curve
 from lightning_adv.report.runs import Run, Table
-from lightning_adv.report.tables import missing_list, settings_tables, summary_table
+from lightning_adv.report.tables import problem_lists, settings_tables, summary_table
 
 _SCRIPTS = ("data", "labels", "plots", "training", "batchnorm", "layers", "sections", "report")
 _DIGITS = 5  # significant ones of a curve: more than a screen shows
 
 
 def build_page(
-    names: Sequence[str], runs: Sequence[Run], *, built: datetime, reload_seconds: float | None = None
+    names: Sequence[str],
+    runs: Sequence[Run],
+    *,
+    built: datetime,
+    reload_seconds: float | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page.
 
@@ -37,6 +42,7 @@ def build_page(
         runs: What was read of them.
         built: The time to print on the page.
         reload_seconds: After how long the page loads itself again; None for never.
+        left_out: By name, why a run is not among these.
     """
     blocks = [
         _block(
@@ -48,19 +54,21 @@ def build_page(
         pictures = {name: base64.b64encode(content).decode("ascii") for name, content in run.figures.items()}
         blocks += [_block(f"figures-{index}", pictures)] if pictures else []
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return Template(_asset("template.html")).substitute(
+    page = Template(_asset("template.html")).substitute(
         title=escape(", ".join(names) if len(names) <= 3 else count),
         count=count,
         built=built.strftime("%Y-%m-%d %H:%M"),
         version=escape(__version__),
         styles=_asset("report.css"),
         summary=summary_table(names, runs),
-        missing=missing_list(names, runs),
+        problems=problem_lists(names, runs, left_out or {}),
         settings=settings_tables(names, runs),
         data="\n".join(blocks),
         plotly=_plotly(),
         scripts="\n".join(_asset(f"{name}.js") for name in _SCRIPTS),
     )
+    # Half a surrogate pair, as a file's name that is not UTF-8 has it, cannot be written as UTF-8.
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def pack_table(table: Table) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     }
     kinds = [f"{kind}_{part}" for kind in ("clean", "robust") for part in ("accuracy", "interval")]
     results = run.results or {}
-    tested = {"": results, **(results.get("domains") or {})} if results else {}
+    tested = {**(results.get("domains") or {}), "": results} if results else {}
     return {
         "name": name,
         "metrics": curves,

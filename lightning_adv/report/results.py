@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
+
+from lightning_adv.reading import read_json
 
 _ACCURACIES: Final = tuple(f"{kind}_accuracy" for kind in ("clean", "robust"))
 _INTERVALS: Final = tuple(f"{kind}_interval" for kind in ("clean", "robust"))
@@ -19,12 +20,9 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
         The results, and the keys of what was dropped: ``domains.main.clean_interval``.
 
     Raises:
-        ValueError: The file is no JSON, or holds no results.
+        ValueError: The file cannot be read, or holds no results. The reason does not name it.
     """
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ValueError("it holds no results")
     return _sound(results, _FORM, "")
@@ -47,18 +45,22 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value)) and value[0] <= value[1]
+
+
+def _is_amount(value: Any) -> bool:
+    return is_number(value) and value >= 0
 
 
 _MEASURED: Final[Mapping[str, Any]] = dict.fromkeys(_ACCURACIES, _is_share) | dict.fromkeys(_INTERVALS, _is_interval)
 _FORM: Final[Mapping[str, Any]] = {
     **_MEASURED,
     **dict.fromkeys(("dataset", "network", "regime", "inference_domain", "precision"), _is_text),
-    **dict.fromkeys(("epochs", "training_seconds", "images_per_second"), is_number),
+    **dict.fromkeys(("epochs", "training_seconds", "images_per_second"), _is_amount),
     "domains": {"*": _MEASURED},
     "training": {"attack": {"name": _is_text}},
     "evaluation_attack": {"name": _is_text},
-    "threat_model": {"norm": _is_text, "eps": is_number},
+    "threat_model": {"norm": _is_text, "eps": _is_amount},
 }
 """What the page shows, by key: the test of a value, or what is below it. ``*`` is every key."""
 

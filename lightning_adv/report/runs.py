@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import yaml
-
-from lightning_adv.analysis.table import read_table
-from lightning_adv.analysis.training_curves import read_metrics
+from lightning_adv.analysis.table import salvage_table
+from lightning_adv.analysis.training_curves import salvage_metrics
+from lightning_adv.reading import MEGABYTE, read_yaml, shorten
 from lightning_adv.report.configs import flatten
+from lightning_adv.report.files import RunFiles
+from lightning_adv.report.pictures import read_picture
 from lightning_adv.report.results import read_results
 
 ANALYSES = ("bn_drift", "bn_gap", "smoothness", "local_response")
 """The analyses that the page has a section for; each is ``analyses/<name>.csv`` in the run folder."""
 
-_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_Read = TypeVar("_Read")
+_MOST_CELLS = 10_000_000  # of a table: 54 MB of the page
+_MOST_PICTURES = 100 * MEGABYTE
 
 
 class Table(NamedTuple):
@@ -49,7 +49,8 @@ class Run:
         results: What is in ``results.json``, as :func:`lightning_adv.report.results.read_results` gives it.
         tables: The analyses, by name.
         figures: The pictures' bytes, by name.
-        missing: One sentence for each thing that is not there or cannot be read.
+        missing: One sentence for each thing that is not there.
+        damaged: By file, one sentence for each thing that cannot be read.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Run:
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    damaged: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Run:
@@ -67,37 +69,54 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: There is no such folder, or nothing in it can be read as part of a run.
     """
-    if not folder.is_dir():
-        raise ValueError(
-            f"RUN: {folder} is {'a file, not' if folder.exists() else 'not there; it must be'} a run folder."
-        )
-    run = Run(folder)
-    resumed = (folder / "config-resumed.yaml").is_file()  # the whole configuration, with which the run went on
-    run.config = _read(run, "config-resumed.yaml" if resumed else "config.yaml", _config, "its settings are not known")
-    run.metrics = _read_metrics(run)
-    run.results = _read_results(run)
-    if not any((folder / "analyses" / f"{name}.csv").exists() for name in ANALYSES):
-        run.missing.append("There are no analyses: no observer looked at this run.")
-    else:
-        for name in ANALYSES:
-            if (table := _read_table(run, name)) is not None:
-                run.tables[name] = table
-    for path in sorted((folder / "figures").glob("*.png")):
-        if (picture := _read(run, f"figures/{path.name}", _picture, "it is not shown")) is not None:
-            run.figures[path.stem] = picture
+    check_folder(folder)
+    files = RunFiles(folder)
+    resumed = files.has("config-resumed.yaml")  # the whole configuration, with which the run went on
+    run = Run(folder, missing=files.missing, damaged=files.damaged)
+    run.config = files.read("config-resumed.yaml" if resumed else "config.yaml", _config, "its settings are not known")
+    run.metrics = _read_metrics(files)
+    run.results = _read_results(files)
+    run.tables = _read_tables(files)
+    run.figures = _read_pictures(files)
     if run.config is None and run.results is None and not (run.metrics or run.tables or run.figures):
-        inside = sorted(path.parent for path in folder.glob("*/config.yaml"))
-        hint = f" Did you mean {inside[-1]}?" if inside else ""
-        raise ValueError(
-            f"RUN: {folder} is no run folder: config.yaml, metrics.csv, results.json, analyses/ and figures/ are "
-            f"missing or cannot be read.{hint}"
-        )
+        raise ValueError(_nothing(files))
     return run
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a run folder is one.
+
+    Raises:
+        ValueError: It is not there, or is something else.
+    """
+    try:
+        is_folder, is_there = folder.is_dir(), folder.exists()
+    except OSError as error:
+        raise ValueError(f"RUN: {shorten(folder)} cannot be read ({error.strerror}).") from error
+    if not is_folder:
+        raise ValueError(
+            f"RUN: {shorten(folder)} is {'a file, not' if is_there else 'not there; it must be'} a run folder."
+        )
+
+
+def _nothing(files: RunFiles) -> str:
+    """Say why nothing can be read."""
+    if files.damaged:
+        return f"RUN: nothing in {files.folder} can be read: {next(iter(files.damaged.values()))[0]}"
+    inside = sorted(path.parent for path in files.folder.glob("*/config.yaml"))
+    hint = f" Did you mean {inside[-1]}?" if inside else ""
+    return (
+        f"RUN: {files.folder} is no run folder: config.yaml, metrics.csv, results.json, analyses/ and figures/ are "
+        f"missing.{hint}"
+    )
 
 
 def is_finished(folder: Path) -> bool:
     """Return whether a run has ended with its test."""
-    return (folder / "results.json").is_file()
+    try:
+        return (folder / "results.json").is_file()
+    except OSError:
+        return False
 
 
 def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -129,82 +148,91 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read(run: Run, name: str, reader: Callable[[Path], _Read], otherwise: str) -> _Read | None:
-    """Read one file; note down what is wrong with it."""
-    path = run.folder / name
-    if not path.is_file():
-        run.missing.append(f"There is no {name}: {otherwise}.")
-        return None
-    try:
-        return reader(path)
-    except (OSError, ValueError, TypeError, csv.Error, yaml.YAMLError) as error:
-        reason = str(error).replace(str(path), name).partition("\n")[0].rstrip(".")
-        run.missing.append(f"{name} cannot be read ({reason}): {otherwise}.")
-        return None
-
-
 def _config(path: Path) -> dict[str, str]:
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_yaml(path)
     if not isinstance(config, dict):
         raise ValueError("it holds no settings")
     return flatten(config)
 
 
-def _read_results(run: Run) -> dict[str, Any] | None:
-    predicted = any(run.folder.glob("predictions*.csv"))
-    otherwise = "there are no results" if predicted else "the run goes on, or stopped before its test"
-    found = _read(run, "results.json", read_results, otherwise)
+def _read_results(files: RunFiles) -> dict[str, Any] | None:
+    predicted = any(files.folder.glob("predictions*.csv"))
+    absent = "there are no results" if predicted else "the run goes on, or stopped before its test"
+    found = files.read("results.json", read_results, "its results are not known", absent)
     if found is None:
         return None
     results, strange = found
     if strange:
-        run.missing.append(f"results.json holds what cannot be shown: {', '.join(strange)}.")
+        files.note("results.json", f"holds what cannot be shown: {shorten(', '.join(strange), 300)}")
     return results
 
 
-def _read_metrics(run: Run) -> dict[str, list[tuple[float, float]]]:
-    metrics = _read(run, "metrics.csv", read_metrics, "there are no training curves") or {}
-    found = {name: [point for point in curve if math.isfinite(point[0])] for name, curve in metrics.items()}
-    if any(len(found[name]) < len(metrics[name]) for name in metrics):
-        run.missing.append("metrics.csv has rows whose epoch is not a finite number: they are left out.")
-    _note_gaps(run, "metrics.csv", sum(not math.isfinite(value) for curve in found.values() for _, value in curve))
-    return {name: curve for name, curve in found.items() if curve}
+def _read_metrics(files: RunFiles) -> dict[str, list[tuple[float, float]]]:
+    name, without = "metrics.csv", "there are no training curves"
+    found = files.read(name, salvage_metrics, without)
+    if found is None:
+        return {}
+    curves, problems = found
+    for problem in problems:
+        files.note(name, f"is damaged: {problem}")
+    if not curves and not problems:
+        files.missing.append(f"{name} has no number yet: {without}.")
+    _note_gaps(files, name, sum(not math.isfinite(value) for curve in curves.values() for _, value in curve))
+    return curves
 
 
-def _read_table(run: Run, analysis: str) -> Table | None:
-    name = f"analyses/{analysis}.csv"
-    table = _read(run, name, _table, "this analysis is not shown")
-    if table is None:
-        return None
-    if not table.looks:
-        run.missing.append(f"{name} has no whole row yet: this analysis is not shown.")
-        return None
-    _note_gaps(run, name, table.gaps)
-    return table
+def _read_tables(files: RunFiles) -> dict[str, Table]:
+    names = {analysis: f"analyses/{analysis}.csv" for analysis in ANALYSES}
+    there = files.names("analyses", ".csv")
+    if "analyses" in files.damaged:
+        return {}
+    if not set(there) & set(names.values()):
+        files.missing.append("There are no analyses: no observer looked at this run.")
+        return {}
+    tables: dict[str, Table] = {}
+    for analysis, name in names.items():
+        found = files.read(name, _table, "this analysis is not shown")
+        if found is None:
+            continue
+        table, problems = found
+        for problem in problems:
+            files.note(name, f"is damaged: {problem}")
+        _note_gaps(files, name, table.gaps)
+        if table.looks:
+            tables[analysis] = table
+        elif not problems:
+            files.missing.append(f"{name} has no whole row yet: this analysis is not shown.")
+    return tables
 
 
-def _note_gaps(run: Run, name: str, count: int) -> None:
+def _read_pictures(files: RunFiles) -> dict[str, bytes]:
+    pictures: dict[str, bytes] = {}
+    for name in files.names("figures", ".png"):
+        picture = files.read(name, read_picture, "it is not shown")
+        if picture is None:
+            continue
+        if sum(map(len, pictures.values())) + len(picture) > _MOST_PICTURES:
+            files.note(name, "and what comes after it is not shown: the pictures are too large together")
+            break
+        pictures[Path(name).stem] = picture
+    return pictures
+
+
+def _note_gaps(files: RunFiles, name: str, count: int) -> None:
     if count:
         values = "1 value that is" if count == 1 else f"{count} values that are"
-        run.missing.append(f"{name} has {values} NaN or infinite: there are gaps in the curves.")
+        files.note(name, f"has {values} NaN or infinite: there are gaps in the curves")
 
 
-def _table(path: Path) -> Table:
-    rows = read_table(path)
+def _table(path: Path) -> tuple[Table, list[str]]:
+    rows, problems = salvage_table(path)
     looks = sorted({row.step: row.epoch for row in rows}.items())
     index = {step: number for number, (step, _) in enumerate(looks)}
-    series: dict[tuple[str, str, str], list[float]] = {}
+    keys = dict.fromkeys((row.name, row.domain, row.statistic) for row in rows)
+    if len(keys) * len(looks) > _MOST_CELLS:
+        raise ValueError(f"it has {len(keys):,} series at {len(looks):,} steps, more than a page can show")
+    series = {key: [math.nan] * len(looks) for key in keys}
     for _, step, name, domain, statistic, value in rows:
-        key = (name, domain, statistic)
-        if key not in series:
-            series[key] = [math.nan] * len(looks)
-        series[key][index[step]] = value
+        series[name, domain, statistic][index[step]] = value
     gaps = sum(not math.isfinite(row.value) for row in rows)
-    return Table([(epoch, step) for step, epoch in looks], series, gaps)
-
-
-def _picture(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(_PNG_BEGINS) or not content.endswith(_PNG_ENDS):
-        raise ValueError("it is no whole PNG")
-    return content
+    return Table([(epoch, step) for step, epoch in looks], series, gaps), problems

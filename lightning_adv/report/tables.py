@@ -1,4 +1,4 @@
-"""The page's tables as HTML, readable without scripts: the summary of the runs, what is missing, their settings."""
+"""The page's tables as HTML, readable without scripts: the summary of the runs, what is wrong, their settings."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _HEAD = {
 """The columns, and what stands in small below."""
 _NUMBERS = frozenset({"Clean accuracy", "Robust accuracy", "Training time", "Images/s"})
 _BETWEEN_WORDS = re.compile(r"(?<=[_/\\])(?=[^\W\d])|(?<=[\w\]]\.)(?=[^\W\d])|(?<=[a-z])(?=[A-Z])")
+_LONGEST = 2000  # characters of a setting that are shown
 _NONE = '<span class="none" title="not known">–</span>'
 
 
@@ -83,14 +84,17 @@ def _status(run: Run) -> str:
     ended = max((point[0] for curve in trained for point in curve), default=None)
     of = (run.config or {}).get("trainer.max_epochs", "")
     epoch = "" if ended is None else f": epoch {ended + 1:.0f}{f' of {of}' if of.strip('0').isdecimal() else ''}"
-    return f'<small class="going">{"no results yet" if trained else "no results"}{epoch}</small>'
+    said = "no results yet" if trained else "no results"
+    if "results.json" in run.damaged:
+        said = "results cannot be read"
+    return f'<small class="going">{said}{epoch}</small>'
 
 
 def _accuracy(measured: Mapping[str, Any], kind: str, run: Run | None) -> str:
     share, interval = measured.get(f"{kind}_accuracy"), measured.get(f"{kind}_interval")
     if not is_number(share):
         curve = [] if run is None else run.metrics.get(f"val/{kind}_accuracy", [])
-        return f"{100 * curve[-1][1]:.1f}<small>validation</small>" if curve else _NONE
+        return f"{100 * curve[-1][1]:.1f}<small>validation</small>" if curve and 0 <= curve[-1][1] <= 1 else _NONE
     if interval is None:
         return f"{100 * share:.1f}"
     return f"{100 * share:.1f}<small>{100 * interval[0]:.1f} to {100 * interval[1]:.1f}</small>"
@@ -109,16 +113,44 @@ def _attack(results: Mapping[str, Any], config: Mapping[str, str]) -> str:
     return _cell(name, ball)
 
 
-def missing_list(names: Sequence[str], runs: Sequence[Run]) -> str:
-    """Return the list of what is missing or cannot be read, and of which runs; empty where all is there."""
-    missing: dict[str, list[str]] = {}
-    for name, run in zip(names, runs, strict=True):
-        for sentence in run.missing:
-            missing.setdefault(sentence, []).append(name)
-    items = "".join(f"<li><b>{escape(', '.join(of))}</b> {escape(said)}</li>" for said, of in missing.items())
-    return (
-        f'<details class="missing" open><summary>What is missing</summary><ul>{items}</ul></details>' if items else ""
+def problem_lists(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[str, str]) -> str:
+    """Return the lists of what cannot be read and of what is missing, and of which runs; empty where all is there.
+
+    Args:
+        names: For each run its name.
+        runs: The runs.
+        left_out: By name, why a run cannot be shown at all.
+    """
+    missing = _grouped(names, [run.missing for run in runs])
+    return _problems("What cannot be read or shown", damage(names, runs, left_out)) + _problems(
+        "What is missing", missing
     )
+
+
+def damage(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return one sentence for each thing that cannot be read, after the names of the runs that it is said of.
+
+    Args:
+        names: See :func:`problem_lists`.
+        runs: See there.
+        left_out: See there.
+    """
+    whole = [(name, f"It is not shown: {reason.removeprefix('RUN: ')}") for name, reason in left_out.items()]
+    return whole + _grouped(names, [[said for of_file in run.damaged.values() for said in of_file] for run in runs])
+
+
+def _grouped(names: Sequence[str], sentences: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Return each sentence once, after the names of all runs that it is said of."""
+    said: dict[str, list[str]] = {}
+    for name, of_run in zip(names, sentences, strict=True):
+        for sentence in of_run:
+            said.setdefault(sentence, []).append(name)
+    return [(", ".join(of), sentence) for sentence, of in said.items()]
+
+
+def _problems(title: str, said: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f"<li><b>{escape(of)}</b> {escape(sentence)}</li>" for of, sentence in said)
+    return f'<details class="missing" open><summary>{title}</summary><ul>{items}</ul></details>' if items else ""
 
 
 def settings_tables(names: Sequence[str], runs: Sequence[Run]) -> str:
@@ -200,7 +232,9 @@ def _name(name: str) -> str:
 
 
 def _setting(value: str | None) -> str:
-    return _NONE if value in (None, "null") else _breakable(str(value))
+    if value is None or value == "null":
+        return _NONE
+    return _breakable(value if len(value) <= _LONGEST else f"{value[:_LONGEST]} ... ({len(value):,} characters)")
 
 
 def _breakable(text: str) -> str:

@@ -12,20 +12,27 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_adv.files import write_whole
+from lightning_adv.reading import shorten
 from lightning_adv.report.page import build_page
-from lightning_adv.report.runs import Run, is_finished, name_runs, read_run, signature
+from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run, signature
+from lightning_adv.report.tables import damage
 from lightning_adv.run.arguments import Parser
+
+_MOST_LINES = 20  # that are said on the terminal of what cannot be read; the page has them all
 
 
 def run_report(arguments: Sequence[str]) -> None:
     """Run the command.
 
+    What cannot be read in a run folder is said on the page and on the standard error, and the rest is shown: the
+    status is 0 as long as one run can be.
+
     Args:
         arguments: The command line after ``report``.
 
     Raises:
-        SystemExit: With status 1 where a run cannot be read or the page not be written, told in one line; 2 where the
-            arguments do not parse.
+        SystemExit: With status 1 where a folder is not there, no run can be shown or the page not be written, told in
+            one line; 2 where the arguments do not parse.
     """
     given = _parser().parse_args(arguments)
     try:
@@ -35,9 +42,9 @@ def run_report(arguments: Sequence[str]) -> None:
         else:
             report.write()
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"lightning-adv: error: {error}\n")
+        sys.stderr.write(f"lightning-adv: error: {shorten(error, 1000)}\n")
         raise SystemExit(1) from error
-    print(f"The report is {given.output} ({given.output.stat().st_size / 1e6:.1f} MB)")
+    print(f"The report is {shorten(given.output, 1000)} ({given.output.stat().st_size / 1e6:.1f} MB)")
 
 
 class Report:
@@ -48,15 +55,19 @@ class Report:
         output: The file to write.
 
     Raises:
-        ValueError: The output is a folder, or a path cannot be followed: its links go round in a circle.
+        ValueError: A folder is not there, the output is a folder, or a path cannot be followed: its links go round in
+            a circle.
     """
 
     def __init__(self, folders: Sequence[Path], output: Path) -> None:
         self.folders = list({_resolve(folder): folder for folder in folders}.values())
         self.output = output
-        self._read: dict[Path, tuple[object, Run]] = {}
+        self._read: dict[Path, tuple[object, Run | ValueError]] = {}
+        self._told: set[str] = set()
         if output.is_dir():
             raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
+        for folder in self.folders:
+            check_folder(folder)
 
     @property
     def finished(self) -> bool:
@@ -70,24 +81,50 @@ class Report:
     def write(self, reload_seconds: float | None = None) -> None:
         """Write the page, whole or not at all. A run that has not changed is not read again.
 
+        A run that cannot be shown is left out, which the page and the terminal say.
+
         Args:
             reload_seconds: After how long the page loads itself again; None for never.
 
         Raises:
-            ValueError: A folder is no run, or the page cannot be written.
+            ValueError: No run can be shown, or the page cannot be written.
         """
-        runs = [self._run(folder) for folder in self.folders]
-        page = build_page(name_runs(self.folders), runs, built=datetime.now(), reload_seconds=reload_seconds)
+        names = dict(zip(self.folders, name_runs(self.folders), strict=True))
+        found = {names[folder]: self._run(folder) for folder in self.folders}
+        runs = {name: run for name, run in found.items() if isinstance(run, Run)}
+        left_out = {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
+        if not runs:
+            raise ValueError(next(iter(left_out.values())))
+        page = build_page(
+            list(runs), list(runs.values()), built=datetime.now(), reload_seconds=reload_seconds, left_out=left_out
+        )
         try:
             write_whole(self.output, page)
         except OSError as error:
             raise ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).") from error
+        self._tell(damage(list(runs), list(runs.values()), left_out))
 
-    def _run(self, folder: Path) -> Run:
+    def _run(self, folder: Path) -> Run | ValueError:
         now = signature(folder)
         if folder not in self._read or self._read[folder][0] != now:
-            self._read[folder] = (now, read_run(folder))
+            self._read[folder] = (now, _read_or_say(folder))
         return self._read[folder][1]
+
+    def _tell(self, damage: Sequence[tuple[str, str]]) -> None:
+        """Say once what cannot be read."""
+        lines = [line for of, said in damage if (line := f"{shorten(of)}: {said}") not in self._told]
+        self._told.update(lines)
+        for line in lines[:_MOST_LINES]:
+            sys.stderr.write(f"lightning-adv report: warning: {shorten(line, 500)}\n")
+        if len(lines) > _MOST_LINES:
+            sys.stderr.write(f"lightning-adv report: warning: {len(lines) - _MOST_LINES} more are on the page.\n")
+
+
+def _read_or_say(folder: Path) -> Run | ValueError:
+    try:
+        return read_run(folder)
+    except ValueError as error:
+        return error
 
 
 def _resolve(folder: Path) -> Path:

@@ -61,7 +61,10 @@ def test_a_table_of_which_nothing_is_written_yet(tmp_path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", "is no table of an analysis"),
-        ("epoch,step,name,domain,statistic,value\n1,2\n", "line 2 is no row"),
+        (
+            "epoch,step,name,domain,statistic,value\n1,2\n",
+            "than there are columns are left out: 1, in line 2",
+        ),
     ],
 )
 def test_other_files(tmp_path, text, message):

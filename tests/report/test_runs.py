@@ -70,15 +70,20 @@ BROKEN = {
 }
 
 
+SAID = {"metrics.csv": "is damaged: cells that are no numbers are left out: 1, train/loss in line 2."}
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_shown(folder, name):
     whole = read_run(folder)
     (folder / name).write_bytes(BROKEN[name])
     run = read_run(folder)
-    (sentence,) = run.missing
-    assert sentence.startswith(f"{name} cannot be read (")
+    ((file, (sentence,)),) = run.damaged.items()
+    assert file == name
+    assert sentence.startswith(f"{name} {SAID.get(name, 'cannot be read (')}")
     assert str(folder) not in sentence
     assert "\n" not in sentence
+    assert run.missing == []
     assert sum(map(len, (run.tables, run.figures, run.metrics))) >= sum(map(len, (whole.tables, whole.figures)))
 
 
@@ -134,7 +139,7 @@ def test_a_resumed_run_has_the_settings_of_its_resume(folder):
     (folder / "config-resumed.yaml").write_bytes(BROKEN["config.yaml"])
     run = read_run(folder)
     assert run.config is None
-    assert run.missing[0].startswith("config-resumed.yaml cannot be read (")
+    assert run.damaged["config-resumed.yaml"][0].startswith("config-resumed.yaml cannot be read (")
 
 
 HEADER = "epoch,step,name,domain,statistic,value\n"
@@ -155,6 +160,7 @@ STRANGE = {
     "clean_interval": (["a", "b"], ""),
     "robust_interval": ([0.1, 0.2, 0.3], ""),
     "epochs": (math.inf, ""),
+    "images_per_second": (-1, ""),
     "training_seconds": (True, ""),
     "regime": (["MadryTraining"], ""),
     "threat_model": ({"norm": "Linf", "eps": [1]}, "eps"),
@@ -169,17 +175,11 @@ def test_a_strange_part_of_the_results_is_named_and_the_rest_is_shown(folder, ke
     (folder / "results.json").write_text(json.dumps(whole | {key: value}))
     run = read_run(folder)
     keys = ", ".join(f"{key}.{part}" if part else key for part in parts.split(", "))
-    assert run.missing == [f"results.json holds what cannot be shown: {keys}."]
+    assert run.damaged == {"results.json": [f"results.json holds what cannot be shown: {keys}."]}
     assert {name: run.results[name] for name in whole if name != key} == {
         name: whole[name] for name in whole if name != key
     }
     assert summary_table(["a"], [run]).count('<tr class="run">') == 1
-
-
-def test_results_that_are_nested_too_deeply_are_named(folder):
-    (folder / "results.json").write_text("[" * 100_000)
-    (sentence,) = read_run(folder).missing
-    assert sentence.startswith("results.json cannot be read (")
 
 
 def test_what_is_not_finite_is_counted(folder):
@@ -187,11 +187,15 @@ def test_what_is_not_finite_is_counted(folder):
         file.write("5,299,conv1,,norm,inf\n5,299,conv1,,decay_rate,nan\n")
     (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n1,2,nan\nnan,3,0.4\ninf,4,0.3\n")
     run = read_run(folder)
-    assert run.missing == [
-        "metrics.csv has rows whose epoch is not a finite number: they are left out.",
-        "metrics.csv has 1 value that is NaN or infinite: there are gaps in the curves.",
-        "analyses/smoothness.csv has 2 values that are NaN or infinite: there are gaps in the curves.",
-    ]
+    assert run.damaged == {
+        "metrics.csv": [
+            "metrics.csv is damaged: rows with an epoch that cannot be are left out: 2, the first in line 4.",
+            "metrics.csv has 1 value that is NaN or infinite: there are gaps in the curves.",
+        ],
+        "analyses/smoothness.csv": [
+            "analyses/smoothness.csv has 2 values that are NaN or infinite: there are gaps in the curves."
+        ],
+    }
     assert [epoch for epoch, _ in run.metrics["train/loss"]] == [0, 1]
 
 

@@ -62,12 +62,40 @@ def test_a_run_given_twice_is_shown_once(run):
 
 def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(run, capsys):
     Path("report.html").write_text("as it was")
-    assert refused(capsys, run, run.parent) == (
+    assert refused(capsys, run.parent) == (
         f"lightning-adv: error: RUN: {run.parent} is no run folder: config.yaml, metrics.csv, results.json, analyses/ "
-        f"and figures/ are missing or cannot be read. Did you mean {run}?\n"
+        f"and figures/ are missing. Did you mean {run}?\n"
     )
     assert "nowhere is not there" in refused(capsys, "nowhere", run)
     assert Path("report.html").read_text() == "as it was"
+
+
+def test_a_run_that_cannot_be_shown_does_not_take_the_others_with_it(run, capsys):
+    other = Path("runs/sat/version_0")
+    other.mkdir(parents=True)
+    (other / "results.json").write_text("[" * 100_000)
+    main(["report", str(run), str(other)])
+    said = "nothing in runs/sat/version_0 can be read: results.json cannot be read (it is nested too deeply)"
+    assert capsys.readouterr().err == (
+        f"lightning-adv report: warning: sat: It is not shown: {said}: its results are not known.\n"
+    )
+    assert names() == ["madry"]
+    assert f"<b>sat</b> It is not shown: {said}" in Path("report.html").read_text()
+    assert refused(capsys, other) == f"lightning-adv: error: RUN: {said}: its results are not known.\n"
+
+
+def test_what_cannot_be_read_is_said_on_the_terminal_once(run, capsys):
+    (run / "config.yaml").write_text("a: &a [*a]")
+    report = Report([run], Path("report.html"))
+    report.write()
+    said = "config.yaml cannot be read (it refers to itself): its settings are not known."
+    assert capsys.readouterr().err == f"lightning-adv report: warning: madry: {said}\n"
+    (run / "metrics.csv").write_text("epoch,step\n0,1,2\n")
+    report.write()
+    assert capsys.readouterr().err.startswith("lightning-adv report: warning: madry: metrics.csv is damaged")
+    (run / "figures").joinpath("\x1b[31m.png").write_bytes(b"")
+    report.write()
+    assert "figures/\\x1b[31m.png cannot be read (it is no PNG)" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_refused(run, capsys):
