@@ -31,7 +31,7 @@ def send_figure(loggers: Iterable[Logger], name: str, png: Path, step: int) -> N
         if log_image is not None:
             log_image(name, [str(png)], step=step)
         elif isinstance(logger, TensorBoardLogger):
-            with Image.open(png) as image:
+            with Image.open(png, formats=["PNG"]) as image:
                 pixels = np.asarray(image.convert("RGB"))
             logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 

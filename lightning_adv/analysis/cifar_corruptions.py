@@ -312,7 +312,7 @@ def _pixelate(image: Picture, share: float, rng: np.random.Generator) -> Values:
 def _jpeg_compression(image: Picture, quality: int, rng: np.random.Generator) -> Values:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
-    with Image.open(file) as compressed:
+    with Image.open(file, formats=["JPEG"]) as compressed:
         return np.asarray(compressed)
 
 

@@ -1,4 +1,4 @@
-"""Image folders: which images there are, and whether they can be read."""
+"""Image folders: which classes and images there are."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from PIL import Image
+from lightning.pytorch.utilities import rank_zero_warn
 
 Samples = list[tuple[str, int]]
 """(path, class) of each image."""
 
-Check = Literal["quick", "decode", "off"]
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What an image's name ends in, in small or capital letters: torchvision's list."""
 
+_OTHER_IMAGES = (".avif", ".dcm", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".pbm", ".svg")
 _TINY_IMAGENET_LABELS = "val_annotations.txt"
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-_SMALL = 8192  # bytes; to decode so small an image costs less than to read its header
+# What systems leave in folders: macOS' archives, Synology's thumbnails, the root of a file system
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found")
 
 
 class ImageFolders(NamedTuple):
@@ -30,15 +32,15 @@ class ImageFolders(NamedTuple):
 def find_class_names(root: Path, *, own_split: bool) -> list[str]:
     """Return the names of the class folders, sorted: class k of the labels is the k-th.
 
+    Hidden folders (``.ipynb_checkpoints``) and those of systems (``__MACOSX``) are none.
+
     Args:
         root: The data set's folder.
         own_split: Whether the images lie in ``train`` (or else in ``root`` itself).
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are not two of them, or a name is not UTF-8.
     """
-    from torchvision.datasets.folder import find_classes
-
     # os.path.isdir, unlike Path.is_dir, is False where there is no permission to look
     if not os.path.isdir(root):
         raise ValueError(f"data.root is {str(root)!r}, which is not a folder.")
@@ -47,8 +49,18 @@ def find_class_names(root: Path, *, own_split: bool) -> list[str]:
             f"data.root is {str(root)!r}, which has no folder train/. If the class folders lie directly in it "
             "(Caltech-256), set data.test_fraction."
         )
-    with _errors_name_root(root):
-        names: list[str] = find_classes(root / "train" if own_split else root)[0]
+    names = _class_folders(root, root / "train" if own_split else root)
+    where = "whose train/" if own_split else "which"
+    if len(names) < 2:
+        raise ValueError(
+            f"data.root is {str(root)!r}, {where} has {len(names)} class folders ({_some(names)}): a classifier needs "
+            "two at least."
+        )
+    if not own_split and "train" in names and {"test", "val"} & {*names}:
+        raise ValueError(
+            f"data.root is {str(root)!r}, which has a folder train/ and test images of its own: leave "
+            "data.test_fraction out."
+        )
     return names
 
 
@@ -57,83 +69,123 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
 
     Three layouts are known: ``train/<class>/...`` with ``test/<class>/...`` or else ``val/<class>/...`` (ImageNet,
     Imagenette); Tiny ImageNet as it is distributed, whose labelled test images are ``val/images`` with a table; and,
-    without ``own_split``, ``<class>/...`` (Caltech-256).
+    without ``own_split``, ``<class>/...`` (Caltech-256). Folders in a class folder, and links to folders, are followed;
+    hidden files and folders are left out. It warns of images that are not read.
 
     Raises:
-        ValueError: There are no images, a class has none, or train and test have different classes.
+        ValueError: There are no images, a class has none, train and test have different classes, or a link leads
+            nowhere or back.
     """
     classes = find_class_names(root, own_split=own_split)
     if not own_split:
-        return ImageFolders(_samples(root, root), None)
-    train = _samples(root, root / "train")
+        return ImageFolders(_samples(root, root, classes), None)
+    train = _samples(root, root / "train", classes)
     if (root / "val" / _TINY_IMAGENET_LABELS).is_file():
         return ImageFolders(train, _tiny_imagenet_test(root, classes))
     held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if held_out is None:
         raise ValueError(f"data.root is {str(root)!r}, which has neither a folder test/ nor a folder val/.")
-    with _errors_name_root(root):
-        found = sorted(entry.name for entry in os.scandir(held_out) if entry.is_dir())
+    found = _class_folders(root, held_out)
     if found != classes:
         only_train, only_test = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
         raise ValueError(
             f"data.root is {str(root)!r}, whose {held_out.name}/ does not have the class folders of train/: "
             f"only in train/: {_some(only_train)}; only in {held_out.name}/: {_some(only_test)}."
         )
-    return ImageFolders(train, _samples(root, held_out))
+    return ImageFolders(train, _samples(root, held_out, classes))
 
 
-def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
-    """Look for images that cannot be read, before they stop a training.
+def _class_folders(root: Path, folder: Path) -> list[str]:
+    with _errors_name_root(root):
+        names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:  # it could not be written into the results
+            raise ValueError(
+                f"data.root is {str(root)!r}, whose class folder {name!r} is not named in UTF-8."
+            ) from error
+    return names
+
+
+def _samples(root: Path, folder: Path, classes: list[str]) -> Samples:
+    """List the images of a folder's classes, in torchvision's order: by class, by the folder below it, by name."""
+    samples: Samples = []
+    with _errors_name_root(root):
+        left_out = [entry.path for entry in _entries(folder) if _extension(entry) in EXTENSIONS and entry.is_file()]
+        for label, name in enumerate(classes):
+            files = sorted(_files(str(folder / name)))
+            samples += [(f"{below}{os.sep}{file}", label) for below, file in files if _extension_of(file) in EXTENSIONS]
+            left_out += [f"{below}{os.sep}{file}" for below, file in files if _extension_of(file) in _OTHER_IMAGES]
+    labels = {label for _, label in samples}
+    if empty := [name for label, name in enumerate(classes) if label not in labels]:
+        raise ValueError(
+            f"data.root is {str(root)!r}, where {folder.name}/ has no image for the classes {_some(empty)}: an image's "
+            f"name ends in {', '.join(EXTENSIONS)}."
+        )
+    if left_out:
+        rank_zero_warn(
+            f"data.root is {str(root)!r}, where {len(left_out)} files of {folder.name}/ are left out, as they lie in "
+            f"no class folder or do not end in {', '.join(EXTENSIONS)}: {left_out[0]} is the first."
+        )
+    return samples
+
+
+def _files(folder: str, above: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (folder, name) of each file in a folder and those below it.
 
     Args:
-        root: The data set's folder, for the error.
-        paths: The image files.
-        check: "quick" reads each header and looks for the end of a JPEG or PNG file; it decodes small images, those
-            of other formats and those without an end. "decode" decodes every image, "off" does nothing.
+        folder: The folder, which may be a link.
+        above: The real paths of the folders that led here; None takes those that it lies in.
 
     Raises:
-        ValueError: Some images cannot be read. It names them.
+        FileNotFoundError: A link leads nowhere, or to a folder above it, or a pipe, socket or device has an image's
+            name.
     """
-    if check == "off":
-        return
-    errors = [error for path in paths if (error := _error_in(path, decode=check == "decode")) is not None]
-    if errors:
-        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise ValueError(
-            f"data.root is {str(root)!r}, where {len(errors)} of {len(paths)} images cannot be read: "
-            f"{'; '.join(errors[:3])}{more}. Replace or delete them."
-        )
+    real = os.path.realpath(folder)
+    here = (*(map(str, Path(real).parents) if above is None else above), real)
+    for entry in _entries(folder):
+        if entry.is_dir():
+            if entry.is_symlink() and os.path.realpath(entry.path) in here:
+                raise FileNotFoundError(f"{entry.path} is a link to a folder that it lies in")
+            yield from _files(entry.path, here)
+        elif entry.is_file():
+            yield folder, entry.name
+        elif _extension(entry) in EXTENSIONS:
+            raise FileNotFoundError(f"{entry.path} is no file but a pipe, socket or device")
 
 
-def read_image(path: str) -> Image.Image:
-    """Return the image as RGB.
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what a folder holds, but for what is hidden or a system's.
 
     Raises:
-        ValueError: It cannot be decoded.
+        FileNotFoundError: A link leads nowhere.
     """
-    try:
-        with open(path, "rb") as file:
-            return Image.open(file).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
-        raise ValueError(f"data.root holds {path}, which cannot be decoded: {error}.") from error
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
+                continue
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                raise FileNotFoundError(f"{entry.path} is a link that leads nowhere")
+            yield entry
 
 
-def _samples(root: Path, folder: Path) -> Samples:
-    from torchvision.datasets import ImageFolder
+def _extension(entry: os.DirEntry[str]) -> str:
+    return _extension_of(entry.name)
 
-    with _errors_name_root(root):
-        samples: Samples = ImageFolder(folder).samples
-    return samples
+
+def _extension_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
     """Read the table of file name, class name and bounding box, separated by tabs."""
     number = {name: k for k, name in enumerate(classes)}
     with _errors_name_root(root):
-        lines = (root / "val" / _TINY_IMAGENET_LABELS).read_text().splitlines()
+        lines = (root / "val" / _TINY_IMAGENET_LABELS).read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line]
     unknown = sorted({row[1] for row in rows if len(row) > 1} - set(classes))
-    if unknown or any(len(row) < 2 for row in rows):
+    if not rows or unknown or any(len(row) < 2 for row in rows):
         raise ValueError(
             f"data.root is {str(root)!r}, whose val/{_TINY_IMAGENET_LABELS} does not name a class folder of train/ "
             f"in each line: {_some(unknown)}."
@@ -141,27 +193,11 @@ def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
     return [(str(root / "val" / "images" / row[0]), number[row[1]]) for row in rows]
 
 
-def _error_in(path: str, *, decode: bool) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 8))
-            tail = file.read()
-            file.seek(0)
-            with Image.open(file) as image:
-                end = _ENDS.get(str(image.format))
-                if decode or size < _SMALL or end is None or not tail.endswith(end):
-                    image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
-        return f"{path} ({error})"
-    return None
-
-
 @contextmanager
 def _errors_name_root(root: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # torchvision raises FileNotFoundError where it finds no class folder or no image
+    except (OSError, UnicodeDecodeError) as error:  # no permission, gone, a link in a circle
         raise ValueError(f"data.root is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
 
 

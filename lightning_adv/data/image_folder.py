@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_adv.data import folders
+from lightning_adv.data import folders, image_files
 from lightning_adv.data.base import ImageDataModule, Splits, check_at_least, check_choice, check_fraction
 from lightning_adv.data.fingerprint import fingerprint_of_files
 from lightning_adv.data.folders import Samples
@@ -51,7 +51,10 @@ class ImageFolderDataModule(ImageDataModule):
     always split from ``train``. Tiny ImageNet is read as it is distributed. Where the class folders lie directly in
     ``root`` (Caltech-256), ``test_fraction`` splits off the test images. The classes are the sorted folder names.
 
-    Images stay bytes until they are on the device, so that x lies in [0, 1] whatever the augmentation.
+    JPEG, PNG, BMP, WebP, TIFF, PPM and GIF are read, as RGB with a byte for each value:
+    :func:`~lightning_adv.data.image_files.to_rgb` says how 16 bits, floats and transparency become that, and
+    :func:`~lightning_adv.data.folders.find_images` which files and folders count. Images stay bytes until they are on
+    the device, so that x lies in [0, 1] whatever the augmentation.
 
     Args:
         root: The data set's folder.
@@ -89,7 +92,7 @@ class ImageFolderDataModule(ImageDataModule):
         train_transform: dict[str, Any] | None = None,
         crop_pct: float | None = None,
         in_memory: bool = False,
-        check_images: folders.Check = "quick",
+        check_images: image_files.Check = "quick",
         test_fraction: float | None = None,
         name: str | None = None,
         batch_size: int = 128,
@@ -152,7 +155,7 @@ class ImageFolderDataModule(ImageDataModule):
         if not self._checked and not self.in_memory:  # load() decodes every image that is kept in memory
             train, test = self._find()
             paths = [path for path, _ in train + ([] if test is None else test)]
-            folders.check_images(self.root, paths, self.check_images)
+            image_files.check_images(self.root, paths, self.check_images)
         self._checked = True
 
     def load(self) -> Splits:
@@ -212,7 +215,7 @@ class ImageFolderDataModule(ImageDataModule):
     def _check_arguments(self) -> None:
         check_at_least("image_size", self.image_size, 1)
         check_choice("augmentation", self.augmentation, get_args(Augmentation))
-        check_choice("check_images", self.check_images, get_args(folders.Check))
+        check_choice("check_images", self.check_images, get_args(image_files.Check))
         if self.crop_pct is not None:
             check_fraction("crop_pct", self.crop_pct, or_one=True)
         if self.test_fraction is not None:
@@ -273,7 +276,7 @@ class FolderDataset(Dataset[UInt8Batch]):
         return UInt8Batch(images, self.labels[index], *drawn)
 
     def _image(self, epoch: int, index: int) -> Tensor:
-        image = folders.read_image(os.fsdecode(self.paths[index]))
+        image = image_files.read_image(os.fsdecode(self.paths[index]))
         if self.seed is None:
             return self.transform(image)
         # timm's and torchvision's transforms draw from three global generators

@@ -1,15 +1,12 @@
-import io
 import os
 import shutil
+import warnings
 
-import numpy as np
 import pytest
-from PIL import Image
+from torchvision.datasets import ImageFolder
 
-from lightning_adv.data.folders import check_images, find_images, read_image
+from lightning_adv.data.folders import find_images
 from tests.data.fake_folder import write_class_folders, write_dataset, write_image
-
-LARGE = (240, 200)  # more than 8 KiB as JPEG and as PNG: not decoded by the quick check unless it has no end
 
 
 def names(root, samples):
@@ -89,6 +86,37 @@ def unknown_test_class(root):
     write_class_folders(root / "test", ["wolf"], images=1)
 
 
+def one_class(root):
+    for folder in ("train/dog", "train/fox"):
+        shutil.rmtree(root / folder)
+
+
+def broken_link(root):
+    (root / "train" / "dog" / "000.png").unlink()
+    (root / "train" / "dog" / "000.png").symlink_to(root / "gone.png")
+
+
+def broken_class(root):
+    shutil.rmtree(root / "train" / "dog")
+    (root / "train" / "dog").symlink_to(root / "gone")
+
+
+def link_in_a_circle(root):
+    (root / "train" / "dog" / "again").symlink_to(root / "train")
+
+
+def link_to_itself(root):
+    (root / "train" / "dog" / "self.png").symlink_to(root / "train" / "dog" / "self.png")
+
+
+def named_pipe(root):
+    os.mkfifo(root / "train" / "dog" / "pipe.PNG")
+
+
+def class_not_in_utf8(root):
+    os.rename(root / "train" / "dog", os.fsencode(root / "train") + b"/w\xf6lf")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -96,8 +124,15 @@ def unknown_test_class(root):
         (root_is_a_file, "is not a folder"),
         (no_train, r"has no folder train/.*data\.test_fraction"),
         (no_test, "neither a folder test/ nor a folder val/"),
-        (no_classes, "find any class folder"),
-        (class_without_images, r"no valid file for the classes dog\. Supported extensions are: \.jpg"),
+        (no_classes, r"whose train/ has 0 class folders \(none\)"),
+        (class_without_images, r"train/ has no image for the classes dog: an image's name ends in \.jpg"),
+        (one_class, r"whose train/ has 1 class folders \(cat\): a classifier needs two"),
+        (broken_link, r"train/dog/000\.png is a link that leads nowhere"),
+        (broken_class, r"train/dog is a link that leads nowhere"),
+        (link_in_a_circle, r"train/dog/again is a link to a folder that it lies in"),
+        (link_to_itself, r"train/dog/self\.png is a link that leads nowhere"),
+        (named_pipe, r"train/dog/pipe\.PNG is no file but a pipe, socket or device"),
+        (class_not_in_utf8, r"whose class folder 'w\\udcf6lf' is not named in UTF-8"),
         (missing_test_class, "only in train/: dog; only in test/: none"),
         (unknown_test_class, "only in train/: none; only in test/: wolf"),
     ],
@@ -109,6 +144,44 @@ def test_an_unusable_folder_is_one_error(tmp_path, damage, message):
         find_images(root, own_split=True)
 
 
+def test_what_systems_leave_in_folders_is_no_image_and_no_class(tmp_path):
+    root = write_dataset(tmp_path / "pets")
+    plain = find_images(root, own_split=True)
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+        write_class_folders(root / "train", [name, f"cat/{name}"], images=1)
+        write_class_folders(root / "test", [f"dog/{name}"], images=1)
+    for name in ("._000.png", ".000.png", "Thumbs.db", ".DS_Store", "notes.txt"):
+        (root / "train" / "cat" / name).write_bytes(b"no image")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_images(root, own_split=True) == plain
+
+
+def test_images_are_found_in_folders_links_and_capital_letters_in_torchvisions_order(tmp_path):
+    root, cat = write_dataset(tmp_path / "pets", images=2), tmp_path / "pets" / "train" / "cat"
+    write_class_folders(cat, ["b", "a-b", "a", "a/x.png"], images=1)  # a folder may have an image's name
+    write_image(cat / "Z.JPG")
+    (cat / "link.png").symlink_to(root / "train" / "dog" / "000.png")
+    (cat / "linked").symlink_to(root / "test" / "fox")
+    os.rename(cat / "000.png", os.fsencode(cat) + b"/\xff.png")
+    expected = ImageFolder(root / "train").samples
+    assert len(expected) == 8 + 4 + 4
+    assert find_images(root, own_split=True).train == expected
+
+
+def test_images_that_are_left_out_are_told(tmp_path):
+    root = write_dataset(tmp_path / "pets")
+    (root / "train" / "cat" / "moving.GIF").write_bytes(b"GIF89a")
+    write_image(root / "train" / "lost.png")
+    with pytest.warns(UserWarning, match=r"2 files of train/ are left out, .*train/lost\.png is the first"):
+        assert len(find_images(root, own_split=True).train) == 30
+
+
+def test_train_and_test_are_no_classes(tmp_path):
+    with pytest.raises(ValueError, match=r"^data.root is .* leave data.test_fraction out"):
+        find_images(write_dataset(tmp_path), own_split=False)
+
+
 def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     root = write_dataset(tmp_path / "pets")
 
@@ -118,67 +191,3 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(ValueError, match=rf"^data\.root is '{root}', .*Permission denied"):
         find_images(root, own_split=True)
-
-
-@pytest.mark.parametrize("extension", ["jpg", "png"])
-@pytest.mark.parametrize("size", [(32, 32), LARGE])
-def test_truncated_images_are_found_and_named(tmp_path, extension, size):
-    paths = [tmp_path / f"{i}.{extension}" for i in range(5)]
-    for i, path in enumerate(paths):
-        write_image(path, size, seed=i)
-    assert (paths[0].stat().st_size > 8192) == (size == LARGE)
-    texts = [str(path) for path in paths]
-    check_images(tmp_path, texts, "quick")
-    check_images(tmp_path, texts, "decode")
-    whole = paths[3].read_bytes()
-    for kept in (0, 10, len(whole) // 2, len(whole) - 200):
-        paths[3].write_bytes(whole[:kept])
-        for check in ("quick", "decode"):
-            with pytest.raises(ValueError, match=rf"^data\.root is .* 1 of 5 images .*{paths[3]}"):
-                check_images(tmp_path, texts, check)
-        check_images(tmp_path, texts, "off")
-        with pytest.raises(ValueError, match=rf"{paths[3]}, which cannot be decoded"):
-            read_image(texts[3])
-
-
-def test_many_unreadable_images_are_counted(tmp_path):
-    for i in range(5):
-        (tmp_path / f"{i}.jpg").write_text("not an image")
-    with pytest.raises(ValueError, match=r"5 of 6 images cannot be read: .*0\.jpg.*2\.jpg.* \(and 2 more\)"):
-        check_images(tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(5)] + [write_and_name(tmp_path)], "quick")
-
-
-def write_and_name(folder):
-    write_image(folder / "good.jpg")
-    return str(folder / "good.jpg")
-
-
-def test_whole_images_that_end_unusually_pass(tmp_path):
-    write_image(tmp_path / "image.jpg", LARGE)
-    jpeg = (tmp_path / "image.jpg").read_bytes()
-    stored = io.BytesIO()
-    Image.open(tmp_path / "image.jpg").save(stored, "bmp")
-    for i, data in enumerate((jpeg + b"\0" * 100, jpeg + b"appended by a camera" * 50, stored.getvalue())):
-        (tmp_path / f"{i}.jpg").write_bytes(data)  # formats are known by their content, not by their name
-    check_images(tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(3)], "quick")
-
-
-@pytest.mark.parametrize(("size", "check"), [(LARGE, "decode"), ((32, 32), "decode"), ((32, 32), "quick")])
-def test_decoding_finds_damage_inside(tmp_path, size, check):
-    path = tmp_path / "image.png"
-    write_image(path, size)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 20] = bytes(20)
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="1 of 1 images cannot be read"):
-        check_images(tmp_path, [str(path)], check)
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_every_image_is_read_as_rgb(tmp_path, mode):
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    path = tmp_path / "image.tiff"
-    Image.fromarray(pixels).convert(mode).save(path)
-    image = read_image(str(path))
-    assert (image.mode, image.size) == ("RGB", (8, 8))

@@ -1,0 +1,227 @@
+"""Image files as RGB: which formats are read, what their values mean, and which files cannot be read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image, UnidentifiedImageError
+
+Check = Literal["quick", "decode", "off"]
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+"""What is read, by its content and not by its name. Pillow's other formats are not tried: one calls Ghostscript."""
+
+LONGEST = 1000
+"""A longer side over the shorter one: beyond it, resizing the shorter side fills the memory."""
+
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_SMALL = 8192  # bytes; to decode so small an image costs less than to read its header
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+# TIFF's tags
+_BITS, _PHOTOMETRIC, _LARGEST_VALUE, _SAMPLE_FORMAT = 258, 262, 281, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+
+def read_image(path: str) -> Image.Image:
+    """Return an image file as RGB, see :func:`to_rgb`.
+
+    Raises:
+        ValueError: It cannot be decoded, or nobody knows what its values mean. It names the file.
+    """
+    try:
+        with _opened(path) as file, _identified(file) as image:
+            return to_rgb(image)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
+        raise ValueError(f"data.root holds {path}, which cannot be decoded: {_reason(error)}.") from error
+
+
+def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
+    """Look for images that cannot be read, before they stop a training.
+
+    It warns of images that a viewer would turn: they are read as they are stored, as torchvision and timm do, whose
+    networks are trained so.
+
+    Args:
+        root: The data set's folder, for the error.
+        paths: The image files.
+        check: "quick" reads each header and looks for the end of a JPEG or PNG file; it decodes small images, those
+            of other formats and those without an end. "decode" decodes every image, "off" does nothing.
+
+    Raises:
+        ValueError: Some images cannot be read. It names them.
+    """
+    if check == "off":
+        return
+    errors, turned = [], []
+    for path in paths:
+        looked = _look(path, decode=check == "decode")
+        if looked.error is not None:
+            errors.append(f"{path} ({looked.error})")
+        if looked.turned:
+            turned.append(path)
+    if errors:
+        more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
+        raise ValueError(
+            f"data.root is {str(root)!r}, where {len(errors)} of {len(paths)} images cannot be read: "
+            f"{'; '.join(errors[:3])}{more}. Replace or delete them."
+        )
+    if turned:
+        rank_zero_warn(
+            f"data.root is {str(root)!r}, where {len(turned)} of {len(paths)} images are stored turned or mirrored, by "
+            f"their EXIF orientation, and are read as they are stored: {turned[0]} is the first."
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image as RGB, a byte for each value.
+
+    8 bits and fewer, palettes, YCbCr and CMYK are as Pillow converts them. Where an image is transparent, it is laid
+    on white. Grey values of 16 bits are scaled by 65535, or by the depth that a TIFF declares (12 bits in 16), and
+    rounded; of colours in 16 bits Pillow keeps the upper 8. Floats must lie in [0, 1]. Of an animation it is the first
+    picture.
+
+    Raises:
+        ValueError: The values have no range that is known, or there are several pages.
+
+    Example:
+        >>> grey = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
+        >>> np.asarray(to_rgb(grey))[0, :, 0]
+        array([  0, 128, 255], dtype=uint8)
+    """
+    width, height = image.size
+    if max(width, height) > LONGEST * min(width, height):
+        raise ValueError(
+            f"it is {width}×{height} pixels, and the longer side may be {LONGEST} times the shorter one at most"
+        )
+    depth = _declared_depth(image) if image.format == "TIFF" else None
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _scaled(image, depth).convert("RGB")
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() != (255, 255):
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image, depth: int | None) -> Image.Image:
+    """Return an image of 16-bit integers or floats as 8-bit grey."""
+    tags: Any = getattr(image, "tag_v2", {})
+    # Pillow inverts such images of 8 bits only
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    # Pillow knows PPM files of more than 8 bits as "I", and has scaled them to 16
+    known = image.mode.startswith("I;16") or image.format == "PPM" or image.mode == "F"
+    if not known:
+        raise ValueError(
+            f"its mode is {image.mode} (signed or 32-bit integers), whose range is not known: store it with 8 bits, "
+            "with 16 bits without a sign, or as floats in [0, 1]"
+        )
+    values = np.asarray(image)
+    if image.mode == "F":
+        _check_range(image.mode, values, 1)
+        grey = np.rint(values * np.float32(255))
+    else:
+        largest = 65535 if depth is None else 2**depth - 1
+        _check_range(image.mode, values, largest)
+        grey = (values.astype(np.int64) * 510 + largest) // (2 * largest)  # the nearest
+    grey = (255 - grey if inverted else grey).astype(np.uint8)
+    if image.mode.startswith("I;16") and isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey)
+
+
+def _check_range(mode: str, values: npt.NDArray[Any], largest: int) -> None:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= largest):  # written so that NaN fails too
+        raise ValueError(
+            f"its mode is {mode}, whose values must lie in [0, {largest}] here, and it has {low} to {high}"
+        )
+
+
+def _declared_depth(image: Any) -> int | None:
+    """Return how many bits a TIFF says that its 16-bit values have.
+
+    The largest value counts where it is that of a depth: by TIFF 6.0 it is the largest that occurs, and would stretch
+    each image by its own contrast.
+
+    Raises:
+        ValueError: It has several pages, signed values, or colours of fewer bits than Pillow takes them to have.
+    """
+    if image.n_frames > 1:
+        raise ValueError(f"it has {image.n_frames} pages, and which of them is the image is not known")
+    tags = image.tag_v2
+    if image.mode not in ("I", "F") and _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT)):
+        raise ValueError(f"its mode is {image.mode} with signed values, whose range is not known")
+    bits = set(_numbers(tags.get(_BITS)))
+    if bits == {12}:
+        return 12
+    if bits != {16}:
+        return None
+    declared = {value.bit_length() for value in _numbers(tags.get(_LARGEST_VALUE)) if value & (value + 1) == 0}
+    depth = max(declared, default=16)
+    if not 8 <= depth < 16:  # 255 may well be the largest of a dark image
+        return None
+    if not image.mode.startswith("I;16"):
+        raise ValueError(f"its mode is {image.mode} with {depth} bits in 16, which are read as 16: scale it")
+    return depth
+
+
+def _numbers(value: Any) -> list[int]:
+    return [number for number in (value if isinstance(value, tuple) else (value,)) if isinstance(number, int)]
+
+
+class _Looked(NamedTuple):
+    error: str | None
+    turned: bool
+
+
+def _look(path: str, *, decode: bool) -> _Looked:
+    try:
+        with _opened(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            tail = file.read()
+            file.seek(0)
+            with _identified(file) as image:
+                end = _ENDS.get(str(image.format))
+                if decode or size < _SMALL or end is None or not tail.endswith(end):
+                    to_rgb(image)
+                return _Looked(None, _is_turned(image))
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
+        return _Looked(_reason(error), turned=False)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    # Pillow turns those of a TIFF itself
+    return "exif" in image.info and image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+
+
+def _opened(path: str) -> BinaryIO:
+    # a named pipe would be waited for, and a device may do anything
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is no file but a folder, pipe, socket or device")
+    return open(path, "rb")
+
+
+def _identified(file: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError("the file is empty") from error
+        raise ValueError(f"it is none of {', '.join(FORMATS)}, or its header is damaged") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
