@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_adv.data.in_memory import InMemoryDataset, UInt8Batch, to_images
-from lightning_adv.data.sampler import EpochSampler, TrainLoader
+from lightning_adv.data.sampler import DrawnOrder, EpochSampler, SharedDrawnOrder, TrainLoader
 from lightning_adv.data.splits import Indices, stratified_split
 from lightning_adv.hints import did_you_mean
 
@@ -37,7 +38,9 @@ class ImageDataModule(LightningDataModule):
 
     Training leaves out the images of an epoch that do not fill a batch, other ones in each epoch: a last batch of a
     few images would have noisy BatchNorm statistics and the weight of a full one. Only where the training set is
-    smaller than one batch, it is that one batch. Evaluation sees every image once, under DDP too.
+    smaller than one batch, it is that one batch. Evaluation sees every image once, under DDP too, in the order of the
+    data set. Where that is the order of the classes and the Trainer takes a part of it only (``limit_val_batches``,
+    ``limit_test_batches``, ``overfit_batches``), the order is drawn from the seed, once, so that all classes take part.
 
     Subclasses set the attributes below and implement :meth:`load`.
 
@@ -169,7 +172,11 @@ class ImageDataModule(LightningDataModule):
         dataset = self._split("train")
         replicas, rank = self._processes()
         drop_last = len(cast(Any, dataset)) >= self.batch_size * replicas
-        sampler = EpochSampler(dataset, num_replicas=replicas, rank=rank, seed=self.seed, drop_last=drop_last)
+        sampler: Sampler[Any] = EpochSampler(
+            dataset, num_replicas=replicas, rank=rank, seed=self.seed, drop_last=drop_last
+        )
+        if getattr(self.trainer, "overfit_batches", 0) and replicas == 1 and is_by_class(dataset):
+            sampler = DrawnOrder(dataset, seed=self.seed)
         loader = TrainLoader(
             dataset, batch_size=self.batch_size, sampler=sampler, drop_last=drop_last, **self._loader_options()
         )
@@ -178,11 +185,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches, in order."""
-        return self._evaluation_loader("val")
+        return self._evaluation_loader("val", getattr(self.trainer, "limit_val_batches", None))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Test batches, in order."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loader("test", getattr(self.trainer, "limit_test_batches", None))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test batches."""
@@ -223,15 +230,19 @@ class ImageDataModule(LightningDataModule):
             return self.trainer.strategy.root_device
         return torch.device("cpu")
 
-    def _evaluation_loader(self, name: str) -> DataLoader[Any]:
+    def _evaluation_loader(self, name: str, limit: float | None = None) -> DataLoader[Any]:
         dataset = self._split(name)
         replicas, rank = self._processes()
-        # Lightning would add torch's DistributedSampler, which repeats images to make the processes even
-        sampler = (
-            UnrepeatedDistributedSampler(dataset, num_replicas=replicas, rank=rank, shuffle=False)
-            if replicas > 1
-            else None
-        )
+        batches = math.ceil(math.ceil(len(cast(Any, dataset)) / replicas) / self.evaluation_batch_size)
+        cut = limit is not None and (limit < batches if isinstance(limit, int) else limit < 1)
+        sampler: Sampler[Any] | None = None
+        if cut and is_by_class(dataset):
+            sampler = DrawnOrder(dataset, seed=self.seed)
+            if replicas > 1:
+                sampler = SharedDrawnOrder(dataset, num_replicas=replicas, rank=rank, seed=self.seed)
+        elif replicas > 1:
+            # Lightning would add torch's DistributedSampler, which repeats images to make the processes even
+            sampler = UnrepeatedDistributedSampler(dataset, num_replicas=replicas, rank=rank, shuffle=False)
         return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler, **self._loader_options())
 
     def _loader_options(self) -> dict[str, Any]:
@@ -250,6 +261,15 @@ class ImageDataModule(LightningDataModule):
 
     def _processes(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+def is_by_class(dataset: Dataset[Any]) -> bool:
+    """Whether the images of a data set are in the order of their labels, or nobody knows their order."""
+    labels = getattr(dataset, "labels", None)
+    if labels is None:
+        return True
+    labels = torch.as_tensor(labels)
+    return bool((labels[1:] >= labels[:-1]).all())
 
 
 def _already_collated(batch: Any) -> Any:

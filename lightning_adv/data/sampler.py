@@ -1,4 +1,4 @@
-"""The order of the training images: a function of (seed, epoch), and resumable in the middle of an epoch.
+"""The order of the images: in training a function of (seed, epoch), and resumable in the middle of an epoch.
 
 A run that is killed and resumed must see the batches that it would have seen. Lightning's checkpoints hold how many
 batches of the epoch are done, but Lightning does not skip them: it counts on the loader.
@@ -12,10 +12,11 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
-from lightning_adv.data.seeding import ORDER, derived_seed
+from lightning_adv.data.seeding import EVALUATION, ORDER, derived_seed
 
 Key = tuple[int, int]
 """(epoch, index): what the training sampler yields, so that a dataset can augment image ``index`` by both."""
@@ -59,6 +60,47 @@ class EpochSampler(DistributedSampler[Key]):
         epoch, skip, self.skip = self.epoch, self.skip, 0
         indices = cast(Iterator[int], super().__iter__())
         return ((epoch, index) for index in islice(indices, skip, None))
+
+
+def drawn_order(count: int, seed: int) -> list[int]:
+    """Return 0 ... ``count`` - 1 in an order that depends on these two only."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, EVALUATION))
+    return cast(list[int], torch.randperm(count, generator=generator).tolist())
+
+
+class DrawnOrder(SequentialSampler):
+    """Yields every index once, in one order that is drawn: the first of them stand for all.
+
+    ``Trainer(overfit_batches=...)`` keeps what is a ``SequentialSampler``, as this is: its order is always the same.
+
+    Args:
+        dataset: The images; only its length is used.
+        seed: Seed of the order, >= 0.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, seed: int) -> None:
+        super().__init__(cast(Sized, dataset))
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(drawn_order(len(self.data_source), self.seed))
+
+
+class SharedDrawnOrder(UnrepeatedDistributedSampler):
+    """The part of :class:`DrawnOrder` that one of several processes yields: every so many-th index.
+
+    Args:
+        dataset: The images; only its length is used.
+        num_replicas: Number of processes.
+        rank: This process.
+        seed: Seed of the order, >= 0.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False, seed=seed)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(drawn_order(self.total_size, self.seed)[self.rank :: self.num_replicas])
 
 
 class TrainLoader(DataLoader[Any]):

@@ -7,6 +7,7 @@ import numpy as np
 # The streams of a data module. The order of the images and their augmentation must not be correlated.
 ORDER = 0
 AUGMENTATION = 1
+EVALUATION = 2
 
 
 def derived_seed(*keys: int) -> int:

@@ -1,8 +1,11 @@
 import random
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms import functional as torchvision
 
@@ -56,6 +59,82 @@ def test_the_splits_are_the_folders(pets, in_memory):
     assert test_y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
     assert torch.equal(read(datamodule.predict_dataloader())[0], test_x)
+
+
+class Labels(LightningModule):
+    """Keeps the labels of each stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def keep(self, stage, batch):
+        self.seen.setdefault(stage, []).append(batch[1].tolist())
+        return batch[0].mean() * self.weight
+
+    def training_step(self, batch, batch_idx):
+        return self.keep("train", batch)
+
+    def validation_step(self, batch, batch_idx):
+        self.keep("val", batch)
+
+    def test_step(self, batch, batch_idx):
+        self.keep("test", batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def labels_of(root, epochs=1, **limits):
+    module, datamodule = Labels(), ImageFolderDataModule(
+        str(root), augmentation="none", evaluation_batch_size=2, **SMALL
+    )  # fmt: skip
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=epochs,
+        enable_checkpointing=False, num_sanity_val_steps=0, **limits,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=datamodule)
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limits", [{"limit_val_batches": 2, "limit_test_batches": 4}, {"fast_dev_run": 2}])
+def test_a_part_of_an_evaluation_is_of_all_classes(pets, limits):
+    seen = labels_of(pets, **limits)
+    assert len({*chain(*seen["val"])}) > 1
+    assert len({*chain(*seen["test"])}) > 1
+    assert labels_of(pets, **limits) == seen
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whole_evaluations_are_in_the_order_of_the_folders_and_parts_the_same_in_each_epoch(pets):
+    for limits in ({}, {"limit_val_batches": 3, "limit_test_batches": 1.0}):
+        seen = labels_of(pets, **limits)
+        assert seen["val"] == [[0, 0], [1, 1], [2, 2]]
+        assert list(chain(*seen["test"])) == [0] * 4 + [1] * 4 + [2] * 4
+    first, second = np.split(np.array(labels_of(pets, epochs=2, limit_val_batches=0.67)["val"]), 2)
+    assert (first == second).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_overfitting_is_to_images_of_all_classes(pets):
+    first, again = labels_of(pets, epochs=2, overfit_batches=1)["train"]
+    assert first == again
+    assert len({*first}) > 1
+
+
+def test_processes_share_a_drawn_part(pets):
+    def read_by(rank, replicas):
+        datamodule = made(pets, augmentation="none", evaluation_batch_size=4 // replicas)
+        datamodule.trainer = SimpleNamespace(world_size=replicas, global_rank=rank, limit_test_batches=2)
+        batches = list(datamodule.test_dataloader())
+        return [[tuple(image.flatten().tolist()) for image in batch.images] for batch in batches]
+
+    alone, first, second = read_by(0, 1), read_by(0, 2), read_by(1, 2)
+    assert [sorted(batch) for batch in alone] == [sorted(a + b) for a, b in zip(first, second, strict=True)]
+    assert len({*chain(*alone)}) == 12
 
 
 def test_names_are_known_before_setup(pets):
