@@ -13,8 +13,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.analysis.table import Record, Row
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.reach import shortfall
 from lightning_adv.callbacks.conditions import seeing
 from lightning_adv.callbacks.records import Records, run_folder
+from lightning_adv.nn.checkpoints import say
 from lightning_adv.regimes import Regime
 
 if TYPE_CHECKING:
@@ -172,6 +175,10 @@ class Observer(Callback, ABC):
         problem = trainer.strategy.broadcast(None if self._records is None else self._records.problem())
         if problem is not None:
             raise ValueError(problem)
+        for name in ("attack", "fgsm"):  # those that an observer is given; a regime speaks for its own
+            attack = getattr(self, name, None)
+            if isinstance(attack, Attack) and (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
+                say(short, warn=True)
         with self._clock(pl_module):
             self.prepare(trainer, pl_module)
 

@@ -91,6 +91,18 @@ class Attack(Recipe, ABC):
                 setattr(scaled, name, factor * getattr(self, name))
         return scaled
 
+    @property
+    def reach(self) -> float | None:
+        """How far the steps can lead away from where they start, in the ball's norm; None where nobody can say.
+
+        An attack that has ``steps`` and a ``step_size`` goes as far as these multiply to. One whose ``step_size`` is
+        something else says what it is here.
+        """
+        steps, step_size = getattr(self, "steps", None), getattr(self, "step_size", None)
+        if not isinstance(steps, int) or not isinstance(step_size, int | float):
+            return None
+        return steps * float(step_size)
+
     def stages(self) -> list[Attack]:
         """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
 

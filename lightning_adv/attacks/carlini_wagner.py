@@ -23,7 +23,7 @@ from lightning_adv.attacks.base import (
     forward_in,
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
-from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
 from lightning_adv.attacks.diversity import diversify, fork_to_host
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
@@ -301,7 +301,7 @@ class CarliniWagnerLinf(PGD):
     Args:
         eps: Radius, 8/255 there.
         steps: Number of steps, 30 there.
-        step_size: 2/255 there.
+        step_size: 2/255 there, which is what :class:`PGD` takes for these two.
         diversity_probability: Above 0 it is D-C&W in Linf; see :class:`PGD`.
         diversity_scale: See :class:`PGD`.
         restarts: See :class:`PGD`.
@@ -313,7 +313,7 @@ class CarliniWagnerLinf(PGD):
         self,
         eps: Distance = "8/255",
         steps: int = 30,
-        step_size: Distance = "2/255",
+        step_size: StepSize = None,
         diversity_probability: float = 0.0,
         diversity_scale: float = 330 / 299,
         *,

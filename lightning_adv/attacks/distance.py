@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TypeAlias
 
 Distance: TypeAlias = float | str
 """A number, or a fraction such as ``"8/255"``; in the unit of the images, which lie in [0, 1]."""
+
+StepSize: TypeAlias = float | str | None
+"""A :data:`Distance`, a share of the radius such as ``"eps/8"`` or ``"1.25*eps"``, which follows it, or None: the rule
+of the attack, which follows the radius too."""
+
+_SHARE = re.compile(r"(?:(?P<times>[^*/]+)\*)?\s*eps\s*(?:/(?P<over>[^*/]+))?")
 
 
 def parse_distance(value: Distance, name: str, maximum: float = math.inf) -> float:
@@ -34,3 +41,47 @@ def parse_distance(value: Distance, name: str, maximum: float = math.inf) -> flo
         hint = " Images lie in [0, 1]: write 8 grey levels as 8/255." if number > maximum else ""
         raise ValueError(f"{name} must be {allowed}, got {value!r}.{hint}")
     return number
+
+
+def parse_step_size(value: StepSize, eps: float, steps: int) -> float:
+    """Return the length of a step as a number.
+
+    None is a quarter of the radius, which is the 2/255 at 8/255 of Madry et al. (2018, section 5), but at least
+    ``eps / steps``, so that the steps reach the edge of the ball from its centre.
+
+    Args:
+        value: See :data:`StepSize`.
+        eps: The radius.
+        steps: How many steps there are.
+
+    Raises:
+        ValueError: ``value`` is neither a distance nor a share of the radius.
+
+    Example:
+        >>> parse_step_size("eps/8", 0.2, 20), parse_step_size(None, 0.2, 20), parse_step_size(None, 0.2, 2)
+        (0.025, 0.05, 0.1)
+    """
+    if value is None:
+        return max(eps / 4, eps / steps)
+    if isinstance(value, str) and (found := _SHARE.fullmatch(value.strip())):
+        try:
+            times, over = (1.0 if found[name] is None else float(found[name]) for name in ("times", "over"))
+            share = times / over
+        except (ValueError, ZeroDivisionError):
+            share = math.nan
+        if not 0 <= share < math.inf:
+            raise ValueError(f"step_size must be a distance, or a share of eps such as eps/8, got {value!r}.")
+        return eps * share
+    return parse_distance(value, "step_size")
+
+
+def tell_distance(distance: float) -> str:
+    """Write a distance as people do: in grey levels if it is a whole number of halves of them.
+
+    Example:
+        >>> tell_distance(8 / 255), tell_distance(0.1), tell_distance(1)
+        ('8/255', '0.1', '1')
+    """
+    short = f"{distance:.6g}"
+    levels = round(255 * distance, 6)
+    return f"{levels:g}/255" if len(short) > 5 and levels and levels == round(levels, 1) else short

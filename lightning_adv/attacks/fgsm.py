@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lightning_adv.attacks.balls import Norm
 from lightning_adv.attacks.base import BatchNormMode
-from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
 from lightning_adv.attacks.labels import LabelChoice
 from lightning_adv.attacks.pgd import PGD
 
@@ -32,7 +32,7 @@ class FGSM(PGD):
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
-        super().__init__(eps=eps, steps=1, step_size=eps, norm=norm, start="zero", label=label, batchnorm=batchnorm)
+        super().__init__(eps=eps, steps=1, step_size="eps", norm=norm, start="zero", label=label, batchnorm=batchnorm)
 
 
 class IFGSM(PGD):
@@ -41,7 +41,7 @@ class IFGSM(PGD):
     Args:
         eps: Radius, 16/255 in Kurakin et al. (section 2.2).
         steps: Number of steps; None is their rule min(eps + 4, 1.25 eps), eps in grey levels.
-        step_size: One grey level there.
+        step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
         norm: See :class:`PGD`.
         label: See :class:`PGD`.
         batchnorm: See :class:`PGD`.
@@ -51,16 +51,17 @@ class IFGSM(PGD):
         self,
         eps: Distance = "16/255",
         steps: int | None = None,
-        step_size: Distance = "1/255",
+        step_size: StepSize = None,
         *,
         norm: Norm = "linf",
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
+        steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
             eps=eps,
-            steps=_kurakin_steps(eps) if steps is None else steps,
-            step_size=step_size,
+            steps=steps,
+            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
             norm=norm,
             start="zero",
             label=label,
@@ -85,19 +86,17 @@ class MIFGSM(PGD):
         self,
         eps: Distance = "16/255",
         steps: int = 10,
-        step_size: Distance | None = None,
+        step_size: StepSize = None,
         momentum: float = 1.0,
         *,
         norm: Norm = "linf",
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
-        if step_size is None:
-            step_size = parse_distance(eps, "eps") / max(steps, 1)
         super().__init__(
             eps=eps,
             steps=steps,
-            step_size=step_size,
+            step_size=_reaching(eps, steps) if step_size is None else step_size,
             momentum=momentum,
             norm=norm,
             start="zero",
@@ -112,7 +111,7 @@ class DIFGSM(PGD):
     Args:
         eps: Radius, 15/255 there (section 3.4.1).
         steps: None is the rule min(eps + 4, 1.25 eps), eps in grey levels, as there.
-        step_size: One grey level there.
+        step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
         diversity_probability: p, 0.5 there.
         diversity_scale: See :class:`PGD`.
         norm: See :class:`PGD`.
@@ -124,7 +123,7 @@ class DIFGSM(PGD):
         self,
         eps: Distance = "15/255",
         steps: int | None = None,
-        step_size: Distance = "1/255",
+        step_size: StepSize = None,
         diversity_probability: float = 0.5,
         diversity_scale: float = 330 / 299,
         *,
@@ -132,10 +131,11 @@ class DIFGSM(PGD):
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
+        steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
             eps=eps,
-            steps=_kurakin_steps(eps) if steps is None else steps,
-            step_size=step_size,
+            steps=steps,
+            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
             diversity_probability=diversity_probability,
             diversity_scale=diversity_scale,
             norm=norm,
@@ -151,7 +151,7 @@ class MDIFGSM(PGD):
     Args:
         eps: Radius, 15/255 there (section 3.4.1).
         steps: None is the rule min(eps + 4, 1.25 eps), eps in grey levels, as there.
-        step_size: One grey level there.
+        step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
         momentum: Decay factor mu, 1 there.
         diversity_probability: p, 0.5 there.
         diversity_scale: See :class:`PGD`.
@@ -164,7 +164,7 @@ class MDIFGSM(PGD):
         self,
         eps: Distance = "15/255",
         steps: int | None = None,
-        step_size: Distance = "1/255",
+        step_size: StepSize = None,
         momentum: float = 1.0,
         diversity_probability: float = 0.5,
         diversity_scale: float = 330 / 299,
@@ -173,10 +173,11 @@ class MDIFGSM(PGD):
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
+        steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
             eps=eps,
-            steps=_kurakin_steps(eps) if steps is None else steps,
-            step_size=step_size,
+            steps=steps,
+            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
             momentum=momentum,
             diversity_probability=diversity_probability,
             diversity_scale=diversity_scale,
@@ -188,7 +189,7 @@ class MDIFGSM(PGD):
 
 
 class GD(PGD):
-    """PGD without its projection, which AdvProp ablates (Xie et al. 2020, section 7.6, table 7.7).
+    """PGD without its projection, which AdvProp ablates (Xie et al. 2020, section 7.5.4, table 7.7).
 
     The result is not confined to the ball of radius ``eps``, which sets the random start only; it lies within
     ``eps + steps * step_size``, and in [0, 1].
@@ -196,7 +197,7 @@ class GD(PGD):
     Args:
         eps: Radius of the random start, 4/255 there.
         steps: Number of steps, 5 there.
-        step_size: One grey level there.
+        step_size: One grey level there, which is what :class:`PGD` takes for these two.
         norm: See :class:`PGD`.
         label: See :class:`PGD`.
         batchnorm: See :class:`PGD`.
@@ -206,7 +207,7 @@ class GD(PGD):
         self,
         eps: Distance = "4/255",
         steps: int = 5,
-        step_size: Distance = "1/255",
+        step_size: StepSize = None,
         *,
         norm: Norm = "linf",
         label: LabelChoice = "true",
@@ -221,6 +222,16 @@ class GD(PGD):
             label=label,
             batchnorm=batchnorm,
         )
+
+
+def _reaching(eps: Distance, steps: int) -> float:
+    """Return eps / steps. Where ``steps`` is no number of steps, :class:`PGD` says so."""
+    return parse_distance(eps, "eps") / (steps if isinstance(steps, int) and steps > 0 else 1)
+
+
+def _kurakin_step(eps: Distance, steps: int) -> float:
+    """Return one grey level (Kurakin et al. 2017, section 2.1); more where the steps would not reach ``eps``."""
+    return max(1 / 255, _reaching(eps, steps))
 
 
 def _kurakin_steps(eps: Distance) -> int:

@@ -98,6 +98,19 @@ class FoolboxAttack(Attack):
         ball = _BALLS.get(self._build().distance.p)
         return None if ball is None else ball()
 
+    @property
+    def reach(self) -> float | None:
+        """How far the steps of a gradient attack with an own step size can lead; None for others.
+
+        Raises:
+            ValueError: Foolbox is not installed.
+        """
+        attack = self._build()
+        steps, absolute, share = (getattr(attack, name, None) for name in ("steps", "abs_stepsize", "rel_stepsize"))
+        if absolute is None and share is not None:
+            absolute = share * self.eps
+        return None if absolute is None or not isinstance(steps, int) else float(steps * absolute)
+
     def __call__(
         self,
         model: nn.Module,

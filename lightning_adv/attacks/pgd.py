@@ -23,7 +23,7 @@ from lightning_adv.attacks.base import (
     round_towards,
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
-from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.distance import Distance, StepSize, parse_distance, parse_step_size
 from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
 from lightning_adv.attacks.early_stop import Unbroken
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
@@ -40,7 +40,8 @@ class PGD(Attack):
         eps: Radius of the ball, in the unit of the images; a number or a fraction such as ``"8/255"``. The defaults
             of the first three arguments are those that Madry et al. (section 5) train CIFAR-10 networks with.
         steps: Number of gradient steps, at least 1.
-        step_size: Length of a step in the ball's norm.
+        step_size: Length of a step in the ball's norm, or its share of the radius, such as ``"eps/8"``. None is a
+            quarter of ``eps``, and ``eps / steps`` where that is more, so that few steps reach the edge of the ball.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
         start: ``"uniform"`` in the ball, ``"zero"``, or ``"gaussian"``: 0.001 N(0, 1) in each entry (TRADES, Zhang et
             al. 2019, algorithm 1).
@@ -52,7 +53,7 @@ class PGD(Attack):
         momentum: Decay factor mu of MI-FGSM (Dong et al. 2018, equation 6); 0 is no momentum.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
         diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.
-        project: False leaves the ball out (GD in Xie et al. 2020, section 7.6); [0, 1] still holds.
+        project: False leaves the ball out (GD in Xie et al. 2020, section 7.5.4); [0, 1] still holds.
         restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then the
             one with the largest loss.
         batchnorm: ``"eval"`` or ``"batch"``.
@@ -78,7 +79,7 @@ class PGD(Attack):
         self,
         eps: Distance = "8/255",
         steps: int = 7,
-        step_size: Distance = "2/255",
+        step_size: StepSize = None,
         *,
         norm: Norm = "linf",
         start: Literal["uniform", "zero", "gaussian"] = "uniform",
@@ -96,7 +97,8 @@ class PGD(Attack):
         self.norm = get_ball(norm)
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
         self.steps = steps
-        self.step_size = parse_distance(step_size, "step_size")
+        check_counts(self, "steps")
+        self.step_size = parse_step_size(step_size, self.eps, steps)
         self.start = start
         self.clean_start_probability = clean_start_probability
         self.loss = loss
@@ -113,7 +115,7 @@ class PGD(Attack):
     def _check(self) -> None:
         starts, labels = ("uniform", "zero", "gaussian"), ("true", "predicted", *TARGETED)
         check_choices(self, start=starts, label=labels, batchnorm=("eval", "batch"))
-        check_counts(self, "steps", "restarts")
+        check_counts(self, "restarts")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")

@@ -65,6 +65,8 @@ class StAdv(Attack):
         torch.Size([5, 1, 8, 8])
     """
 
+    norm: None = None  # said, not left open
+
     def __init__(
         self,
         steps: int = 100,

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.balls import get_ball
-from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.threat import attack_name, threat_model
+from lightning_adv.attacks.distance import Distance, parse_distance, tell_distance
+from lightning_adv.attacks.reach import shortfall
+from lightning_adv.attacks.threat import attack_name, ball_of, eps_of, threat_model
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
+from lightning_adv.nn.checkpoints import say
 
 
 class ThreatModel(NamedTuple):
@@ -123,8 +125,18 @@ def make_plan(
         raise ValueError("attacks must hold at least one attack, got none.")
     if corruptions is not None:
         corruptions.check_available()
-    for attack in attacks:
+    for position, attack in enumerate(attacks):
+        if not isinstance(attack, Attack):
+            raise ValueError(
+                f"attacks must hold instances of lightning_adv.attacks.Attack, got {attack!r} at index {position}."
+            )
         attack.check_available()
+        _warn(shortfall(attack, "attacks"))
+        if not hasattr(attack, "norm") and not hasattr(attack, "eps"):
+            _warn(
+                f"attacks: {type(attack).__name__} says neither norm nor eps: it is run once, as it is, in no ball of "
+                "a norm. Keep both in attributes to have it moved to each eps, or norm = None if that is meant."
+            )
     threats = [*_threats(eps), ThreatModel(None, None)]
     cases = [case for threat in threats for case in _cases(attacks, threat)]
     unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
@@ -134,6 +146,7 @@ def make_plan(
     plan = Plan(tuple(cases), left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     if steps_curve is None:
         return plan
+    _warn(shortfall(steps_curve.attack, "steps_curve.attack", steps=max(steps_curve.steps)))
     largest = {threat.norm: threat for threat in threats}.values()  # the last of each norm
     curves = tuple(
         Case(threat, f"PGD over steps, {threat}", fit_attack(steps_curve.attack, threat))
@@ -162,25 +175,21 @@ def fit_attack(attack: Attack, threat: ThreatModel) -> Attack:
     if threat.norm is None:
         return attack
     arguments = attack.to_config()["init_args"]
-    own, eps = arguments.get("eps"), threat.eps
-    if "step_size" in arguments and own and eps is not None:
-        arguments["step_size"] *= eps / own
-    arguments["eps"] = eps
+    if threat.eps is not None:
+        _scale_step(attack, arguments, threat.eps)
+    arguments["eps"] = threat.eps
     if "norm" in arguments and _norm_of(attack) != threat.norm:  # a ball of that norm may have settings of its own
         arguments["norm"] = threat.norm
     return type(attack)(**arguments)  # not by its class_path: an attack of a notebook's has none
 
 
-def tell_distance(eps: float) -> str:
-    """Write a distance as people do: in grey levels if it is a whole number of halves of them.
-
-    Example:
-        >>> tell_distance(8 / 255), tell_distance(0.1), tell_distance(1)
-        ('8/255', '0.1', '1')
-    """
-    short = f"{eps:.6g}"
-    levels = round(255 * eps, 6)
-    return f"{levels:g}/255" if len(short) > 5 and levels and levels == round(levels, 1) else short
+def _scale_step(attack: Attack, arguments: dict[str, Any], eps: float) -> None:
+    """Bring the step size among an attack's arguments to a radius; None and shares of the radius follow it anyway."""
+    own, step_size = eps_of(attack), arguments.get("step_size")
+    if own == 0:  # a step is in proportion to no such radius
+        arguments.pop("step_size", None)
+    elif own is not None and step_size is not None and not (isinstance(step_size, str) and "eps" in step_size):
+        arguments["step_size"] = parse_distance(step_size, "step_size") * (eps / own)
 
 
 def _threats(eps: Mapping[str, Sequence[Distance]]) -> list[ThreatModel]:
@@ -210,9 +219,14 @@ def _cases(attacks: Sequence[Attack], threat: ThreatModel) -> list[Case]:
     return cases
 
 
+def _warn(text: str | None) -> None:
+    if text is not None:
+        say(text, warn=True)
+
+
 def _norm_of(attack: Attack) -> str | None:
     """Return the norm whose ball an attack stays in; None where it stays in none."""
-    ball = getattr(attack, "norm", None)
-    # C&W without an eps stays in none of a radius, but an eps may be given to it
     bounded = threat_model(attack) is not None or getattr(attack, "eps", 0) is None
+    ball = ball_of(attack)
+    # C&W without an eps stays in none of a radius, but an eps may be given to it
     return ball.name if ball is not None and bounded else None

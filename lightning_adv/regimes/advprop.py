@@ -50,7 +50,7 @@ class AdvPropTraining(Regime):
         self,
         backbone: Backbone,
         *,
-        attack: Attack = PGD(eps="4/255", steps=5, step_size="1/255"),  # noqa: B008 (a recipe)
+        attack: Attack = PGD(eps="4/255", steps=5),  # noqa: B008 (a recipe)
         clean_fraction: float = 1.0,
         logit_pairing: float = 0.0,
         reduction: Literal["sum", "mean"] = "sum",

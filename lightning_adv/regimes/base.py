@@ -30,7 +30,7 @@ class Regime(Classifier):
         backbone: What network to build.
         num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
         evaluation_attack: The attack of validation and test. The default is that of "Dissecting Local Properties of
-            Adversarial Examples", section 3: PGD-20 at 8/255 with steps of 1/255.
+            Adversarial Examples", section 3: PGD-20 at 8/255 with steps of 1/255; at another ``eps`` the step follows.
         optimizer: Takes parameter groups and returns an optimizer. A ``functools.partial`` can be stored in
             checkpoints, a lambda cannot.
         scheduler: Takes the optimizer and returns a schedule, or None.
@@ -59,7 +59,7 @@ class Regime(Classifier):
         backbone: Backbone,
         *,
         num_classes: int | None = None,
-        evaluation_attack: Attack = PGD(eps="8/255", steps=20, step_size="1/255"),  # noqa: B008 (a recipe)
+        evaluation_attack: Attack = PGD(eps="8/255", steps=20, step_size="eps/8"),  # noqa: B008 (a recipe)
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",

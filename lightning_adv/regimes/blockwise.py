@@ -55,7 +55,7 @@ class BlockwiseRetraining(MadryTraining):
         unit: Literal["block", "layer"] = "block",
         reinitialize: bool = True,
         only_batchnorm: bool = False,
-        attack: Attack | None = PGD(eps="8/255", steps=7, step_size="2/255", label="predicted"),  # noqa: B008
+        attack: Attack | None = PGD(eps="8/255", steps=7, label="predicted"),  # noqa: B008
         objective: Objective = CrossEntropy(clean_fraction=1.0),  # noqa: B008 (recipes)
         **kwargs: Any,
     ) -> None:

@@ -9,9 +9,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.reach import shortfall
+from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
-from lightning_adv.nn.checkpoints import check_activation, check_fits
+from lightning_adv.nn.checkpoints import check_activation, check_fits, say
 from lightning_adv.recipe import Recipe
 from lightning_adv.regimes.checks import check_attack_precision, check_batch, check_shape, check_validation_loss
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
@@ -65,6 +67,7 @@ class Classifier(LightningModule):
         self.channels_last = channels_last
         self.views = Views(compile=compile)
         self.seed: int | None = None
+        self._warned: set[str] = set()
         if num_classes is not None:
             self._build(num_classes)
 
@@ -88,9 +91,12 @@ class Classifier(LightningModule):
             ValueError: Nobody says how many classes there are, the data's images do not fit the network, a package that
                 an attack needs is not installed, or attacks cannot have the precision that was asked.
         """
-        for attack in (self.evaluation_attack, getattr(self, "attack", None)):
+        for name in ("evaluation_attack", "attack"):
+            attack = getattr(self, name, None)
             if attack is not None:
                 attack.check_available()
+                self._warn_of(shortfall(attack, name))
+        threat_model(self.evaluation_attack)  # an attack that does not say what it stays in says so now, not at the end
         if self._trainer is not None:
             check_attack_precision(self.hparams["attack_precision"], str(self.trainer.precision))
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
@@ -115,6 +121,11 @@ class Classifier(LightningModule):
             # Training, attack and evaluation, in every domain and at the size of a last batch: more than torch's 8.
             torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
             self.network.compile()
+
+    def _warn_of(self, text: str | None) -> None:
+        if text is not None and text not in self._warned:  # a test that follows a training asks again
+            self._warned.add(text)
+            say(text, warn=True)
 
     def _build(self, num_classes: int) -> None:
         self.num_classes = self.hparams["num_classes"] = num_classes

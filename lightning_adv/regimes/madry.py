@@ -44,7 +44,7 @@ class MadryTraining(Regime):
         self,
         backbone: Backbone,
         *,
-        attack: Attack = PGD(eps="8/255", steps=10, step_size="2/255"),  # noqa: B008 (a recipe)
+        attack: Attack = PGD(eps="8/255", steps=10),  # noqa: B008 (a recipe)
         objective: Objective = CrossEntropy(),  # noqa: B008 (a recipe)
         weight_perturbation: WeightPerturbation | None = None,
         eps_warmup_epochs: int = 0,

@@ -32,7 +32,7 @@ PAPERS = {
         "eps": 15 / 255, "steps": 18, "step_size": 1 / 255, "start": "zero", "momentum": 1,
         "diversity_probability": 0.5, "diversity_scale": 330 / 299,
     },
-    # Xie et al. 2020, section 7.6: the PGD attacker (eps = 4, 5 steps of 1) without its projection
+    # Xie et al. 2020, section 7.5.4: the PGD attacker (eps = 4, 5 steps of 1) without its projection
     GD: {"eps": 4 / 255, "steps": 5, "step_size": 1 / 255, "start": "uniform", "momentum": 0, "project": False},
 }  # fmt: skip
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from lightning_adv.attacks import FGSM, GD, PGD, Attack, AutoAttack, CarliniWagner, CarliniWagnerLinf, FoolboxAttack
@@ -50,3 +52,42 @@ def test_threat_model(attack, expected):
 
 def test_attacks_of_another_package_are_told_by_their_own_names():
     assert attack_name(FoolboxAttack("L2DeepFoolAttack")) == "FoolboxAttack (L2DeepFoolAttack)"
+
+
+class Own(Attack):
+    """An attack of somebody else's: one method, and whatever is kept in attributes."""
+
+    def __init__(self, **kept):
+        vars(self).update(kept)
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ({"norm": "linf", "eps": 0.25}, {"norm": "Linf", "eps": 0.25}),
+        ({"norm": "L2", "eps": "8/255"}, {"norm": "L2", "eps": 8 / 255}),
+        ({"norm": None, "eps": 3}, None),
+        ({"norm": None}, None),
+        ({}, None),
+    ],
+)
+def test_norm_and_eps_of_somebody_elses_attack(kept, expected):
+    assert threat_model(Own(**kept)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ({"eps": 0.1}, "Own has eps 0.1, but says no norm"),
+        ({"norm": "linf"}, "Own has norm 'linf', but says no eps"),
+        ({"norm": "max", "eps": 0.1}, "Own.norm must be one of linf, l2, l1, or a Ball, got 'max'"),
+        ({"norm": float("inf"), "eps": 0.1}, "Own.norm must be linf, l2, l1 or a Ball, got inf"),
+        ({"norm": "linf", "eps": "much"}, "Own.eps must be a number or a fraction"),
+    ],
+)
+def test_an_attack_that_does_not_say_what_it_stays_in(kept, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        threat_model(Own(**kept))

@@ -1,7 +1,9 @@
+import logging
+
 import pytest
 import torch
 
-from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, AutoAttack, CarliniWagner
+from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, Attack, AutoAttack, CarliniWagner, StAdv
 from lightning_adv.evaluation import StepsCurve, ThreatModel, evaluate, make_plan
 from lightning_adv.evaluation.plan import fit_attack, tell_distance
 from tests.evaluation.scripted import Breaks, FirstPixel, images
@@ -140,3 +142,51 @@ def test_radii_that_would_be_written_alike_are_refused():
     for radii in ([0.1, 0.1000001], [8 / 255, 8 / 255 + 1e-9]):
         with pytest.raises(ValueError, match=r"eps\.linf must be radii that differ in the first six digits"):
             make_plan([FGSM()], {"linf": radii})
+
+
+class Own(Attack):
+    """As the class documents it: one method, the norm by its name, eps as people write it."""
+
+    def __init__(self, eps="8/255", norm="linf", steps=3, step_size=None):
+        self.eps, self.norm, self.steps, self.step_size = eps, norm, steps, step_size
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x
+
+
+@pytest.mark.parametrize(("given", "moved"), [(None, None), ("eps/4", "eps/4"), ("2/255", 0.05), (2 / 255, 0.05)])
+def test_an_attack_that_says_its_norm_by_name_is_moved_to_each_radius(given, moved):
+    cases = make_plan([Own(step_size=given)], {"linf": [0.1, 0.2], "l2": [1.0]}).cases
+    assert [str(case.threat) for case in cases] == ["Linf 0.1", "Linf 0.2", "L2 1"]
+    assert [(case.attack.eps, case.attack.norm) for case in cases] == [(0.1, "linf"), (0.2, "linf"), (1.0, "l2")]
+    assert cases[1].attack.step_size == (pytest.approx(moved) if isinstance(moved, float) else moved)
+
+
+def test_an_attack_of_radius_zero_takes_the_step_of_its_new_radius():
+    assert fit_attack(PGD(eps=0), ThreatModel("linf", 0.2)).step_size == pytest.approx(0.05)
+
+
+def test_what_is_no_attack():
+    with pytest.raises(
+        ValueError, match=r"attacks must hold instances of lightning_adv\.attacks\.Attack, got .* at index 1"
+    ):
+        make_plan([FGSM(), lambda model, x, y: x], {"linf": [0.1]})
+
+
+class Bare(Attack):
+    """Says neither norm nor eps."""
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        return x
+
+
+def test_an_attack_outside_every_ball_or_short_of_its_own_is_told(caplog):
+    short = PGD(eps=0.2, steps=2, step_size=0.01)
+    curve = StepsCurve(PGD(eps=1, step_size=0.001), steps=(1, 10), images=5)
+    with caplog.at_level(logging.WARNING, "lightning_adv"):
+        make_plan([Bare(), StAdv(), FGSM(), short], {"linf": [0.1]}, steps_curve=curve)
+    told = [record.message for record in caplog.records]
+    assert [line.partition(":")[0] for line in told] == ["attacks", "attacks", "steps_curve.attack"]
+    assert "Bare says neither norm nor eps" in told[0]
+    assert "PGD-2 cannot reach the edge" in told[1]
+    assert "10 steps go 0.01 far at most, and eps is 1," in told[2]
