@@ -6,6 +6,8 @@ Xie, "Towards Robust Representation Learning and Beyond" (2020), section 5.4.2.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -16,8 +18,12 @@ from torch import Tensor, nn
 class SmoothReLU(nn.Module):
     """x - log(αx + 1) / α for x ≥ 0, else 0 (equation 5.4), with derivative αx / (1 + αx) (equation 5.5).
 
-    One α is learned, shared by all channels: the softplus of the parameter ``raw_alpha``, so that it stays positive
-    whatever the optimizer does. Half-precision features are computed in float32 inside.
+    One α is learned, shared by all channels: the square of the parameter ``beta``, as in the authors' code, so that it
+    stays positive whatever the optimizer does. The gradient by α is minute, 1e-10 to 1e-6 where α is 400: in steps of
+    400 itself it would vanish in rounding (fp32 has a number every 3e-5 there), while β = 20 is finer by 16 and moves
+    40 times as fast. Half-precision features are computed in float32 inside.
+
+    State dicts of before, whose ``raw_alpha`` has α as its softplus, load with the same α.
 
     Args:
         alpha: Where α starts.
@@ -30,17 +36,18 @@ class SmoothReLU(nn.Module):
         [0.0, 0.718281...]
     """
 
-    SMALLEST = 1e-6  # below, softplus underflows to 0, and 1 / α² would soon overflow
+    SMALLEST = 1e-6  # below, 1 / α² would soon overflow
 
     def __init__(self, alpha: float = 400.0) -> None:
         super().__init__()
         alpha = max(positive(alpha), self.SMALLEST)
-        self.raw_alpha = nn.Parameter(torch.tensor(alpha + math.log(-math.expm1(-alpha))))  # softplus inverted
+        self.beta = nn.Parameter(torch.tensor(math.sqrt(alpha)))
+        self.register_load_state_dict_pre_hook(_rename_on_load)  # type: ignore[no-untyped-call]
 
     @property
     def alpha(self) -> Tensor:
         """The positive α, of shape ()."""
-        return F.softplus(self.raw_alpha).clamp_min(self.SMALLEST)
+        return self.beta.square().clamp_min(self.SMALLEST)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features of any shape, elementwise."""
@@ -50,6 +57,38 @@ class SmoothReLU(nn.Module):
     def extra_repr(self) -> str:
         """Show α when the network is printed."""
         return f"alpha={self.alpha.item():.6g}"
+
+
+def renew_alpha(state: Mapping[str, Tensor], own: Container[str]) -> OrderedDict[str, Tensor]:
+    """Return a state dict with the ``beta`` of each SmoothReLU in place of the ``raw_alpha`` that it had before.
+
+    Args:
+        state: The state dict; it is not changed.
+        own: The keys of the network that it is for. A ``raw_alpha`` that is the network's own stays.
+    """
+    renewed = OrderedDict[str, Tensor]()
+    for key, value in state.items():
+        new = f"{key.removesuffix(_OLD)}beta"
+        if key.rpartition(".")[2] == _OLD and new in own and key not in own and new not in state:
+            key, value = new, _to_beta(value)
+        renewed[key] = value
+    if hasattr(state, "_metadata"):
+        renewed._metadata = state._metadata  # type: ignore[attr-defined]
+    return renewed
+
+
+_OLD = "raw_alpha"
+
+
+def _to_beta(raw_alpha: Tensor) -> Tensor:
+    """Return the β of the α that is the softplus of ``raw_alpha``, to the rounding of its own dtype."""
+    alpha = F.softplus(raw_alpha.double()).clamp_min(SmoothReLU.SMALLEST)
+    return alpha.sqrt().to(raw_alpha.dtype)
+
+
+def _rename_on_load(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    if prefix + _OLD in state and f"{prefix}beta" not in state:
+        state[f"{prefix}beta"] = _to_beta(state.pop(prefix + _OLD))
 
 
 class _SmoothReLU(torch.autograd.Function):

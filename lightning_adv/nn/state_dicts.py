@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from lightning_adv.nn.smooth_relu import renew_alpha
+
 # Where training scripts put the weights among optimizer states and epochs. Averaged weights come first, as in timm:
 # they are the ones that a training with averaging validates.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model_state_dict", "ema", "model_averaged")
@@ -191,7 +193,8 @@ def fit(own: Mapping[str, Tensor], candidate: Candidate, head: Sequence[str], op
         head: Names of layers that may have another number of classes in the candidate, and are new then.
         optional: Keys that the candidate may lack, all of them together.
     """
-    state = candidate.state
+    state = renew_alpha(candidate.state, own)
+    candidate = replace(candidate, state=state)
     absent = {key for key in optional if key not in state}
     allowed = absent if len(absent) == len(optional) else set()
     # torch before 0.4.1 did not save the counters, and they do not change what a trained network computes

@@ -112,7 +112,7 @@ def test_every_activation(name):
     replaced(x).sum().backward()
     parameters = dict(replaced.named_parameters())
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in parameters.values())
-    alphas = [key for key in parameters if key.endswith("raw_alpha")]
+    alphas = [key for key in parameters if key.endswith("beta")]
     assert len(alphas) == (13 if name == "smooth_relu" else 0)
     # the weights of one network into another, from the state dict alone
     torch.manual_seed(1)
@@ -128,7 +128,7 @@ def test_only_smooth_relu_adds_keys_its_own():
     network = replace_activations(copy.deepcopy(plain), "smooth_relu", image_shape=(3, 32, 32))
     added = [key for key in network.state_dict() if key not in plain.state_dict()]
     assert added
-    assert all(key.endswith(".act.raw_alpha") for key in added)
+    assert all(key.endswith(".act.beta") for key in added)
     assert set(plain.state_dict()) <= set(network.state_dict())
     network.load_state_dict(plain.state_dict(), strict=False)
 
@@ -173,7 +173,7 @@ def test_train_flag_dtype_and_parameters():
     network = replace_activations(network, "smooth_relu", image_shape=(3, 8, 8))
     assert not network[1].training
     assert network[0].training
-    assert network[1].raw_alpha.dtype == torch.float64
+    assert network[1].beta.dtype == torch.float64
 
 
 def test_find_kinks():
