@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from lightning_adv._version import __version__
 from lightning_adv.hints import did_you_mean
 from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
+from lightning_adv.run.processes import follow_launcher
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
 
@@ -68,6 +69,8 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"lightning-adv {__version__}")
     else:
         command = _known_command(arguments[0])
+        if args is None:
+            follow_launcher()
         if command not in ("export", "report"):  # a misspelled configuration is told without waiting for Lightning
             arguments = _resolve(command, arguments)
         with _messages():

@@ -102,6 +102,11 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def unwritable(error: OSError) -> str:
+    """Return a sentence of an error that names a file: which one, and why."""
+    return f"{error.filename} cannot be read or written ({error.strerror})."
+
+
 def clear_unfinished(folder: Path, name: str | None = None) -> None:
     """Remove what processes that were killed while writing have left; for the start of a command.
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
@@ -32,6 +32,7 @@ from lightning_adv.run.parser import Parser
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
+from lightning_adv.run.stopping import Together, how_to_go_on, stopping_signal
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -66,9 +67,13 @@ class AdversarialCLI(LightningCLI):
                 trainer_defaults={"logger": _LOGGER, "num_sanity_val_steps": 1},
                 args=list(args),
             )
-        except BaseException:  # an interrupt too
+        except BaseException as error:  # an interrupt too
             self._start.undo()
-            raise
+            number = stopping_signal(error)
+            if number is None:
+                raise
+            rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._start.folder)}\n")
+            raise SystemExit(128 + number) from error
 
     # Arguments ----------------------------------------------------------------------------------------------------
 
@@ -120,7 +125,7 @@ class AdversarialCLI(LightningCLI):
             "fit": [Throughput(), TrainingCurves(), LearningRateMonitor(logging_interval="epoch"), self._start],
             "predict": [PredictionTable()],
         }
-        self.trainer_defaults["callbacks"] = own.get(str(self.subcommand), [])
+        self.trainer_defaults["callbacks"] = [*own.get(str(self.subcommand), []), Together()]
         if self.config[self.subcommand]["trainer"].get("sync_batchnorm"):
             from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm  # imports timm
 
@@ -266,7 +271,8 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         arguments: The command line without the program's name, with the configurations' paths in place of their names.
 
     Raises:
-        SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse.
+        SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse; 128
+            and the signal's number after SIGTERM and Ctrl-C.
     """
     try:
         return AdversarialCLI(arguments)

@@ -56,19 +56,20 @@ class Start(Callback):
 
     Attributes:
         began: Whether a training batch has ended.
+        folder: The run folder, once it is known; on the first process.
     """
 
     _WRITTEN = ("config-resumed.yaml", "metrics.csv", "results.json")
 
     def __init__(self) -> None:
         self.began = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._files: set[str] | None = None
         self._contents: dict[str, bytes] = {}
 
     def remember(self, folder: Path) -> None:
         """Take down what is in the folder, before the command writes into it."""
-        self._folder = folder
+        self.folder = folder
         if folder.is_dir():
             self._files = {path.name for path in folder.iterdir()}
             written = [name for name in self._WRITTEN if name in self._files]
@@ -79,8 +80,8 @@ class Start(Callback):
 
         Tables of analyses that this run was resumed without end where it goes on, as its metrics do.
         """
-        if not self.began and self._folder is not None:
-            tables = [path for path in (self._folder / "analyses").glob("*.csv") if "-until-resume-" not in path.name]
+        if not self.began and self.folder is not None:
+            tables = [path for path in (self.folder / "analyses").glob("*.csv") if "-until-resume-" not in path.name]
             for table in tables:
                 with contextlib.suppress(ValueError):  # a file of the user's own
                     continue_table(table, trainer.global_step - 1)
@@ -88,18 +89,18 @@ class Start(Callback):
 
     def undo(self) -> None:
         """Put the folder back as it was, if training has not begun."""
-        if self._folder is None or not self._folder.is_dir() or self.began:
+        if self.folder is None or not self.folder.is_dir() or self.began:
             return
-        now = {path.name: path for path in self._folder.iterdir()}
+        now = {path.name: path for path in self.folder.iterdir()}
         if self._files is None:
             if now.keys() <= {"config.yaml"}:
-                shutil.rmtree(self._folder)
+                shutil.rmtree(self.folder)
             return
         for name, path in now.items():
             if name not in self._files and (name in self._WRITTEN or "-until-resume-" in name):
                 path.unlink()
         for name, content in self._contents.items():
-            write_whole(self._folder / name, content)
+            write_whole(self.folder / name, content)
 
 
 def check_run_checkpoint(path: str | Path) -> None:

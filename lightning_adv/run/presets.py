@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,6 +14,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
+from lightning_adv.files import unwritable
 from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
 from lightning_adv.run.messages import explain_value
@@ -29,19 +32,45 @@ def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
 
     Args:
         command: Its name, such as ``"evaluate"``.
-        stopped: What to say after Ctrl-C.
+        stopped: What to say after Ctrl-C or a SIGTERM.
 
     Raises:
-        SystemExit: With status 1 after a ValueError, 130 after Ctrl-C.
+        SystemExit: With status 1 after a ValueError, or an OSError of a file, 130 after Ctrl-C, 143 after a SIGTERM.
     """
     try:
-        yield
+        with _sigterm_interrupts():
+            yield
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"{stopped}\n")
-        raise SystemExit(130) from interrupt
+        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        raise SystemExit(128 + number) from interrupt
     except ValueError as error:
         sys.stderr.write(f"lightning-adv {command}: error: {explain_value(str(error))}\n")
         raise SystemExit(1) from error
+    except OSError as error:
+        if error.filename is None:  # of something else than a file
+            raise
+        sys.stderr.write(f"lightning-adv {command}: error: {unwritable(error)}\n")
+        raise SystemExit(1) from error
+
+
+class _Terminated(KeyboardInterrupt):
+    """A SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only there can a signal be taken
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse_with_preset(

@@ -145,9 +145,10 @@ def test_interrupted_run_has_no_results_and_can_go_on(monkeypatch):
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(Throughput, "on_train_batch_end", interrupted)
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as ended:
             main([*resume, "--trainer.max_epochs=4"])
     signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert ended.value.code == 130
     assert not (run / "results.json").exists()
     assert json.loads((run / "results-until-resume-1.json").read_text()) == old
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] in (7, 8)

@@ -26,6 +26,7 @@ from lightning_adv.run.evaluation.output import print_summary, to_plain, write_f
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
 from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
 from lightning_adv.run.presets import told_in_one_line
+from lightning_adv.run.processes import keep_together
 from lightning_adv.run.versions import versions
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
@@ -59,6 +60,9 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
         print(f"Going on with the evaluation in {folder.path}", flush=True)
     fabric.launch()
+    if fabric.world_size > 1:
+        launched = getattr(fabric.strategy.launcher, "procs", [])
+        keep_together(launched, lambda: " The same command again goes on from here.")
     loaded.network.to(fabric.device)
     suspicions: list[dict[str, Any]] = []
     if fabric.is_global_zero:
