@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 import signal
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_adv.run.processes import keep_together
@@ -51,14 +50,14 @@ class Together(Callback):
     def __init__(self) -> None:
         self._folder: Path | None = None
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for the run folder, which all processes must do together (a Lightning hook)."""
         folder = trainer.log_dir if stage == "fit" else None
         self._folder = None if folder is None else Path(folder)
 
-    def on_sanity_check_start(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin (a Lightning hook)."""
         if trainer.world_size > 1:
             keep_together(getattr(trainer.strategy.launcher, "procs", []), lambda: how_to_go_on(self._folder))
 
-    on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
+    on_validation_start = on_test_start = on_predict_start = on_train_start
