@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any, Self
+import sys
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+KindT = TypeVar("KindT")
+
+_OURS = "lightning_adv"
+
+FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
+"""Packages of dependencies that optimizers and schedules come from, and that a file may name."""
 
 
 class Recipe:
@@ -31,14 +40,15 @@ class Recipe:
         """
         names = list(inspect.signature(type(self)).parameters)
         init_args = {name: _plain(getattr(self, name), f"{type(self).__name__}.{name}") for name in names}
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
+        return {"class_path": public_path(type(self)), "init_args": init_args}
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
         """Build the recipe again from :meth:`to_config`'s result. A recipe is returned as it is.
 
         Raises:
-            ValueError: ``config`` does not name a subclass of this class.
+            ValueError: ``config`` does not name a subclass of this class, or one that was not imported: see
+                :func:`find_class`.
         """
         if isinstance(config, cls):
             return config
@@ -46,15 +56,76 @@ class Recipe:
             raise ValueError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.")
         # A recipe whose class is fixed (Backbone) is written in YAML by its arguments alone.
         class_path, init_args = config.get("class_path"), config.get("init_args")
-        built = cls if class_path is None else import_class(class_path)
-        if not issubclass(built, cls):
-            raise ValueError(f"{class_path} is not a {cls.__name__}.")
+        built = cls if class_path is None else find_class(class_path, cls)
         arguments = config if class_path is None else ({} if init_args is None else init_args)
         return built(**arguments)
 
 
+def public_path(kind: type) -> str:
+    """Return the dotted path by which users import a class: that of the package that offers it, if one does.
+
+    It is what files name a class by, so that a class may move to another module of its package.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> PGD.__module__, public_path(PGD)
+        ('lightning_adv.attacks.pgd', 'lightning_adv.attacks.PGD')
+    """
+    package = ".".join(kind.__module__.split(".")[:2])
+    offered = kind.__module__.startswith(f"{_OURS}.") and getattr(sys.modules.get(package), kind.__name__, None) is kind
+    return f"{package}.{kind.__name__}" if offered else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] = ()) -> type[KindT]:
+    """Return the class that a file names. Nothing is imported because a file says so, but modules of this package.
+
+    Args:
+        class_path: The dotted path. Its module must be one of this package, or have been imported by whoever runs the
+            program: a file of that name may lie beside the checkpoint.
+        kind: What the class must be or derive from.
+        allowed: Packages of dependencies that may be imported too, such as ``timm.optim``.
+
+    Raises:
+        ValueError: There is no such class, it is of another kind, or its module was not imported.
+
+    Example:
+        >>> from lightning_adv.attacks import Attack
+        >>> find_class("lightning_adv.attacks.PGD", Attack)
+        <class 'lightning_adv.attacks.pgd.PGD'>
+    """
+    if not isinstance(class_path, str):
+        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
+    module = class_path.rpartition(".")[0]
+    trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
+    if module and module not in sys.modules and not trusted:
+        raise ValueError(
+            f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
+            f"because a file names it. If you trust it, import {module} first, in Python."
+        )
+    found = import_class(class_path)
+    if not issubclass(found, kind):
+        raise ValueError(f"{class_path} is not a {kind.__name__}.")
+    return found
+
+
+def check_class_paths(config: Any) -> None:
+    """Check that every ``class_path`` in plain data that a file holds could be found by :func:`find_class`.
+
+    Raises:
+        ValueError: One is of a module that was not imported.
+    """
+    if isinstance(config, Mapping):
+        if isinstance(path := config.get("class_path"), str) and "." in path:  # a name alone imports nothing
+            find_class(path, object, allowed=FACTORIES)
+        for value in config.values():
+            check_class_paths(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            check_class_paths(value)
+
+
 def import_class(class_path: str) -> type:
-    """Import the class that a dotted path names.
+    """Import the class that a dotted path names. For what the user names: see :func:`find_class` for files.
 
     Raises:
         ValueError: There is no such class.

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lightning_adv.attacks import (
     CarliniWagnerLinf,
     DCarliniWagner,
 )
-from lightning_adv.recipe import Recipe, import_class
+from lightning_adv.recipe import Recipe, check_class_paths, find_class, import_class, public_path
 
 RECIPES = [
     PGD(eps="4/255", steps=3, step_size="1/255", momentum=0.5, restarts=2, batchnorm="batch", label="predicted"),
@@ -74,14 +75,14 @@ def test_a_rebuilt_attack_does_the_same():
 
 def test_what_a_config_looks_like():
     assert L1(density=0.2).to_config() == {
-        "class_path": "lightning_adv.attacks.balls.L1",
+        "class_path": "lightning_adv.attacks.L1",
         "init_args": {"density": 0.2},
     }
     assert FGSM(eps="51/255").to_config() == {
-        "class_path": "lightning_adv.attacks.fgsm.FGSM",
+        "class_path": "lightning_adv.attacks.FGSM",
         "init_args": {
             "eps": 0.2,
-            "norm": {"class_path": "lightning_adv.attacks.balls.Linf", "init_args": {}},
+            "norm": {"class_path": "lightning_adv.attacks.Linf", "init_args": {}},
             "label": "true",
             "batchnorm": "eval",
         },
@@ -136,3 +137,33 @@ def test_import_class():
     for path in ("no_such_module.Thing", "lightning_adv.attacks.", ".PGD", "", "torch.nn.functional.relu"):
         with pytest.raises(ValueError, match="class_path"):
             import_class(path)
+
+
+OLD_PATHS = (Path(__file__).parent / "fixtures/v0.1.0/class_paths.txt").read_text().split()
+
+
+@pytest.mark.parametrize("path", OLD_PATHS)
+def test_every_class_is_found_by_the_paths_that_files_of_version_0_1_0_name_it_by(path):
+    found = find_class(path, object)
+    assert found.__name__ == path.rpartition(".")[2]
+    assert find_class(public_path(found), object) is found
+
+
+def test_a_class_is_written_down_by_the_path_that_users_import_it_by():
+    assert public_path(PGD) == "lightning_adv.attacks.PGD"
+    assert public_path(Recipe) == "lightning_adv.recipe.Recipe"  # in no package that offers it
+    assert public_path(Pair) == f"{__name__}.Pair"
+    assert find_class(f"{__name__}.Pair", Recipe) is Pair  # imported: pytest did
+
+
+def test_nothing_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("raise SystemExit('the file ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for config in ({"class_path": "beside.Attack"}, {"class_path": "xml.dom.minidom.Document"}):
+        with pytest.raises(ValueError, match="was not imported: nothing is imported because a file names it"):
+            Attack.from_config(config)
+    with pytest.raises(ValueError, match="must be the dotted path of a class, got 3"):
+        Attack.from_config({"class_path": 3})
+    with pytest.raises(ValueError, match=r"beside was not imported"):
+        check_class_paths({"a": [{"b": {"class_path": "beside.Attack", "init_args": {}}}]})
+    check_class_paths({"a": {"class_path": "timm.optim.AdamP"}, "b": {"class_path": "Short"}})

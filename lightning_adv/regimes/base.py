@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.checkpoints import read_checkpoint
+from lightning_adv.recipe import check_class_paths, find_class, public_path
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
@@ -99,13 +101,36 @@ class Regime(Classifier):
 
     # Checkpoints --------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Build a trained regime from its checkpoint: Lightning's method, after a look at what the file names.
+
+        Nothing is imported because a checkpoint names it. Called on :class:`Regime`, it builds the class that was
+        trained, one of this package or one that was imported before.
+
+        Args:
+            checkpoint_path: The file.
+            *args: See ``LightningModule.load_from_checkpoint``.
+            **kwargs: See there; ``weights_only`` is true if it is not given.
+
+        Raises:
+            ValueError: The file is missing, cannot be read as data, or names a class that was not imported.
+        """
+        content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
+        check_class_paths(content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY))
+        kind = find_class(content["regime"]["class_path"], Regime) if cls is Regime and "regime" in content else cls
+        loaded: Self = super(Regime, kind).load_from_checkpoint(
+            checkpoint_path, *args, **{"weights_only": True, **kwargs}
+        )
+        return loaded
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run goes on with (a Lightning hook)."""
         super().on_save_checkpoint(checkpoint)
         # Lightning forgets the running mean of an epoch that it resumes in the middle.
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
-        checkpoint["regime"] = {"class_path": self._class_path(), "seed": self.seed, "train_loss": train_loss}
+        checkpoint["regime"] = {"class_path": public_path(type(self)), "seed": self.seed, "train_loss": train_loss}
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for name in ("class_names", "image_shape"):
             told = getattr(data, name, None)
@@ -118,12 +143,9 @@ class Regime(Classifier):
             ValueError: It is of another network, or this is the base class, which Lightning would build without a word.
         """
         if type(self) is Regime:
-            raise ValueError(
-                "Regime is the base of the regimes: call load_from_checkpoint of the class that was trained, or of "
-                "LightningModule, which finds it."
-            )
+            raise ValueError("Regime is the base of the regimes, and the checkpoint does not say which one it is of.")
         resumes = self._trainer is not None and self.trainer.training and "regime" in checkpoint
-        if resumes and checkpoint["regime"]["class_path"] != self._class_path():
+        if resumes and not self._is_of_class(checkpoint["regime"]["class_path"]):
             trained = checkpoint["regime"]["class_path"].rpartition(".")[2]
             raise ValueError(
                 f"ckpt_path: this is a run of {trained}, and a {type(self).__name__} cannot go on with it. To begin "
@@ -136,8 +158,12 @@ class Regime(Classifier):
                 for name, value in checkpoint["regime"]["train_loss"].items():
                     setattr(self.train_loss, name, value.to(self.device))
 
-    def _class_path(self) -> str:
-        return f"{type(self).__module__}.{type(self).__qualname__}"
+    def _is_of_class(self, class_path: str) -> bool:
+        """Whether a dotted path, by which an earlier version may have named the class, is that of this regime."""
+        try:
+            return find_class(class_path, Regime) is type(self)
+        except ValueError:  # nobody has imported it: it is another one
+            return False
 
     # Training -----------------------------------------------------------------------------------------------------
 

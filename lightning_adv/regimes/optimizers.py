@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adv.recipe import import_class
+from lightning_adv.recipe import FACTORIES, find_class
 
 
 def parameter_groups(module: nn.Module, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
@@ -109,11 +109,12 @@ def callable_from_config(factory: Any) -> Any:
     """Turn :func:`callable_to_config`'s result back into a callable; anything else is returned as it is.
 
     Raises:
-        ValueError: The class is neither an optimizer nor a schedule.
+        ValueError: The class is neither an optimizer nor a schedule, or was not imported: see
+            :func:`~lightning_adv.recipe.find_class`.
     """
     if not isinstance(factory, dict):
         return factory
-    built = import_class(factory["class_path"])
+    built = find_class(factory["class_path"], object, allowed=FACTORIES)
     if not issubclass(built, (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)):
         raise ValueError(f"{factory['class_path']} is neither an optimizer nor a learning-rate schedule.")
     return partial(built, **factory["init_args"])

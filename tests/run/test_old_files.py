@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
 
-import lightning_adv.regimes  # noqa: F401 (load_from_checkpoint finds the classes that are imported)
 from lightning_adv.cli import main
 from lightning_adv.nn.backbones import Backbone
+from lightning_adv.regimes import Regime
 from tests.run.shortened import results
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -31,9 +30,7 @@ def old(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_checkpoint_gives_the_logits_that_it_gave(run):
-    regime = LightningModule.load_from_checkpoint(
-        FIXTURES / "v0.1.0" / run / "checkpoints/best.ckpt", weights_only=True
-    )
+    regime = Regime.load_from_checkpoint(FIXTURES / "v0.1.0" / run / "checkpoints/best.ckpt", weights_only=True)
     with torch.no_grad():
         logits = regime.eval()(X)
     torch.testing.assert_close(logits, torch.tensor(EXPECTED[run]["logits"]), atol=1e-5, rtol=1e-4)
