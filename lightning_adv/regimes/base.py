@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -119,10 +119,8 @@ class Regime(Classifier):
         content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
         check_class_paths(content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY))
         kind = find_class(content["regime"]["class_path"], Regime) if cls is Regime and "regime" in content else cls
-        loaded: Self = super(Regime, kind).load_from_checkpoint(
-            checkpoint_path, *args, **{"weights_only": True, **kwargs}
-        )
-        return loaded
+        loaded = super(Regime, kind).load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
+        return cast(Self, loaded)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run goes on with (a Lightning hook)."""
