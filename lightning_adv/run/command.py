@@ -28,7 +28,8 @@ from lightning_adv.run.folder import (
     run_folder_of,
 )
 from lightning_adv.run.messages import missing_recipe
-from lightning_adv.run.parser import Parser
+from lightning_adv.run.mistakes import check_parsed
+from lightning_adv.run.parser import Parser, read_files_as_data
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
@@ -48,6 +49,7 @@ class AdversarialCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
+        read_files_as_data()
         self._start = Start()
         self._asked = args[0] if args else None
         try:
@@ -106,6 +108,7 @@ class AdversarialCLI(LightningCLI):
         arguments = config.model.get("init_args")
         if arguments is not None and (wrong := missing_recipe(config.model.class_path, vars(arguments))):
             raise ValueError(f"model.init_args.{wrong}")
+        check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True

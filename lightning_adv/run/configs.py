@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_adv.hints import did_you_mean
+from lightning_adv.run.config_files import check_config_file
 
 _FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -46,16 +47,26 @@ def find_config(name: str) -> str:
     Raises:
         ValueError: There is neither a file nor a configuration of that name.
     """
-    if Path(name).is_file():
+    if _is(Path.is_file, name):
         return name
     known = config_names() + addition_names() + preset_names()
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     if plain in known:
         return str(_FOLDER / f"{plain}.yaml")
+    if _is(Path.is_dir, name):
+        hint = f" Did you mean {str(Path(name) / 'config.yaml')!r}?" if (Path(name) / "config.yaml").is_file() else ""
+        raise ValueError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
     raise ValueError(
         f"--config: there is no file {name!r}, and no configuration of that name.{did_you_mean(plain, known)} The "
         f"package has {', '.join(known)}."
     )
+
+
+def _is(kind: Callable[[Path], bool], name: str) -> bool:
+    try:
+        return kind(Path(name))
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
 
 
 def complete_flags(arguments: Sequence[str], *flags: str) -> list[str]:
@@ -79,15 +90,21 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
     """Replace the names after ``--config`` and ``-c`` by paths.
 
     Raises:
-        ValueError: See :func:`find_config`.
+        ValueError: See :func:`find_config` and :func:`~lightning_adv.run.config_files.check_config_file`.
     """
     resolved: list[str] = []
     for argument in arguments:
         if resolved and resolved[-1] in ("--config", "-c"):
-            resolved.append(find_config(argument))
+            resolved.append(_readable(argument))
         elif argument.startswith(("--config=", "-c=")):
             option, _, name = argument.partition("=")
-            resolved.append(f"{option}={find_config(name)}")
+            resolved.append(f"{option}={_readable(name)}")
         else:
             resolved.append(argument)
     return resolved
+
+
+def _readable(name: str) -> str:
+    path = find_config(name)
+    check_config_file(path)
+    return path

@@ -28,7 +28,7 @@ def explain(message: str, keys: Iterable[str]) -> str:
         keys: The parser's own keys, such as ``trainer.max_epochs``.
 
     Returns:
-        One or two sentences; ``message`` itself where its form is not known.
+        One or two sentences; the beginning of ``message`` where its form is not known.
     """
     if found := re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message):
         return f"There is no key {found[1]!r}.{did_you_mean(found[1], keys)}"
@@ -47,7 +47,14 @@ def explain(message: str, keys: Iterable[str]) -> str:
                 classes += [matched["path"]] if matched["path"] else []
             elif where and (what := _mistake(text, classes, given, unimportant)):
                 return " > ".join(place for _, place in where) + f": {what}"
-    return message
+    return _bounded(message)
+
+
+def _bounded(message: str) -> str:
+    """Return the beginning of a message whose form is not known: one reads no hundred lines of types."""
+    lines = message.strip().splitlines()
+    told = "\n".join(lines[:2])
+    return told if len(told) <= 400 else f"{told[:400]}..."
 
 
 def explain_value(message: str) -> str:

@@ -19,7 +19,8 @@ from lightning_adv.recipe import check_class_paths
 from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
 from lightning_adv.run.messages import explain_value
-from lightning_adv.run.parser import Parser
+from lightning_adv.run.mistakes import check_parsed
+from lightning_adv.run.parser import Parser, read_files_as_data
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,6 +103,7 @@ def parse_with_preset(
         SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
         ValueError: There is no configuration of a name, or an argument is not allowed.
     """
+    read_files_as_data()
     parser = Parser(prog=f"lightning-adv {command}", description=description, allow_abbrev=False)
     presets = ", ".join(preset_names(default.partition("/")[0]))
     parser.add_argument(
@@ -119,6 +121,7 @@ def parse_with_preset(
     path = checkpoint(parsed)
     if parsed.data is None and path is not None and (data := _data_of_run(path)):
         parsed = parser.parse_object({"data": data}, namespace=parsed)
+    check_parsed(parser, parsed)
     plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
     made = parser.instantiate(parsed)
     return kind(**{field.name: made[field.name] for field in fields(kind)}), plain

@@ -1,0 +1,46 @@
+"""What a configuration could name to find out whether it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.optim import SGD, Optimizer
+
+MARK = Path("mark")
+
+
+def mark(*args: Any, **kwargs: Any) -> Any:
+    """A function that says nothing of what it returns."""
+    MARK.touch()
+
+
+def mark_path(text: str = "") -> Path:
+    """A function that says that it returns something else."""
+    MARK.touch()
+    return Path(text)
+
+
+def make_sgd(parameters: Any) -> Optimizer:
+    """A factory that says what it makes."""
+    return SGD(parameters, lr=0.01)
+
+
+class Mark:
+    """A class of no kind that a run takes."""
+
+    def __init__(self, text: str = "") -> None:
+        MARK.touch()
+
+    def __call__(self, *args: Any) -> None:
+        MARK.touch()
+
+
+class Untyped(LightningDataModule):
+    """A data module of somebody's that takes anything, and any callable."""
+
+    def __init__(self, anything=None, any_value: Any = None, function: Callable | None = None) -> None:
+        super().__init__()
+        self.anything, self.any_value, self.function = anything, any_value, function
