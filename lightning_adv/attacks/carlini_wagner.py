@@ -55,7 +55,8 @@ class CarliniWagner(Attack):
         initial_const: The first c, 0.001 in the authors' code.
         abort_early: Stop a sample's descent when a tenth of the steps has not lowered its lowest loss by 0.01 %. In
             batch mode no sample stops before the others.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"`` or ``"least_likely"``.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
             Success is judged without it.
         diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.

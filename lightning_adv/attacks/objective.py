@@ -21,13 +21,27 @@ class Objective:
         label: The attacked label (N,).
         targeted: Whether ``label`` is approached.
         independent: Whether a sample's logits depend on its own image only, as they do with BatchNorm in eval mode.
+        y: The true labels (N,); None takes ``label`` for them.
+        changing: Whether other runs have other targets, so that only misclassification compares them.
     """
 
-    def __init__(self, loss: Loss, target: Tensor, label: Tensor, targeted: bool, independent: bool) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        target: Tensor,
+        label: Tensor,
+        targeted: bool,
+        independent: bool,
+        *,
+        y: Tensor | None = None,
+        changing: bool = False,
+    ) -> None:
         self.loss = loss
         self.target = target
         self.label = label
         self.targeted = targeted
+        self.y = label if y is None else y
+        self.changing = changing
         # What is scaled as one: samples that see each other must keep their shares of the sum.
         self._scaled_axes = (1,) if independent else (0, 1)
         self._sign = -1 if targeted else 1
@@ -37,7 +51,7 @@ class Objective:
     def select(self, rows: Tensor) -> Self:
         """Return the objective of some of the samples, given by their indices (n,)."""
         selected = copy.copy(self)
-        selected.target, selected.label = self.target[rows], self.label[rows]
+        selected.target, selected.label, selected.y = self.target[rows], self.label[rows], self.y[rows]
         return selected
 
     def gradient(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,11 +80,32 @@ class Objective:
         """Return whether each attack has succeeded (N,): the label is left, or, of a targeted attack, reached."""
         return (logits.argmax(1) == self.label) == self.targeted
 
+    def settled(self, logits: Tensor) -> Tensor:
+        """Return which samples no other run need see (N,)."""
+        return logits.argmax(1) != self.y if self.changing else self.succeeded(logits)
+
     @torch.no_grad()
     def score(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return whether each attack has succeeded, and its loss: both (N,)."""
+        return self.succeeded(logits), self._sign * self._loss(logits, self.target)
+
+    @torch.no_grad()
+    def compare(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by what the results of several runs are compared: a rank, and the loss of equals, both (N,).
+
+        First is what has succeeded, then what is misclassified at least. Of runs at other targets only the latter
+        counts, and the loss is that of the true label.
+        """
+        if self.changing:
+            return self.settled(logits).int(), self._loss(logits, self.y)
+        success, loss = self.score(logits)
+        if not self.targeted:
+            return success.int(), loss
+        return 2 * success + ((logits.argmax(1) != self.y) & ~success), loss
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
         function = self.loss.alone if self._independent else self.loss.function
-        return self.succeeded(logits), self._sign * function(logits, self.target)
+        return function(logits, target)
 
 
 def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -10,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Norm, Step, column, draw, get_ball
+from lightning_adv.attacks.balls import Linf, Norm, Step, column, draw, get_ball
 from lightning_adv.attacks.base import (
     Attack,
     BatchNormMode,
@@ -26,7 +27,7 @@ from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, StepSize, parse_distance, parse_step_size
 from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
 from lightning_adv.attacks.early_stop import Unbroken
-from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
+from lightning_adv.attacks.labels import CHANGING, TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import get_loss
 from lightning_adv.attacks.objective import Objective
 
@@ -49,13 +50,16 @@ class PGD(Attack):
             6.3, use 0.2).
         loss: ``"cross_entropy"``, ``"margin"``, ``"dlr"`` (the difference of logits ratio, Croce & Hein 2020, equation
             6; at least 3 classes) or ``"kl"`` (to the clean prediction).
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"`` or ``"least_likely"``.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: a ``"random"`` other class, the
+            ``"most_likely"`` other class or the ``"least_likely"`` one. Each restart has a target of its own: it draws
+            again, or takes the next likely class, so that K - 1 ``restarts`` of ``"most_likely"`` aim at every class
+            but the true one, and n at the n nearest (Gowal et al. 2019, section 3, MultiTargeted).
         momentum: Decay factor mu of MI-FGSM (Dong et al. 2018, equation 6); 0 is no momentum.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
         diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.
         project: False leaves the ball out (GD in Xie et al. 2020, section 7.5.4); [0, 1] still holds.
-        restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then the
-            one with the largest loss.
+        restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then one
+            that is misclassified at least, then the one with the largest loss.
         batchnorm: ``"eval"`` or ``"batch"``.
         early_stop: True keeps of each sample the first iterate at which the attack has succeeded (the label is left, or
             the target reached), and takes it out of the batch. So a sample is broken if any iterate of any restart is
@@ -63,6 +67,10 @@ class PGD(Attack):
             iterate. Each restart takes a forward pass more, and the host reads one number of the device in each step,
             where otherwise it reads none. Not with input diversity, whose passes do not judge the iterates themselves,
             nor with ``batchnorm="batch"``, where who leaves changes the others.
+        direction: ``"steepest"`` is the ball's own direction of steepest ascent. ``"sign"`` moves every entry by
+            ``step_size`` whatever the ball, and then projects; in Linf they are the same. So are the L2 attacks of
+            Zhang & Zhu (2019), section A.2.1, in their code: on CIFAR-10 ``PGD(eps=0.4, steps=20, step_size="2/255",
+            norm="l2", start="zero", direction="sign")``, with 0.8 and 4/255, and 1.2 and 6/255, too.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -74,6 +82,8 @@ class PGD(Attack):
         >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
         True
     """
+
+    _turn = 0  # the first run's target, among those that the restarts go through
 
     def __init__(
         self,
@@ -93,6 +103,7 @@ class PGD(Attack):
         restarts: int = 1,
         batchnorm: BatchNormMode = "eval",
         early_stop: bool = False,
+        direction: Literal["steepest", "sign"] = "steepest",
     ) -> None:
         self.norm = get_ball(norm)
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
@@ -110,11 +121,18 @@ class PGD(Attack):
         self.restarts = restarts
         self.batchnorm = batchnorm
         self.early_stop = early_stop
+        self.direction = direction
         self._check()
+        if direction == "sign" and step_size is None and not isinstance(self.norm, Linf):
+            raise ValueError(
+                "direction='sign' moves every entry by step_size, which in this ball no rule takes from eps: give a "
+                "step_size, such as 2/255."
+            )
 
     def _check(self) -> None:
         starts, labels = ("uniform", "zero", "gaussian"), ("true", "predicted", *TARGETED)
-        check_choices(self, start=starts, label=labels, batchnorm=("eval", "batch"))
+        directions = ("steepest", "sign")
+        check_choices(self, start=starts, label=labels, batchnorm=("eval", "batch"), direction=directions)
         check_counts(self, "restarts")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
@@ -142,6 +160,21 @@ class PGD(Attack):
         """Whether iterates or restarts are chosen between: otherwise it is the last iterate that comes back."""
         return self.early_stop or self.restarts > 1
 
+    @property
+    def reach(self) -> float | None:
+        """See :attr:`Attack.reach`. A step of signs is longer than ``step_size``, by how much depends on the images."""
+        signed = self.direction == "sign" and not isinstance(self.norm, Linf)
+        return None if signed else super().reach
+
+    def stages(self) -> list[Attack]:
+        """Return one run for each restart, at the target of its turn; see :meth:`Attack.stages`."""
+        stages = super().stages()
+        if self.label == "most_likely" and self.restarts > 1:
+            stages = [copy.copy(stage) for stage in stages]
+            for turn, stage in enumerate(stages):
+                vars(stage)["_turn"] = turn
+        return stages
+
     def __call__(
         self,
         model: nn.Module,
@@ -158,9 +191,13 @@ class PGD(Attack):
             # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
             clean = at_least_fp32(x.detach().clone())
             forward = forward_in(network, x.dtype)
-            objective = self._objective(forward, clean, y.clone().long(), generator)
+            y = y.clone().long()
+            clean_logits = self._clean_logits(forward, clean, y)
+            objective = self._objective(clean_logits, y, generator)
             worst = self._run(forward, objective, clean, self._start(clean, generator), generator)
-            for _ in range(self.restarts - 1):
+            for turn in range(1, self.restarts):
+                if self.label in CHANGING:
+                    objective = self._objective(clean_logits, y, generator, turn)
                 worst = self._restart(forward, objective, clean, worst, generator)
         return round_towards(x, worst)
 
@@ -197,7 +234,8 @@ class PGD(Attack):
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = at_least_fp32(x.detach().clone())
             forward = forward_in(network, x.dtype)
-            objective = self._objective(forward, clean, y.clone().long(), generator)
+            y = y.clone().long()
+            objective = self._objective(self._clean_logits(forward, clean, y), y, generator)
             start = self._start(clean, generator)
             path = enumerate(self._path(forward, objective, clean, start, generator, at[-1]), start=1)
             # cloned: with early_stop the next step writes to it
@@ -211,7 +249,7 @@ class PGD(Attack):
         if not self.early_stop:
             return _worse(forward, objective, worst, self._run(forward, objective, clean, start, generator))
         with torch.no_grad():
-            rows = (~objective.succeeded(forward(worst))).nonzero().flatten()
+            rows = (~objective.settled(forward(worst))).nonzero().flatten()
         if not len(rows):
             return worst
         rest = objective.select(rows)
@@ -255,9 +293,18 @@ class PGD(Attack):
             yield adversarial if unbroken is None else unbroken.move(adversarial)
 
     def _step(self, clean: Tensor) -> Step:
+        if self.direction == "sign" and not isinstance(self.norm, Linf):
+            return self._signed_step(clean)
         if self.project:
             return self.norm.projected_step(clean, self.eps, self.step_size)
         return lambda x, gradient: (x + self.step_size * self.norm.steepest(gradient, x)).clamp(0, 1)
+
+    def _signed_step(self, clean: Tensor) -> Step:
+        def step(x: Tensor, gradient: Tensor) -> Tensor:
+            ahead = torch.add(x, gradient.sign(), alpha=self.step_size)
+            return (clean + self.norm.project(ahead - clean, self.eps) if self.project else ahead).clamp(0, 1)
+
+        return step
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "zero" or coin(self.clean_start_probability, generator):
@@ -270,27 +317,33 @@ class PGD(Attack):
     def _diversify(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return diversify(images, self.diversity_probability, self.diversity_scale, generator)
 
-    def _objective(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Objective:
-        loss = get_loss(self.loss)
-        targeted, independent = self.label in TARGETED, self.batchnorm == "eval"
-        label = y
-        if self.label != "true" or loss.target == "clean_logits":
-            with torch.no_grad():
-                clean_logits = forward(clean)
-            check_labels(y, clean_logits.shape[1])
-            label = choose_labels(self.label, y, clean_logits, generator)
-            if loss.target == "clean_logits":
-                return Objective(loss, clean_logits, label, targeted, independent)
-        return Objective(loss, label, label, targeted, independent)
+    def _clean_logits(self, forward: Forward, clean: Tensor, y: Tensor) -> Tensor | None:
+        """Return the logits (N, K) of the clean images where the objective depends on them."""
+        if self.label == "true" and get_loss(self.loss).target != "clean_logits":
+            return None
+        with torch.no_grad():
+            clean_logits = forward(clean)
+        check_labels(y, clean_logits.shape[1])
+        return clean_logits
+
+    def _objective(
+        self, clean_logits: Tensor | None, y: Tensor, generator: torch.Generator, turn: int = 0
+    ) -> Objective:
+        loss, label = get_loss(self.loss), y
+        if clean_logits is not None:
+            label = choose_labels(self.label, y, clean_logits, generator, self._turn + turn)
+        target = clean_logits if clean_logits is not None and loss.target == "clean_logits" else label
+        targeted, changing = self.label in TARGETED, self.label in CHANGING
+        return Objective(loss, target, label, targeted, self.batchnorm == "eval", y=y, changing=changing)
 
 
 def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:
-    """Keep of each sample the successful result, or, of two equals, the one with the larger loss."""
+    """Keep of each sample the result that ranks higher, or, of two equals, the one with the larger loss."""
     with torch.no_grad():
-        (first_won, first_loss), (second_won, second_loss) = (
-            objective.score(forward(images)) for images in (first, second)
+        (first_rank, first_loss), (second_rank, second_loss) = (
+            objective.compare(forward(images)) for images in (first, second)
         )
-    better = torch.where(first_won == second_won, second_loss > first_loss, second_won)
+    better = torch.where(first_rank == second_rank, second_loss > first_loss, second_rank > first_rank)
     return torch.where(better.view(column(first)), second, first)
 
 

@@ -51,7 +51,8 @@ class StAdv(Attack):
             margin by more than ``tau`` for each unit of roughness: networks of small logits need a smaller one.
         confidence: kappa, the margin of the logits that an example must exceed; 0 in the paper.
         max_flow: The longest way along each axis, in pixels; None sets no bound, as the paper.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"`` or ``"least_likely"``.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
         batchnorm: ``"eval"`` or ``"batch"``.
 
     Raises:

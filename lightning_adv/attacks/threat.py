@@ -12,6 +12,7 @@ from lightning_adv.attacks.distance import parse_distance
 _LABELS = {
     "predicted": ", predicted labels",
     "random": ", random targets",
+    "most_likely": ", most-likely targets",
     "least_likely": ", least-likely targets",
 }
 

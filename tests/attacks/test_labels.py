@@ -26,6 +26,14 @@ def test_labels_that_the_clean_logits_decide(y, logits):
     assert (_choose("least_likely", y, logits).numpy() == np.argmin(logits.numpy(), 1)).all()
 
 
+def test_likely_targets_go_through_the_other_classes(y, logits):
+    order = np.argsort(-logits.numpy(), 1)
+    for turn in range(6):
+        target = choose_labels("most_likely", y, logits, torch.Generator(), turn)
+        others = order[order != y.numpy()[:, None]].reshape(6000, 5)
+        assert (target.numpy() == others[:, turn % 5]).all()
+
+
 def test_random_targets_are_uniform_over_the_other_classes(y, logits):
     target = _choose("random", y, logits)
     assert (target != y).all()

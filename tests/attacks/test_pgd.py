@@ -48,7 +48,7 @@ def batch():
     return torch.rand(8, 3, 2, 2, generator=_generator(1), dtype=torch.float64), torch.arange(8) % 3
 
 
-def _by_hand(points, x, y, *, order, eps, step_size, steps, momentum=0.0, sign=1.0):
+def _by_hand(points, x, y, *, order, eps, step_size, steps, momentum=0.0, sign=1.0, direction="steepest"):
     """MI-FGSM (Dong et al. 2018, algorithm 1) on :class:`Prototypes`, sample by sample in numpy."""
     results = []
     for image, label in zip(x.flatten(1).numpy(), y.numpy(), strict=True):
@@ -57,8 +57,9 @@ def _by_hand(points, x, y, *, order, eps, step_size, steps, momentum=0.0, sign=1
             error = softmax(-np.square(adversarial - points).sum(1)) - np.eye(len(points))[label]
             gradient = sign * error @ (-2 * (adversarial - points))
             velocity = momentum * velocity + gradient / np.abs(gradient).sum()
-            direction = np.sign(velocity) if order == np.inf else velocity / np.linalg.norm(velocity)
-            delta = adversarial + step_size * direction - image
+            signed = order == np.inf or direction == "sign"
+            ahead = np.sign(velocity) if signed else velocity / np.linalg.norm(velocity)
+            delta = adversarial + step_size * ahead - image
             length = np.linalg.norm(delta)
             delta = np.clip(delta, -eps, eps) if order == np.inf else delta * min(1, eps / length)
             adversarial = np.clip(image + delta, 0, 1)
@@ -132,11 +133,90 @@ def test_restarts_keep_the_worst_of_each_sample(batch, loss, label):
             own, others = logits[target[i]], np.delete(logits, target[i])
             won = (logits.argmax() != target[i].item()) if label == "true" else (logits.argmax() == target[i].item())
             cost = -log_softmax(logits)[target[i]] if loss == "cross_entropy" else others.max() - own
-            ranks.append((bool(won), cost if label == "true" else -cost))
+            # then, of a target that was not reached, what is misclassified at least, as an evaluation counts it
+            ranks.append((bool(won), bool(logits.argmax() != y[i].item()), cost if label == "true" else -cost))
         winner = max(range(4), key=ranks.__getitem__)
         winners.add(winner)
         assert torch.equal(restarted[i], runs[winner][i])
     assert len(winners) > 1  # else keeping the best run as a whole would have passed
+
+
+def test_signed_steps_in_l2_by_hand(batch):
+    model, (x, y) = Prototypes(), batch
+    settings = {"eps": 0.3, "step_size": 0.08, "steps": 6, "direction": "sign"}
+    x_adv = PGD(**settings, norm="l2", start="zero")(model, x, y)
+    expected = _by_hand(model.points.detach().numpy(), x, y, order=2, **settings)
+    np.testing.assert_allclose(x_adv.numpy(), expected, rtol=0, atol=1e-12)
+    in_linf = [
+        PGD(eps=0.1, direction=direction)(model, x, y, generator=_generator()) for direction in ("sign", "steepest")
+    ]
+    assert torch.equal(*in_linf)
+
+
+def test_the_l2_attack_of_zhang_and_zhu_reaches_its_ball():
+    """Section A.2.1 on CIFAR-10: 20 steps of 2/255 along the unit gradient would go 0.157 of 0.4."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    x, y = 0.2 + 0.6 * torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    settings = {"eps": 0.4, "steps": 20, "step_size": "2/255", "norm": "l2", "start": "zero"}
+    signed, along = (
+        (PGD(**settings, direction=direction)(model, x, y) - x).flatten(1).norm(dim=1)
+        for direction in ("sign", "steepest")
+    )
+    torch.testing.assert_close(signed, torch.full((4,), 0.4))
+    torch.testing.assert_close(along, torch.full((4,), 20 * 2 / 255))
+
+
+def test_a_signed_step_in_another_ball_has_no_length_of_its_own():
+    with pytest.raises(ValueError, match="direction='sign' moves every entry by step_size"):
+        PGD(eps=0.4, norm="l2", direction="sign")
+    with pytest.raises(ValueError, match="direction must be one of steepest, sign, got 'up'"):
+        PGD(direction="up")
+
+
+TARGETS = {"classes": 5}
+AIMED = {"eps": 0.1, "step_size": 0.02, "steps": 12}
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_each_restart_draws_a_target(early_stop):
+    """A sample is broken if any of the runs breaks it, each with a target of its own, as an evaluation runs them."""
+    model = Prototypes(**TARGETS)
+    x = torch.rand(60, 3, 2, 2, generator=_generator(1), dtype=torch.float64)
+    y = model(x).argmax(1)
+    attack = PGD(**AIMED, label="random", restarts=4, early_stop=early_stop)
+    x_adv = attack(model, x, y, generator=_generator())
+    generator = _generator()
+    runs = [stage(model, x, y, generator=generator) for stage in attack.stages()]  # the same draws, in the same order
+    broken = torch.stack([model(run).argmax(1) != y for run in runs])
+    assert torch.equal(model(x_adv).argmax(1) != y, broken.any(0))
+    assert broken.any(0).sum() > broken[0].sum() + 5  # one target for all runs would break hardly more than the first
+    if not early_stop:  # else a run of fewer samples starts where the others have left it
+        assert all(any(torch.equal(x_adv[i], run[i]) for run in runs) for i in range(len(x)))
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_all_targets_one_after_another(early_stop):
+    model = Prototypes(**TARGETS)
+    x = torch.rand(40, 3, 2, 2, generator=_generator(1), dtype=torch.float64)
+    logits, points = model(x).detach(), model.points.detach().numpy()
+    y = logits.argmax(1)
+    order = torch.from_numpy(np.argsort(-logits.numpy(), 1, kind="stable")[:, 1:].copy())  # from the likeliest other on
+    attack = PGD(**AIMED, start="zero", label="most_likely", restarts=4, early_stop=early_stop)
+    broken = torch.zeros(4, len(x), dtype=torch.bool)
+    for turn, stage in enumerate(attack.stages()):
+        run = stage(model, x, y)
+        if not early_stop:
+            expected = _by_hand(points, x, order[:, turn], order=np.inf, **AIMED, sign=-1.0)
+            np.testing.assert_allclose(run.numpy(), expected, rtol=0, atol=1e-12)
+        broken[turn] = model(run).argmax(1) != y
+    assert torch.equal(model(attack(model, x, y)).argmax(1) != y, broken.any(0))
+    assert 0 < broken[0].sum() <= broken.any(0).sum() < len(x)
+    # the nearest two of four, and a fifth that begins again
+    two = PGD(**AIMED, start="zero", label="most_likely", restarts=2)(model, x, y)
+    if not early_stop:
+        assert torch.equal(model(two).argmax(1) != y, broken[:2].any(0))
+        five = PGD(**AIMED, start="zero", label="most_likely", restarts=5).stages()
+        assert torch.equal(five[4](model, x, y), five[0](model, x, y))
 
 
 def test_restarts_prefer_success_over_loss():

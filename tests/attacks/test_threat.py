@@ -14,6 +14,7 @@ from lightning_adv.attacks.threat import attack_name, threat_model
         (PGD(steps=50, restarts=10), "PGD-50 × 10 restarts"),
         (PGD(steps=20, label="random"), "PGD-20, random targets"),
         (PGD(steps=20, restarts=2, label="least_likely"), "PGD-20 × 2 restarts, least-likely targets"),
+        (PGD(steps=20, restarts=9, label="most_likely"), "PGD-20 × 9 restarts, most-likely targets"),
         (PGD(steps=7, label="predicted"), "PGD-7, predicted labels"),
         (PGD(steps=7, early_stop=True), "PGD-7, any iterate"),
         (PGD(steps=7, restarts=2, label="random", early_stop=True), "PGD-7 × 2 restarts, random targets, any iterate"),

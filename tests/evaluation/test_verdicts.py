@@ -90,6 +90,31 @@ def test_restarts_are_stages_that_see_only_what_is_left():
     assert sum(case.stages) == case.broken
 
 
+class Nearest(nn.Module):
+    """The nearest of five points is the class."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = nn.Parameter(torch.rand(5, 12))
+
+    def forward(self, x):
+        return -(x.flatten(1)[:, None] - self.points).square().sum(2)
+
+
+@pytest.mark.parametrize("label", ["random", "most_likely"])
+def test_an_evaluation_is_as_strong_as_a_call_of_restarts_at_targets(label):
+    network, x = Nearest(), torch.rand(200, 3, 2, 2)
+    y = predict(network, x)
+    attack = PGD(eps=0.1, steps=12, step_size=0.02, label=label, restarts=8)  # twice the four other classes
+    found = evaluate(network, x, y, [attack], {"linf": [0.1]}).cases[0]
+    called = int((predict(network, attack(network, x, y, generator=torch.Generator().manual_seed(1))) != y).sum())
+    assert found.broken == pytest.approx(called, abs=6)
+    assert sum(count > 0 for count in found.stages) > 1
+    if label == "random":
+        one = attack.stages()[0](network, x, y, generator=torch.Generator().manual_seed(1))
+        assert int((predict(network, one) != y).sum()) < called - 20
+
+
 def test_early_stop_gives_the_verdicts_of_any_iterate():
     """Each iterate of the full loop, from the same starts, is judged by hand."""
     torch.manual_seed(2)
