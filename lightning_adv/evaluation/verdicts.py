@@ -136,7 +136,7 @@ def evaluate_chunk(
         What is known of the chunk.
 
     Raises:
-        ValueError: The network gives NaN for a clean image.
+        ValueError: The network gives NaN for a clean image, or what is known is of other samples or another plan.
         RuntimeError: An attack gives an example that is not allowed.
     """
     chunk = known
@@ -146,6 +146,8 @@ def evaluate_chunk(
         chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predicted)
         if -1 in chunk.predicted:
             raise ValueError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
+    else:
+        _check_known(chunk, y, index, plan)
     work = _Work(network, x, y, domain, len(y) if batch_size is None else batch_size, plan.seed, number)
     for case in plan.cases:
         if case.key not in chunk.cases:
@@ -163,6 +165,16 @@ def evaluate_chunk(
                 chunk.corruptions[name] = _corrupt(work, name, plan.corruptions, chunk.index)
             after_case(chunk, len(y))
     return chunk
+
+
+def _check_known(chunk: ChunkVerdicts, y: Tensor, index: Sequence[int] | None, plan: Plan) -> None:
+    same = chunk.labels == y.tolist() and (index is None or chunk.index == list(index))
+    for case in plan.cases:
+        found = chunk.cases.get(case.key)
+        same &= found is None or all(stage is None or stage < len(case.attack.stages()) for stage in found.stage)
+    same &= all(len(curve) == len(plan.steps) for curve in chunk.curves.values())
+    if not same:
+        raise ValueError(f"known: what was written down of chunk {chunk.chunk} is of other samples or another plan.")
 
 
 def predict(network: nn.Module, x: Tensor, domain: str | None = None, batch_size: int | None = None) -> Tensor:

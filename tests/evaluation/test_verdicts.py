@@ -169,6 +169,15 @@ def test_what_is_known_is_not_run_again_and_ends_the_same():
         assert len(Breaks.seen) == 4 - sum("Breaks" in key for key in list(whole.cases)[:done])
 
 
+def test_what_is_known_of_other_samples_is_refused():
+    x, y = images()
+    plan = make_plan([Breaks([1])], EPS)
+    known = evaluate_chunk(FirstPixel(), x, y, plan)
+    for other in ({"y": 1 - y}, {"index": range(1, len(y) + 1)}):
+        with pytest.raises(ValueError, match="known: what was written down of chunk 0 is of other samples"):
+            evaluate_chunk(FirstPixel(), **({"x": x, "y": y, "plan": plan, "known": known} | other))
+
+
 def test_chunks_add_up():
     x, y = images(10)
     plan = make_plan([Breaks([1, 7, 9])], {"linf": [0.1]}, steps_curve=StepsCurve(PGD(), steps=(1,), images=6))

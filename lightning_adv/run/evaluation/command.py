@@ -24,7 +24,7 @@ from lightning_adv.run.evaluation.images import TestImages, in_precision_of
 from lightning_adv.run.evaluation.networks import LoadedNetwork, check_takes, load_network
 from lightning_adv.run.evaluation.output import print_summary, to_plain, write_figures, write_verdicts
 from lightning_adv.run.evaluation.settings import Settings, parse_settings
-from lightning_adv.run.evaluation.suspicions import look, look_at_verdicts, print_suspicions
+from lightning_adv.run.evaluation.suspicions import is_suspicion, look, look_at_verdicts, print_suspicions
 from lightning_adv.run.presets import told_in_one_line
 from lightning_adv.run.processes import keep_together
 from lightning_adv.run.versions import versions
@@ -68,7 +68,9 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     if fabric.is_global_zero:
         count = settings.suspicion_images
         with fabric.autocast():
-            suspicions = folder.remember("suspicions", lambda: look(loaded.network, images, plan, count, fabric.device))
+            suspicions = folder.remember(
+                "suspicions", lambda: look(loaded.network, images, plan, count, fabric.device), is_suspicion
+            )
         print_suspicions(suspicions, looked=False)  # before the attacks, which may take hours
     _run_chunks(fabric, loaded, images, plan, folder, settings.batch_size)
     fabric.barrier()

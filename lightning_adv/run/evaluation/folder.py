@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adv.evaluation import ChunkVerdicts
+from lightning_adv.evaluation.written import is_whole
 from lightning_adv.files import write_whole
+from lightning_adv.reading import MEGABYTE, read_json
 
 RESULT = "evaluation.json"
 _SETTINGS = "settings.json"
@@ -54,7 +56,10 @@ class EvaluationFolder:
                     f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite."
                 )
             if begun.is_file():
-                self._check_same(self._read(begun), told)
+                known = self._read(begun)
+                if not isinstance(known, dict):
+                    raise self._damaged(begun)
+                self._check_same(known, told)
                 return True
             write_whole(begun, json.dumps(told, indent=2))
         except OSError as error:
@@ -72,9 +77,13 @@ class EvaluationFolder:
             return None
         plain = self._read(path)
         try:
-            return ChunkVerdicts.from_plain(plain)
+            chunk = ChunkVerdicts.from_plain(plain)
+            whole = chunk.chunk == number and is_whole(chunk)
         except (KeyError, TypeError, AttributeError):
             raise self._damaged(path) from None
+        if not whole:
+            raise self._damaged(path)
+        return chunk
 
     def read_all(self, count: int) -> list[ChunkVerdicts]:
         """Return what is known of all of a number of chunks.
@@ -95,12 +104,25 @@ class EvaluationFolder:
         """Write down what is known of a chunk, whole or not at all."""
         write_whole(self._path(chunk.chunk), json.dumps(asdict(chunk)))
 
-    def remember(self, name: str, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Return what was computed and written down before, or compute it and write it down."""
+    def remember(
+        self, name: str, compute: Callable[[], list[dict[str, Any]]], is_whole: Callable[[Any], bool]
+    ) -> list[dict[str, Any]]:
+        """Return what was computed and written down before, or compute it and write it down.
+
+        Args:
+            name: What to call it.
+            compute: Makes it.
+            is_whole: Tells one entry of the list, as it was written down, from a damaged one.
+
+        Raises:
+            ValueError: What was written down is damaged.
+        """
         path = self._parts / f"{name}.json"
         if not path.is_file():
             write_whole(path, json.dumps(compute()))
         known: list[dict[str, Any]] = self._read(path)
+        if not isinstance(known, list) or not all(map(is_whole, known)):
+            raise self._damaged(path)
         return known
 
     def finish(self, results: Mapping[str, Any]) -> None:
@@ -121,9 +143,9 @@ class EvaluationFolder:
 
     def _read(self, path: Path) -> Any:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise self._damaged(path) from None
+            return read_json(path, most=1000 * MEGABYTE)
+        except ValueError as error:
+            raise self._damaged(path) from error
 
     def _damaged(self, path: Path) -> ValueError:
         return ValueError(

@@ -77,6 +77,15 @@ def print_suspicions(found: Sequence[Mapping[str, Any]], looked: bool) -> None:
         console.print("No sign that the numbers are too good: see suspicions in evaluation.json.", highlight=False)
 
 
+def is_suspicion(value: Any) -> bool:
+    """Return whether something is what :func:`look` returns an entry of, after it was written down and read again."""
+    if not isinstance(value, dict):
+        return False
+    texts = all(isinstance(value.get(key), str) for key in ("name", "message", "norm"))
+    numbers = all(type(value.get(key)) in (int, float) for key in ("eps", "images"))
+    return texts and numbers and isinstance(value.get("evidence"), dict)
+
+
 def _broken(chunk: ChunkVerdicts, cases: Sequence[Case], black_box: bool) -> torch.Tensor:
     """Return which samples the black-box stages of some cases broke, or the others: (N,) bool."""
     broken = torch.zeros(len(chunk.labels), dtype=torch.bool)
