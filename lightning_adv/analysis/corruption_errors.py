@@ -31,6 +31,7 @@ from lightning_adv.analysis.corruptions import (
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.analysis.transformed_accuracy import correctly_classified
 from lightning_adv.attacks.base import check_images
+from lightning_adv.reading import shorten
 
 ALEXNET_ERRORS: Mapping[str, float] = {
     "gaussian_noise": 0.886428,
@@ -167,16 +168,23 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
     rows: list[CorruptionError] = []
     for record in records:
         try:
-            name, severity, correct, total = (record[key] for key in ("corruption", "severity", "correct", "total"))
-            row = CorruptionError(name, int(severity), record.get("images", ""), int(correct), int(total))
+            name, images = record["corruption"], record.get("images", "")
+            severity, correct, total = (_integer(record[key]) for key in ("severity", "correct", "total"))
+            row = CorruptionError(name, severity, images, correct, total)
             check_corruptions([row.corruption], [row.severity])
             wilson_interval(row.correct, row.total)  # tells counts that cannot be
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"a record must have a corruption, a severity, correct and total, got {dict(record)}: {error}."
+                f"a record must have a corruption, a severity, correct and total, got {shorten(record)}: {error}."
             ) from error
         rows.append(row)
     return rows
+
+
+def _integer(value: Any) -> int:
+    if type(value) not in (int, str) or abs(int(value)) >= 2**53:  # 1.5 and True would become 1
+        raise ValueError(f"{shorten(value)} is no whole number")
+    return int(value)
 
 
 def mean_error(rows: Sequence[CorruptionError]) -> float:

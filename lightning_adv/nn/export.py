@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_adv.files import write_whole
 from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.reading import read_json
 
 FORMAT = "lightning-adv network 1"
 WEIGHTS = "model.safetensors"
@@ -123,20 +124,47 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
     if weights.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        return None
+        description = read_json(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{argument}: {path}, which may say what {weights.name} is, cannot be read ({error}): put the right one "
+            "beside it, or move it away."
+        ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         return None
-    lacking = [name for name in ("sha256", "architecture", "normalization") if name not in description]
+    lacking = [name for name, is_one in _NEEDED.items() if not is_one(description.get(name))]
     if lacking:
-        raise ValueError(f"{argument}: {path} lacks {', '.join(lacking)}: export the network again.")
+        raise ValueError(
+            f"{argument}: {path} lacks {', '.join(lacking)}, or has something else there: export the network again."
+        )
     if description["sha256"] != _sha256(weights):
         raise ValueError(
             f"{argument}: {path} describes other weights than {weights} (their checksums differ): put the right one "
             "beside it, or move it away."
         )
     return description
+
+
+def _is_architecture(value: Any) -> bool:
+    """Whether something can be the arguments of a recipe, which checks each of them itself."""
+    return isinstance(value, dict) and isinstance(value.get("name"), str)
+
+
+def _is_normalization(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    mean, std = value.get("mean"), value.get("std")
+    if not isinstance(mean, list) or not isinstance(std, list) or not len(mean) == len(std) > 0:
+        return False
+    return all(isinstance(number, int | float) for number in [*mean, *std])
+
+
+_NEEDED: Mapping[str, Callable[[Any], bool]] = {
+    "sha256": lambda value: isinstance(value, str),
+    "architecture": _is_architecture,
+    "normalization": _is_normalization,
+}
+"""What a description has, and whether a value can be it."""
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import export_network, write_network
 from lightning_adv.nn.runs import read_run
+from lightning_adv.reading import read_json
 from lightning_adv.run.versions import versions
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
@@ -77,7 +77,13 @@ def _results(checkpoint: Path) -> dict[str, Any] | None:
         return None
     if path.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:  # a run that was resumed, and stopped again
         return None
-    results = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        results = read_json(path)
+        if not isinstance(results, dict):
+            raise ValueError("it holds no results")
+    except ValueError as error:  # the network is whole without it
+        say(f"{path} cannot be read ({error}): the export says nothing of the network's accuracies", warn=True)
+        return None
     # the regimes with domains have accuracies of each
     return {
         name: value for name, value in results.items() if name in _RESULTS or "_accuracy" in name or "_interval" in name

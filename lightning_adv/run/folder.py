@@ -12,10 +12,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_adv.analysis.table import continue_table
 from lightning_adv.files import set_aside, write_whole
 from lightning_adv.nn.checkpoints import read_checkpoint
+from lightning_adv.reading import read_csv
 
 
 def check_writable(folder: Path, *, argument: str | None = None, keep: bool = True) -> None:
@@ -140,10 +142,11 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
     if aside is None:
         return
     step = read_checkpoint(checkpoint, argument="ckpt_path")["global_step"]
-    with aside.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names = list(reader.fieldnames or [])
-        rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
+    try:
+        names, rows = _rows_before(aside, step)
+    except ValueError as error:
+        rank_zero_warn(f"metrics.csv begins anew: the one that was there cannot be read ({error}). It is {aside}.")
+        return
     experiment = logger.experiment
     experiment.metrics_keys = names
     text = io.StringIO()
@@ -151,6 +154,19 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue())
+
+
+def _rows_before(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns of a ``metrics.csv`` and its rows of earlier steps; rows that are damaged are left out."""
+    table = read_csv(path)
+    if table is None:
+        raise ValueError("it has no whole line")
+    if len(set(table.columns)) < len(table.columns):
+        raise ValueError("it has a column twice")
+    rows = [
+        dict(zip(table.columns, cells, strict=False)) for _, cells in table.rows if len(cells) == len(table.columns)
+    ]
+    return table.columns, [row for row in rows if row.get("step", "").isdecimal() and int(row["step"]) < step]
 
 
 def _newest_aside(path: Path) -> Path | None:

@@ -16,6 +16,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.files import unwritable
 from lightning_adv.recipe import check_class_paths
+from lightning_adv.reading import read_yaml
 from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
 from lightning_adv.run.messages import explain_value
@@ -131,12 +132,19 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
     """Return the data module that the run of a checkpoint was configured with, as plain data; None if nobody says.
 
     Raises:
-        ValueError: It is of a module that nobody has imported: a run folder may be somebody else's.
+        ValueError: The file cannot be read, or it is of a module that nobody has imported: a run folder may be somebody
+            else's.
     """
     run = run_folder_of(checkpoint)
     if run is None:
         return None
-    content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        content = read_yaml(run / "config.yaml")
+    except ValueError as error:
+        raise ValueError(
+            f"{run / 'config.yaml'}, which says what data the run was of, cannot be read ({error}): name the data set "
+            "with --data."
+        ) from error
     data = content.get("data") if isinstance(content, dict) else None
     try:
         check_class_paths(data)

@@ -154,7 +154,7 @@ def test_description_of_other_weights_is_refused(tmp_path):
         Backbone("small_cnn", in_channels=1, checkpoint=str(tmp_path / "other" / "model.safetensors")).build(5)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "pt"}', None])
+@pytest.mark.parametrize("text", ["[]", '{"format": "pt"}', None])
 def test_what_is_no_description_of_ours_is_left_alone(tmp_path, text):
     _write(RECIPE.build(5), RECIPE, tmp_path)
     if text is None:
@@ -164,9 +164,25 @@ def test_what_is_no_description_of_ours_is_left_alone(tmp_path, text):
     assert read_description(tmp_path / "model.safetensors", argument="checkpoint") is None
 
 
-def test_incomplete_description_is_refused(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"format": 1, "format": 2}', "\x00"])
+def test_a_damaged_description_is_refused(tmp_path, text):
+    """It may have said how the images are normalised: without it the numbers would be those of another network."""
+    _write(RECIPE.build(5), RECIPE, tmp_path)
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=r"checkpoint: .*model.json, which may say what model.safetensors is, cannot"):
+        read_description(tmp_path / "model.safetensors", argument="checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("architecture", value) for value in (None, "small_cnn", {}, {"name": 5})),
+        *(("normalization", value) for value in ([0.5], {"mean": [0.5]}, {"mean": [0.5], "std": ["1"]})),
+        ("sha256", 5),
+    ],
+)
+def test_incomplete_description_is_refused(tmp_path, name, value):
     description = _write(RECIPE.build(5), RECIPE, tmp_path)
-    del description["architecture"]
-    (tmp_path / "model.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"model.json lacks architecture"):
+    (tmp_path / "model.json").write_text(json.dumps(description | {name: value}))
+    with pytest.raises(ValueError, match=f"model.json lacks {name}, or has something else there"):
         read_description(tmp_path / "model.safetensors", argument="checkpoint")

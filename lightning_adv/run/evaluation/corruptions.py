@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from lightning_adv.analysis.corruption_errors import (
 )
 from lightning_adv.analysis.corruptions import family_of
 from lightning_adv.evaluation import CommonCorruptions, Summary
+from lightning_adv.reading import read_json, shorten
 
 
 class Baseline(NamedTuple):
@@ -71,12 +71,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
         path = Path(corruptions.baseline).expanduser()
         if not path.is_file():
             raise ValueError(f"corruptions.baseline must be alexnet or an evaluation.json: there is no file {path}.")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            rows = read_errors(content["corruptions"]["errors"])
-            baseline = Baseline(str(path), rows, 1 - content["clean"]["accuracy"])
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"corruptions.baseline: {path} is no evaluation.json with corruptions.") from error
+        baseline = _read_evaluation(path)
     asked = [
         CorruptionError(name, severity, "", 0, 1) for name in corruptions.chosen for severity in corruptions.severities
     ]
@@ -85,6 +80,20 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
     except ValueError as error:
         raise ValueError(f"corruptions.baseline: {baseline.name} does not match what is asked for: {error}") from error
     return baseline
+
+
+def _read_evaluation(path: Path) -> Baseline:
+    told = f"corruptions.baseline: {path} is no evaluation.json with corruptions"
+    try:
+        content = read_json(path)
+        rows, accuracy = read_errors(content["corruptions"]["errors"]), content["clean"]["accuracy"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{told}.") from error
+    except ValueError as error:
+        raise ValueError(f"{told} ({str(error).rstrip('.')}).") from error
+    if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
+        raise ValueError(f"{told}: its clean accuracy must lie in [0, 1], got {shorten(accuracy)}.")
+    return Baseline(str(path), rows, 1 - accuracy)
 
 
 def corruptions_to_plain(summary: Summary, baseline: Baseline | None) -> dict[str, Any] | None:
