@@ -51,10 +51,14 @@ def read_text(path: Path, *, most: int = 16 * MEGABYTE) -> str:
     Raises:
         ValueError: As :func:`read_bytes` does, or it is not UTF-8.
     """
+    return _decode(read_bytes(path, most=most))
+
+
+def _decode(content: bytes) -> str:
     try:
-        return read_bytes(path, most=most).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: its byte {error.start} is 0x{error.object[error.start]:02x}") from error
+        raise ValueError(f"it is not UTF-8: its byte {error.start} is 0x{content[error.start]:02x}") from error
 
 
 def read_json(path: Path, *, most: int = 16 * MEGABYTE) -> Any:
@@ -96,9 +100,9 @@ def read_yaml(path: Path, *, most: int = MEGABYTE) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = "" if mark is None else f" in line {mark.line + 1}"
-        raise ValueError(f"it is no YAML: {error.problem}{where}") from error
+        raise ValueError(f"it is no YAML: {shorten(error.problem)}{where}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"it is no YAML: {shorten(' '.join(str(error).split()))}") from error
     except _Refused:
         raise
     except (ValueError, LookupError, AttributeError, TypeError) as error:
@@ -113,32 +117,40 @@ class CsvFile(NamedTuple):
 
     Attributes:
         columns: The names in the first line.
-        rows: The cells of each further line that is not blank, with the line's number, from 2.
+        rows: The cells of each further line that is not blank, with the line's number, from 2. A byte that is not
+            UTF-8 is the replacement character.
+        damage: What is wrong with the bytes, as a clause; None if nothing is.
     """
 
     columns: list[str]
     rows: Iterator[tuple[int, list[str]]]
+    damage: str | None = None
 
 
 def read_csv(path: Path, *, most: int = 1000 * MEGABYTE) -> CsvFile | None:
     """Return the lines of a CSV file, also of one that is being written: an unfinished last line is left out.
 
-    Each line is a row of its own, so that a quotation mark too many costs one row, not all that follow.
+    Each line is a row of its own, so that a quotation mark or a byte too many costs one row, not all that follow.
 
     Returns:
         The table; None where there is no whole line.
 
     Raises:
-        ValueError: As :func:`read_text` does.
+        ValueError: As :func:`read_bytes` does, or the first line is not UTF-8.
     """
-    text = read_text(path, most=most)
+    content, damage = read_bytes(path, most=most), None
+    try:
+        text = _decode(content)
+    except ValueError as error:
+        _decode(content.partition(b"\n")[0])
+        text, damage = content.decode("utf-8-sig", "replace"), str(error)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         return None
     lines = enumerate(whole.split("\n")[:-1], start=1)
-    return CsvFile(_cells(next(lines)[1]), ((number, _cells(line)) for number, line in lines if line))
+    return CsvFile(_cells(next(lines)[1]), ((number, _cells(line)) for number, line in lines if line), damage)
 
 
 WIDTH = "rows with more or fewer cells than there are columns are left out"
@@ -148,6 +160,9 @@ WIDTH = "rows with more or fewer cells than there are columns are left out"
 class Problems:
     """What is wrong in a file, kind by kind: how often, and where first. A damaged file may have a million faults.
 
+    Args:
+        first: A clause to begin with.
+
     Example:
         >>> problems = Problems()
         >>> for line in (3, 8):
@@ -156,7 +171,8 @@ class Problems:
         ['empty rows are left out: 2, the first in line 3']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: str | None = None) -> None:
+        self._first = [] if first is None else [first]
         self._found: dict[str, tuple[int, str]] = {}
 
     def add(self, kind: str, where: str) -> None:
@@ -171,7 +187,7 @@ class Problems:
 
     def clauses(self) -> list[str]:
         """Return one clause for each kind, in the order in which they were found."""
-        return [
+        return self._first + [
             f"{kind}: {count:,}, {'the first ' if count > 1 else ''}{shorten(first)}"
             for kind, (count, first) in self._found.items()
         ]
@@ -205,7 +221,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_keys(keys: Iterable[Hashable]) -> None:
     given = Counter(keys)
     if given and max(given.values()) > 1:
-        raise _Refused(f"the key {given.most_common(1)[0][0]} is given twice")
+        raise _Refused(f"the key {shorten(given.most_common(1)[0][0])} is given twice")
 
 
 def _check_node(root: yaml.Node) -> None:

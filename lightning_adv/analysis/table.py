@@ -82,7 +82,7 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
     if tuple(table.columns) != Row._fields:
         raise ValueError(f"its columns are {shorten(table.columns)}, not {list(Row._fields)}")
     rows: list[Row] = []
-    told = Problems()
+    told = Problems(table.damage)
     for number, cells in table.rows:
         if len(cells) != len(Row._fields):
             told.add(WIDTH, f"in line {number}")

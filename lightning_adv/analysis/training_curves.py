@@ -57,7 +57,7 @@ def salvage_metrics(path: str | Path) -> tuple[dict[str, list[tuple[float, float
     table = read_csv(Path(path))
     if table is None:
         return {}, []
-    told = Problems()
+    told = Problems(table.damage)
     metrics = _metric_columns(table.columns, told)
     curves: dict[str, list[tuple[float, float]]] = {}
     for number, epoch, cells in _rows_at_epochs(table, told):

@@ -68,7 +68,7 @@ DAMAGE = {
     "csv quotation mark": (METRICS, 'epoch,step,a\n0,1,1\n1,2,"3\n2,3,4\n', "are left out: 1, in line 3"),
     "csv latin-1": (METRICS, "epoch,step,é\n0,1,1\n".encode("latin-1"), "not UTF-8: its byte 11 is 0xe9"),
     "csv utf-16": (METRICS, "epoch,step,a\n0,1,1\n".encode("utf-16"), "not UTF-8"),
-    "csv bytes": (METRICS, bytes(range(256)), "not UTF-8"),
+    "csv bytes": (METRICS, bytes(range(256)), "it has no column epoch or step"),
     "csv nul": (METRICS, "epoch,step,a\n0,1,\0\n", "cells that are no numbers"),
     "csv nan": (METRICS, "epoch,step,a\n0,1,nan\n", "has 1 value that is NaN or infinite"),
     "table of other columns": (GAP, "epoch,step\n0,1\n", "its columns are ['epoch', 'step']"),
@@ -78,7 +78,7 @@ DAMAGE = {
     "table of halves": (GAP, WIDE + "0.5,19,bn1,,norm,1\n", "without numbers where they belong are left out: 1"),
     "table with a step too large": (GAP, WIDE + f"1,{'9' * 30},bn1,,norm,1\n", "without numbers where they belong"),
     "table quotation mark": (GAP, WIDE + '1,19,"bn1,,norm,1\n2,29,bn1,,norm,1\n', "are left out: 1, in line 3"),
-    "table latin-1": (GAP, HEAD.encode() + b"0,9,\xe9,,norm,1\n", "not UTF-8"),
+    "table latin-1": (GAP, HEAD.encode() + b"0,9,\xe9,,norm,1\n", "is damaged: it is not UTF-8: its byte 43 is 0xe9"),
     "table mostly holes": (GAP, HEAD + "".join(f"0,{k},a{k},,norm,1\n" for k in range(4000)), "more than a page"),
     "picture of text": (PICTURE, "no picture", "it is no PNG"),
     "picture half": (PICTURE, png()[:40], "it is no whole PNG"),
@@ -166,6 +166,17 @@ def test_links_inside_the_folder_are_followed(folder):
     run = shown(link)
     assert run.damaged == {}
     assert run.metrics
+
+
+def test_a_byte_too_many_costs_one_cell(folder):
+    before = read_run(folder).metrics["train/loss"]
+    lines = (folder / METRICS).read_bytes().split(b"\n")
+    lines[2] = lines[2].replace(b".", b"\xff", 1)
+    (folder / METRICS).write_bytes(b"\n".join(lines))
+    run = read_run(folder)
+    assert run.damaged[METRICS][0].startswith("metrics.csv is damaged: it is not UTF-8: its byte ")
+    assert run.damaged[METRICS][1].endswith("cells that are no numbers are left out: 1, train/loss in line 3.")
+    assert run.metrics["train/loss"] == before[1:]
 
 
 def test_marks_and_ends_of_lines_of_other_systems_are_read(folder):

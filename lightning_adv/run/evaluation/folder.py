@@ -14,7 +14,7 @@ from typing import Any
 from lightning_adv.evaluation import ChunkVerdicts
 from lightning_adv.evaluation.written import is_whole
 from lightning_adv.files import write_whole
-from lightning_adv.reading import MEGABYTE, read_json
+from lightning_adv.reading import MEGABYTE, read_json, shorten
 
 RESULT = "evaluation.json"
 _SETTINGS = "settings.json"
@@ -161,11 +161,10 @@ class EvaluationFolder:
         if other:
             name = other[0]
             raise ValueError(
-                f"output: {self.path} holds an unfinished evaluation with {name} {_short(begun.get(name))}, and now "
-                f"it is {_short(now.get(name))}: give another --output, or --overwrite to begin anew."
+                f"output: {self.path} holds an unfinished evaluation with {shorten(name)} {_short(begun.get(name))}, "
+                f"and now it is {_short(now.get(name))}: give another --output, or --overwrite to begin anew."
             )
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else text[:200] + " ..."
+    return shorten(json.dumps(value), 200)
