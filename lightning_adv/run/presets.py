@@ -15,8 +15,8 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.files import unwritable
-from lightning_adv.recipe import check_class_paths
 from lightning_adv.reading import read_yaml
+from lightning_adv.recipe import check_class_paths
 from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
 from lightning_adv.run.folder import run_folder_of
 from lightning_adv.run.messages import explain_value
