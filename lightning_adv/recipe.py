@@ -19,6 +19,8 @@ _OURS = "lightning_adv"
 FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
 """Packages of dependencies that optimizers and schedules come from, and that a file may name."""
 
+from lightning_adv.arguments import check_arguments
+
 
 class Recipe:
     """Base of everything that a checkpoint stores by its arguments.
@@ -47,8 +49,8 @@ class Recipe:
         """Build the recipe again from :meth:`to_config`'s result. A recipe is returned as it is.
 
         Raises:
-            ValueError: ``config`` does not name a subclass of this class, or one that was not imported: see
-                :func:`find_class`.
+            ValueError: ``config`` does not name a subclass of this class, or one that was not imported (see
+                :func:`find_class`), or its arguments are not those of that class.
         """
         if isinstance(config, cls):
             return config
@@ -58,7 +60,11 @@ class Recipe:
         class_path, init_args = config.get("class_path"), config.get("init_args")
         built = cls if class_path is None else find_class(class_path, cls)
         arguments = config if class_path is None else ({} if init_args is None else init_args)
-        return built(**arguments)
+        check_arguments(built, arguments, source=cls.__name__.lower() if class_path is None else str(class_path))
+        try:
+            return built(**arguments)
+        except TypeError as error:  # what annotations do not say
+            raise ValueError(f"The arguments {arguments} do not fit {built.__name__}: {error}.") from error
 
 
 def public_path(kind: type) -> str:
@@ -130,10 +136,12 @@ def import_class(class_path: str) -> type:
     Raises:
         ValueError: There is no such class.
     """
+    if not isinstance(class_path, str):
+        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a path that begins with a dot
         raise ValueError(f"class_path {class_path!r} cannot be imported: {error}") from error
     if not isinstance(found, type):
         raise ValueError(f"class_path {class_path!r} is not a class.")

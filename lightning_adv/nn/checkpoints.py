@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.nn.checkpoint_form import WEIGHTS_OF_A_RUN, check_form, unlike_recipe
 from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.export import read_description
 from lightning_adv.nn.normalize import NormalizedNetwork
@@ -36,6 +37,7 @@ class LoadReport:
         domain: The BatchNorm domain that was taken, of a file that has domains.
         domains: The domains in the file.
         normalization: Mean and standard deviation that came with the file; None if the network keeps its own.
+        kept_normalization: Those that the network keeps then; None if it has none.
     """
 
     path: str
@@ -48,6 +50,7 @@ class LoadReport:
     domain: str | None = None
     domains: tuple[str, ...] = ()
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    kept_normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __str__(self) -> str:
         """Say in one line what was loaded, and in further lines what was not."""
@@ -63,12 +66,22 @@ class LoadReport:
             lines.append(f"in the file, not used: {len(self.left)} ({few(self.left)})")
         if self.domain is not None:
             lines.append(f"BatchNorm domain: {self.domain}, of {', '.join(self.domains)}")
-        if self.normalization is None:
-            lines.append("normalisation: not in the file, the network keeps its own")
+        if self.normalization is not None:
+            lines.append(f"normalisation of the file: {_told(self.normalization)}")
+        elif self.kept_normalization is not None:
+            lines.append(f"normalisation: not in the file, the network keeps its own: {_told(self.kept_normalization)}")
         else:
-            mean, std = (", ".join(f"{value:.4g}" for value in values) for values in self.normalization)
-            lines.append(f"normalisation of the file: mean {mean}; standard deviation {std}")
+            lines.append("normalisation: the network has none, and none was taken from the file")
         return "\n  ".join(lines)
+
+
+def _told(normalization: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in normalization)
+    return f"mean {mean}; standard deviation {std}"
+
+
+def _numbers(mean: Tensor, std: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
 
 
 def load_weights(
@@ -101,16 +114,20 @@ def load_weights(
             classes (the first dimension of weight and bias).
         optional: Keys of the plain network that the file may lack, all of them together.
         recipe: What the network computes beyond its keys, compared with the file's own recipe if it has one:
-            ``activation`` and ``activation_options`` of :class:`~lightning_adv.nn.backbones.Backbone`.
+            ``activation`` and ``activation_options`` of :class:`~lightning_adv.nn.backbones.Backbone`. With one, the
+            checkpoint of a regime that trains another network than its backbone's recipe gives is refused.
 
     Returns:
         What was loaded, and what was not.
 
     Raises:
-        ValueError: The file is missing, cannot be read, holds no weights or those of another network, or has no such
-            domain. The network is then unchanged.
+        ValueError: The file is missing, cannot be read, holds no weights, those of another network or such that are NaN
+            or infinite, has no such domain, or is of a regime whose network only the regime can build. The network is
+            then unchanged.
     """
     file = _open(path, argument)
+    if file.unlike_recipe is not None and recipe is not None:
+        raise ValueError(f"{argument}: {file.path} {file.unlike_recipe}")
     if file.recipe is not None:
         check_activation(file.recipe, {} if recipe is None else recipe, f"{argument}: {file.path}")
     plain = network.network if isinstance(network, NormalizedNetwork) else network
@@ -122,6 +139,12 @@ def load_weights(
     if found is None:
         closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))
         raise ValueError(f"{argument}: {path} holds the weights of another network: {closest.report(own)}.")
+    broken = [key for key, value in found.candidate.state.items() if key in own and not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(
+            f"{argument}: {path} holds values that are NaN or infinite in {len(broken)} "
+            f"tensor{'s' if len(broken) > 1 else ''} ({few(broken)}): the training that wrote it had failed."
+        )
     left = [*file.left, *found.candidate.left]
     pair = file.normalization if file.normalization is not None else found.candidate.normalization
     taken = None
@@ -143,9 +166,10 @@ def load_weights(
         head_classes=found.head_classes(own),
         domain=domain,
         domains=domains,
-        normalization=None
-        if taken is None
-        else (tuple(taken[0].flatten().tolist()), tuple(taken[1].flatten().tolist())),
+        normalization=None if taken is None else _numbers(*taken),
+        kept_normalization=_numbers(network.normalize.mean, network.normalize.std)
+        if taken is None and isinstance(network, NormalizedNetwork)
+        else None,
     )
 
 
@@ -212,6 +236,7 @@ class _File(NamedTuple):
     domain: str | None = None
     left: tuple[str, ...] = ()
     normalization: tuple[Tensor, Tensor] | None = None
+    unlike_recipe: str | None = None
 
 
 def _open(path: str | os.PathLike[str], argument: str) -> _File:
@@ -225,16 +250,19 @@ def _open(path: str | os.PathLike[str], argument: str) -> _File:
     if description is not None:
         mean, std = (torch.tensor(description["normalization"][name]) for name in ("mean", "std"))
         return _File(str(path), state, source, description["architecture"], normalization=(mean, std))
-    hyper_parameters = content.get("hyper_parameters")
-    recipe = hyper_parameters.get("backbone") if isinstance(hyper_parameters, Mapping) else None
-    if not isinstance(recipe, Mapping) or "regime" not in content:
+    if "regime" not in content or "hyper_parameters" not in content:
         return _File(str(path), state, source)
+    check_form(content, WEIGHTS_OF_A_RUN, source=f"{argument}: {path}")
+    hyper_parameters = content["hyper_parameters"]
+    recipe = hyper_parameters["backbone"]
     # a regime of this package: beside the network lie metrics and what else the LightningModule keeps
     left = tuple(key for key in state if not key.startswith("network."))
     for key in left:
         del state[key]
     recipe = recipe.get("init_args", recipe)
-    return _File(str(path), state, source, recipe, hyper_parameters.get("inference_domain"), left)
+    unlike = unlike_recipe(content["regime"])
+    domain = hyper_parameters.get("inference_domain")
+    return _File(str(path), state, source, recipe, domain, left, unlike_recipe=unlike)
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.checkpoint_form import NETWORK, check_form, unlike_recipe
 from lightning_adv.nn.checkpoints import read_checkpoint
 
 
@@ -34,11 +35,17 @@ def read_run(path: str | os.PathLike[str], *, argument: str) -> RunCheckpoint:
         argument: What an error calls it.
 
     Raises:
-        ValueError: The file is missing, cannot be read, or is no such checkpoint.
+        ValueError: The file is missing, cannot be read, is no such checkpoint, or is of a regime whose network only the
+            regime can build.
     """
     content = read_checkpoint(path, argument=argument)
-    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or "regime" not in content or settings.get("num_classes") is None:
+    if not isinstance(content, dict) or "regime" not in content:
         raise ValueError(f"{argument}: {path} is not the checkpoint of a run of this package.")
+    check_form(content, NETWORK, source=f"{argument}: {path}")
+    settings = content["hyper_parameters"]
+    if settings.get("num_classes") is None:
+        raise ValueError(f"{argument}: {path} lacks the field hyper_parameters.num_classes: it was saved untrained.")
+    if (reason := unlike_recipe(content["regime"])) is not None:
+        raise ValueError(f"{argument}: {path} {reason}")
     backbone = Backbone.from_config(settings["backbone"]).without_weights()
     return RunCheckpoint(backbone, settings["num_classes"], settings, content)

@@ -37,15 +37,20 @@ def find_state_dict(content: Any) -> tuple[OrderedDict[str, Tensor], str] | None
         The state dict, with the module versions that torch keeps in it, and its key (``""`` for the file itself,
         ``"ema.module"`` for one within another). None where there is no state dict.
     """
-    if not isinstance(content, Mapping):
+    return _find(content, depth=4)
+
+
+def _find(content: Any, depth: int) -> tuple[OrderedDict[str, Tensor], str] | None:
+    """Look into wrappers, which may hold themselves, up to a depth."""
+    if not isinstance(content, Mapping) or not depth:
         return None
-    if content and all(isinstance(value, Tensor) for value in content.values()):
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         state = OrderedDict(content)
         if hasattr(content, "_metadata"):
             state._metadata = content._metadata  # type: ignore[attr-defined]
         return state, ""
     for wrapper in WRAPPERS:
-        found = find_state_dict(content.get(wrapper))
+        found = _find(content.get(wrapper), depth - 1)
         if found is not None:
             return found[0], f"{wrapper}.{found[1]}".rstrip(".")
     return None

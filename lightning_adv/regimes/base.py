@@ -14,12 +14,14 @@ from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.checkpoint_form import LOADABLE, check_form
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.recipe import check_class_paths, find_class, public_path
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
+from lightning_adv.regimes.rebuilding import check_saved_arguments
 from lightning_adv.regimes.views import AttackPrecision, View, Views
 
 
@@ -114,11 +116,15 @@ class Regime(Classifier):
             **kwargs: See there; ``weights_only`` is true if it is not given.
 
         Raises:
-            ValueError: The file is missing, cannot be read as data, or names a class that was not imported.
+            ValueError: The file is missing, cannot be read as data, names a class that was not imported, or has a field
+                that is not what belongs there.
         """
         content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
-        check_class_paths(content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY))
+        source = f"checkpoint_path: {checkpoint_path}"
+        check_form(content, LOADABLE, source=source)
+        check_class_paths(content[cls.CHECKPOINT_HYPER_PARAMS_KEY])
         kind = find_class(content["regime"]["class_path"], Regime) if cls is Regime and "regime" in content else cls
+        check_saved_arguments(kind, content[cls.CHECKPOINT_HYPER_PARAMS_KEY], kwargs, source=source)
         loaded = super(Regime, kind).load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
         return cast(Self, loaded)
 
@@ -129,6 +135,7 @@ class Regime(Classifier):
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         checkpoint["regime"] = {"class_path": public_path(type(self)), "seed": self.seed, "train_loss": train_loss}
+        checkpoint["regime"]["network_changed_by"] = self.network_changed_by
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for name in ("class_names", "image_shape"):
             told = getattr(data, name, None)

@@ -95,16 +95,20 @@ class BlockwiseRetraining(MadryTraining):
         super().prepare_network()
         if self._trainer is None or self.trainer.state.fn != "fit" or self.retrained:
             return
-        if self.backbone.checkpoint is None and not self.backbone.pretrained and self.trainer.ckpt_path is None:
+        recipe = self.backbone
+        own = type(self).build_network is not MadryTraining.build_network  # which may load weights by itself
+        if recipe.checkpoint is None and not recipe.pretrained and self.trainer.ckpt_path is None and not own:
             raise ValueError(
                 "backbone.checkpoint must name the trained network whose blocks are retrained, or backbone.pretrained "
                 "be true: without one, the frozen blocks would stay at random weights."
             )
-        network: nn.Module = self.network.network  # type: ignore[assignment]  # no block holds the normalisation
+        network = self._without_normalization(self.network)
         blocks = split_blocks(network, self._image_shape(), unit=self.unit)
         self.retrained = choose_blocks(blocks, names=self.blocks, cutoff=self.cutoff, side=self.side)
         if self.reinitialize:
-            reinitialize(network, self._fresh_network(), self.retrained)
+            fresh = self._fresh_network()
+            self._check_fresh(network, fresh)
+            reinitialize(network, fresh, self.retrained)
         frozen = set(freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm))
         self._check_frozen(network, blocks)
         # By name: SyncBatchNorm's converters put other modules in their place.
@@ -112,9 +116,9 @@ class BlockwiseRetraining(MadryTraining):
 
     def _check_frozen(self, network: nn.Module, blocks: list[Block]) -> None:
         """What started anew must be retrained: frozen, it would stay at random weights."""
-        built: NormalizedNetwork = self.network  # type: ignore[assignment]
+        new = self.network.new if isinstance(self.network, NormalizedNetwork) else ()
         parameters = dict(network.named_parameters())
-        left = [key for key in built.new if key in parameters and not parameters[key].requires_grad]
+        left = [key for key in new if key in parameters and not parameters[key].requires_grad]
         if left:
             owner = next(block for block in blocks if any(left[0].startswith(f"{name}.") for name in block.modules))
             whole = ", and not its BatchNorms only" if self.only_batchnorm else " (blocks or cutoff)"
@@ -128,19 +132,38 @@ class BlockwiseRetraining(MadryTraining):
         shape = getattr(self.trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         if shape is not None:
             return tuple(shape)
-        recipe = self.backbone
-        return default_image_shape(self.network.network, recipe.stem, recipe.in_channels, recipe.options)  # type: ignore[arg-type]
+        recipe, network = self.backbone, self._without_normalization(self.network)
+        return default_image_shape(network, recipe.stem, recipe.in_channels, recipe.options)
+
+    @staticmethod
+    def _without_normalization(network: nn.Module) -> nn.Module:
+        """Return what has the blocks: none of them holds the normalisation."""
+        return network.network if isinstance(network, NormalizedNetwork) else network
 
     def _fresh_network(self) -> nn.Module:
         """Build the network anew, with weights that depend on the run's seed only."""
-        recipe = self.backbone.without_weights()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(run_seed(), "reinitialize"))
-            return recipe.build(self.hparams["num_classes"]).network
+        recipe, self.backbone = self.backbone, self.backbone.without_weights()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(run_seed(), "reinitialize"))
+                return self._without_normalization(self.build_network(self.hparams["num_classes"]))
+        finally:
+            self.backbone = recipe
+
+    def _check_fresh(self, network: nn.Module, fresh: nn.Module) -> None:
+        """What an override of ``build_network`` loads by itself, it loads into the fresh network too."""
+        chosen = tuple(f"{path}." for block in self.retrained for path in block.modules)
+        own, anew = ({key: p for key, p in of.named_parameters() if key.startswith(chosen)} for of in (network, fresh))
+        if own.keys() == anew.keys() and all(torch.equal(own[key].cpu(), anew[key].cpu()) for key in own):
+            raise ValueError(
+                f"reinitialize is true, but {type(self).__name__}.build_network gives block "
+                f"{self.retrained[0].name} the same weights each time: let it load weights where "
+                "self.backbone.checkpoint names them only, or set reinitialize to false."
+            )
 
     def held_in_eval(self) -> Iterable[nn.Module]:
         """Return the frozen modules, and what every regime holds still."""
-        network: nn.Module = self.network.network  # type: ignore[assignment]
+        network = self._without_normalization(self.network)
         return [*(network.get_submodule(name) for name in self._frozen), *super().held_in_eval()]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -19,6 +19,7 @@ from lightning_adv.regimes.checks import check_attack_precision, check_batch, ch
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
+from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
 from lightning_adv.regimes.views import Views
 from lightning_adv.seeds import derive_seed
 
@@ -68,6 +69,7 @@ class Classifier(LightningModule):
         self.views = Views(compile=compile)
         self.seed: int | None = None
         self._warned: set[str] = set()
+        self._built_of: list[tuple[str, type]] = []
         if num_classes is not None:
             self._build(num_classes)
 
@@ -130,6 +132,7 @@ class Classifier(LightningModule):
     def _build(self, num_classes: int) -> None:
         self.num_classes = self.hparams["num_classes"] = num_classes
         self.network = self.build_network(num_classes)
+        self._built_of = modules_of(self.network)
         measured = {stage: Meters(num_classes, self.domains, self.inference_domain) for stage in ("val", "test")}
         self.meters = nn.ModuleDict(measured)
 
@@ -146,6 +149,14 @@ class Classifier(LightningModule):
 
         Override it; Lightning asks for it before every stage.
         """
+
+    @property
+    def network_changed_by(self) -> str | None:
+        """What makes the network another than the backbone's recipe gives; None for the regimes of this package.
+
+        A checkpoint says it, since only the regime itself can build such a network again.
+        """
+        return network_changed_by(self, self.network, self._built_of)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take out of the recipe where the first weights came from (a Lightning hook)."""

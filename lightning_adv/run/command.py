@@ -115,7 +115,7 @@ class AdversarialCLI(LightningCLI):
         csv_logger = _first_csv_logger(config)
         if path is None:
             return
-        check_run_checkpoint(path)
+        check_run_checkpoint(path, resumes=self.subcommand == "fit")
         folder = run_folder_of(path)
         if self.subcommand == "fit" and folder is not None:
             for key, value in {"save_dir": str(folder.parent), "name": "", "version": folder.name}.items():

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_adv.analysis.table import continue_table
 from lightning_adv.files import set_aside, write_whole
+from lightning_adv.nn.checkpoint_form import RESUMABLE, TESTABLE, check_form, check_keepers
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.reading import read_csv
 
@@ -105,11 +106,15 @@ class Start(Callback):
             write_whole(self.folder / name, content)
 
 
-def check_run_checkpoint(path: str | Path) -> None:
+def check_run_checkpoint(path: str | Path, *, resumes: bool) -> None:
     """Check that a file is the checkpoint of a run.
 
+    Args:
+        path: The file.
+        resumes: Whether training is to go on from it, which takes more than its network.
+
     Raises:
-        ValueError: It is missing, cannot be read, or holds something else.
+        ValueError: It is missing, cannot be read, holds something else, or lacks what a run goes on with.
     """
     content = read_checkpoint(path, argument="ckpt_path")
     if not isinstance(content, dict) or not {"state_dict", "global_step", "loops"} <= content.keys():
@@ -117,6 +122,8 @@ def check_run_checkpoint(path: str | Path) -> None:
             f"ckpt_path: {path} is not the checkpoint of a run. To begin with weights from elsewhere, give the file as "
             "model.init_args.backbone.checkpoint."
         )
+    check_form(content, RESUMABLE if resumes else TESTABLE, source=f"ckpt_path: {path}")
+    check_keepers(content.get("callbacks", {}), source=f"ckpt_path: {path}")
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:

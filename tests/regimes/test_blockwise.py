@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
@@ -220,3 +221,56 @@ def test_a_block_that_does_not_exist(tmp_path, pretrained):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         BlockwiseRetraining(**{"backbone": BACKBONE, "num_classes": 2} | arguments)
+
+
+# Networks that the recipe does not give ------------------------------------------------------------------------------
+
+
+class Unnormalized(BlockwiseRetraining):
+    """Takes the images as they are, in a network of three layers."""
+
+    def build_network(self, num_classes):
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(4, num_classes),
+        )  # fmt: skip
+        if self.backbone.checkpoint is not None:
+            network.load_state_dict(torch.load(self.backbone.checkpoint, weights_only=True))
+        return network
+
+
+class LoadingAlways(Unnormalized):
+    weights = ""
+
+    def build_network(self, num_classes):
+        network = super().build_network(num_classes)
+        network.load_state_dict(torch.load(self.weights, weights_only=True))
+        return network
+
+
+def _retrain_own(kind, backbone, folder, **arguments):
+    module = kind(backbone, num_classes=2, blocks=["m1"], attack=None, optimizer=SGD, **arguments)
+    trainer = quiet_trainer(folder, limit_val_batches=0, max_steps=1)
+    trainer.fit(module, ToyData())
+    return module
+
+
+def test_blocks_of_a_network_that_an_override_builds(tmp_path):
+    torch.manual_seed(3)
+    loaded = Unnormalized(BACKBONE).build_network(2).state_dict()
+    torch.save(loaded, tmp_path / "own.pth")
+    backbone = replace(BACKBONE, checkpoint=str(tmp_path / "own.pth"))
+    module = _retrain_own(Unnormalized, backbone, tmp_path)
+    state = module.network.state_dict()
+    for key in ("0.weight", "1.weight", "1.running_mean"):
+        assert torch.equal(state[key], loaded[key]), key
+    assert not torch.equal(state["5.weight"], loaded["5.weight"])
+    assert module.backbone.checkpoint == backbone.checkpoint
+
+
+def test_an_override_that_loads_weights_each_time_cannot_start_anew(tmp_path):
+    LoadingAlways.weights = str(tmp_path / "own.pth")
+    torch.save(Unnormalized(BACKBONE).build_network(2).state_dict(), LoadingAlways.weights)
+    with pytest.raises(ValueError, match=r"LoadingAlways\.build_network gives block m1 the same weights each time"):
+        _retrain_own(LoadingAlways, BACKBONE, tmp_path)
+    _retrain_own(LoadingAlways, BACKBONE, tmp_path, reinitialize=False)

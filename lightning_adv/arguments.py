@@ -1,0 +1,96 @@
+"""Plain data as the arguments of a class: whether names and types are right, before the class is built."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+
+
+def check_arguments(kind: type, arguments: Any, *, source: str) -> None:
+    """Check that plain data can be the keyword arguments of a class.
+
+    What ``**kwargs`` take in is looked up in the base classes. Annotations that are neither plain values nor containers
+    of them are left to the class.
+
+    Args:
+        kind: The class.
+        arguments: What is to be its arguments.
+        source: What gave them, for the error.
+
+    Raises:
+        ValueError: The class is abstract, or an argument is unknown, missing or of another type.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> check_arguments(PGD, {"steps": "many"}, source="attack")
+        Traceback (most recent call last):
+        ValueError: attack: steps of PGD is 'many', which is not of type int.
+    """
+    if inspect.isabstract(kind):
+        raise ValueError(f"{source}: {kind.__name__} is the base of such classes, and none itself: name one of them.")
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise ValueError(f"{source}: the arguments of {kind.__name__} must be a mapping of names, got {arguments!r}.")
+    known = parameters_of(kind)
+    for name, value in arguments.items():
+        if name not in known:
+            raise ValueError(f"{source}: {kind.__name__} has no argument {name!r}; it has {', '.join(known)}.")
+        if not _fits(value, known[name]):
+            told = getattr(known[name], "__name__", str(known[name])) if known[name] in _SCALARS else str(known[name])
+            raise ValueError(
+                f"{source}: {name} of {kind.__name__} is {value!r}, which is not of type {told.replace('typing.', '')}."
+            )
+    for parameter in _own(kind):
+        if parameter.default is parameter.empty and parameter.name not in arguments:
+            raise ValueError(f"{source}: {kind.__name__} needs {parameter.name}, which is not given.")
+
+
+def parameters_of(kind: type) -> dict[str, Any]:
+    """Return the names of a class's keyword arguments with their types, those that ``**kwargs`` hand on included."""
+    known: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if base is object or "__init__" not in vars(base):
+            continue
+        try:
+            hints = get_type_hints(vars(base)["__init__"])
+        except (NameError, TypeError):  # names that are imported for type checkers only
+            hints = {}
+        signature = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for parameter in list(signature)[1:]:
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                known.setdefault(parameter.name, hints.get(parameter.name, Any))
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in signature):
+            break
+    return known
+
+
+def _own(kind: type) -> list[inspect.Parameter]:
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [parameter for parameter in inspect.signature(kind).parameters.values() if parameter.kind not in variable]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of an annotated type; one that is not known here fits."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in inner)
+    if origin is Literal:
+        return any(type(value) is type(part) and value == part for part in inner)
+    if hint in (None, type(None)):
+        return value is None
+    if hint in _SCALARS:
+        return isinstance(value, _SCALARS[hint]) and (hint is bool or not isinstance(value, bool))
+    container = origin if isinstance(origin, type) else hint if isinstance(hint, type) else None
+    if container is None:
+        return True
+    if issubclass(container, Mapping):
+        return isinstance(value, Mapping) and (not inner or all(_fits(item, inner[1]) for item in value.values()))
+    if container in (list, tuple, Sequence):
+        items = inner[:1] if len(inner) == 2 and inner[1] is ... else inner
+        return isinstance(value, (list, tuple)) and (
+            not items or all(_fits(item, items[index % len(items)]) for index, item in enumerate(value))
+        )
+    return True

@@ -1,0 +1,70 @@
+"""What a regime's checkpoint must say for the regime, or its network alone, to be built again from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_adv.arguments import check_arguments, parameters_of
+
+_DECIDE = ("build_network", "prepare_network", "configure_model", "forward", "logits")
+"""The methods that decide what network there is, and what it is asked."""
+
+
+def modules_of(network: nn.Module) -> list[tuple[str, type]]:
+    """Return the paths and classes of a network's modules; BatchNorms count as one class, synchronised or not."""
+    return [
+        (path, _BatchNorm if isinstance(module, _BatchNorm) else type(module))
+        for path, module in network.named_modules(remove_duplicate=False)
+    ]
+
+
+def network_changed_by(regime: LightningModule, network: nn.Module, built: list[tuple[str, type]]) -> str | None:
+    """Return what makes a regime's network another than this package rebuilds from its checkpoint; None for nothing.
+
+    Args:
+        regime: The regime.
+        network: Its network as it is.
+        built: :func:`modules_of` the network when it was built.
+    """
+    for name in _DECIDE:
+        owner = next((kind for kind in type(regime).__mro__ if name in vars(kind)), type(regime))
+        if not _is_ours(owner):
+            return f"{owner.__module__}.{owner.__qualname__}.{name}"
+    if modules_of(network) != built:
+        return "what replaced modules of it after build_network"
+    return None
+
+
+def _is_ours(kind: type[Any]) -> bool:
+    return kind.__module__.startswith("lightning_adv.regimes.")
+
+
+def check_saved_arguments(
+    kind: type[LightningModule], saved: Mapping[str, Any], given: Mapping[str, Any], *, source: str
+) -> None:
+    """Check that the arguments in a checkpoint are those of a regime's class, before it is built.
+
+    Args:
+        kind: The class.
+        saved: The arguments in the checkpoint.
+        given: The caller's arguments: Lightning's own, and those that replace the file's.
+        source: The argument and the file, for the error.
+
+    Raises:
+        ValueError: One is unknown, missing or of another type.
+    """
+    if given.get("hparams_file") is not None:
+        return
+    lightnings = inspect.signature(LightningModule.load_from_checkpoint).parameters
+    replaced = {name: value for name, value in given.items() if name not in lightnings}
+    own = {name: value for name, value in saved.items() if not name.startswith("_")}  # the others are Lightning's
+    takes_all = inspect.getfullargspec(kind.__init__).varkw is not None
+    known = parameters_of(kind)
+    arguments = {name: value for name, value in (own | replaced).items() if takes_all or name in known}
+    check_arguments(kind, arguments, source=f"{source}: hyper_parameters")
