@@ -12,14 +12,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
+from lightning_adv.arguments import check_arguments
+
 KindT = TypeVar("KindT")
 
 _OURS = "lightning_adv"
 
 FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
 """Packages of dependencies that optimizers and schedules come from, and that a file may name."""
-
-from lightning_adv.arguments import check_arguments
 
 
 class Recipe:
