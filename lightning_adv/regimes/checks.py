@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -88,8 +91,45 @@ def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, train
         )
 
 
-def check_batch(x: Tensor, y: Tensor, in_channels: int, num_classes: int) -> None:
-    """Check that a batch is of images (N, C, H, W) in [0, 1] and labels (N,) in [0, K).
+def as_pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return a batch as images and labels; labels of any integer type, or booleans, as int64.
+
+    Raises:
+        ValueError: It is no pair of tensors. Which part of another batch is what, only its data module knows.
+
+    Example:
+        >>> as_pair([torch.zeros(2, 1, 8, 8), torch.tensor([True, False])])[1]
+        tensor([1, 0])
+    """
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+        raise ValueError(
+            "data: a batch must be a pair of tensors, images (N, C, H, W) and labels (N,), got "
+            f"{_described(batch)}: return such a pair from the data set, or from the data module's "
+            "on_after_batch_transfer."
+        )
+    x, y = batch
+    return x, y if y.is_floating_point() or y.is_complex() else y.long()
+
+
+def images_alone(batch: Any) -> Tensor | None:
+    """Return the images of a batch that has no labels; None for one that has more than one part."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 1:
+        batch = batch[0]
+    return batch if isinstance(batch, Tensor) else None
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, Tensor):
+        return f"one tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} with the keys {', '.join(map(str, batch))}"
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)} ({', '.join(type(part).__name__ for part in batch)})"
+    return f"a {type(batch).__name__}"
+
+
+def check_batch(x: Tensor, y: Tensor | None, in_channels: int, num_classes: int) -> None:
+    """Check that a batch is of images (N, C, H, W) in [0, 1] and labels (N,) in [0, K); None where none are needed.
 
     Raises:
         ValueError: It is not.
@@ -98,8 +138,9 @@ def check_batch(x: Tensor, y: Tensor, in_channels: int, num_classes: int) -> Non
         raise ValueError(
             f"x must be images (N, {in_channels}, H, W) as backbone.in_channels says, got shape {tuple(x.shape)}."
         )
-    check_images(x, y)
-    check_labels(y, num_classes)
+    check_images(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
+    if y is not None:
+        check_labels(y, num_classes)
 
 
 def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:

@@ -15,7 +15,14 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.checkpoints import check_activation, check_fits, say
 from lightning_adv.recipe import Recipe
-from lightning_adv.regimes.checks import check_attack_precision, check_batch, check_shape, check_validation_loss
+from lightning_adv.regimes.checks import (
+    as_pair,
+    check_attack_precision,
+    check_batch,
+    check_shape,
+    check_validation_loss,
+    images_alone,
+)
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
@@ -111,6 +118,8 @@ class Classifier(LightningModule):
         if self.num_classes is None:
             if classes is None:
                 raise ValueError("num_classes must be given: the Trainer has no data module that knows it.")
+            if classes < 2:
+                raise ValueError(f"data: {type(data).__name__} has {classes} classes, and a classifier needs two.")
             self._build(int(classes))
         elif classes is not None and classes != self.num_classes:
             raise ValueError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
@@ -217,17 +226,20 @@ class Classifier(LightningModule):
         return self.views.attack(attack, self.network, x, y, domain=domain, generator=generator, lower=lower)
 
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Return the batch as images (N, C, H, W) in the network's precision and labels (N,).
+        """Return the batch as images (N, C, H, W) in the network's precision and labels (N,) int64.
 
         On an accelerator only the first batch is looked at: reading a value stops the queue.
 
         Raises:
-            ValueError: The images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
+            ValueError: It is no pair, the images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
         """
-        x, y = batch
+        x, y = as_pair(batch)
+        return self._checked(x, y, batch_idx), y
+
+    def _checked(self, x: Tensor, y: Tensor | None, batch_idx: int) -> Tensor:
         if batch_idx == 0 or x.device.type == "cpu":
             check_batch(x, y, self.backbone.in_channels, self.hparams["num_classes"])
-        return x.to(self.dtype), y  # a data module may make its floats after Lightning has made those of 64-true
+        return x.to(self.dtype)  # a data module may make its floats after Lightning has made those of 64-true
 
     def noise(self, stage: str, batch_idx: int) -> torch.Generator:
         """Return the attack's source of randomness, on this module's device.
@@ -262,8 +274,9 @@ class Classifier(LightningModule):
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the class probabilities (N, K)."""
-        x, _ = self.check_batch(batch, batch_idx)
+        """Return the class probabilities (N, K); the images need no labels."""
+        alone = images_alone(batch)
+        x = self.check_batch(batch, batch_idx)[0] if alone is None else self._checked(alone, None, batch_idx)
         probabilities: Tensor = self(x).float().softmax(1)
         return probabilities
 

@@ -27,6 +27,7 @@ from lightning_adv.run.folder import (
     continue_metrics,
     run_folder_of,
 )
+from lightning_adv.run.held_out import HeldOutCheck, best_validation, check_gives
 from lightning_adv.run.messages import missing_recipe
 from lightning_adv.run.mistakes import check_parsed
 from lightning_adv.run.parser import Parser, read_files_as_data
@@ -51,6 +52,7 @@ class AdversarialCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         read_files_as_data()
         self._start = Start()
+        self._held_out = HeldOutCheck()
         self._asked = args[0] if args else None
         try:
             super().__init__(
@@ -125,7 +127,13 @@ class AdversarialCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
         own: dict[str, list[Callback]] = {
-            "fit": [Throughput(), TrainingCurves(), LearningRateMonitor(logging_interval="epoch"), self._start],
+            "fit": [
+                Throughput(),
+                TrainingCurves(),
+                LearningRateMonitor(logging_interval="epoch"),
+                self._start,
+                self._held_out,
+            ],
             "predict": [PredictionTable()],
         }
         self.trainer_defaults["callbacks"] = [*own.get(str(self.subcommand), []), Together()]
@@ -152,7 +160,8 @@ class AdversarialCLI(LightningCLI):
                 continue_metrics(logger, path)
 
     def before_validate(self) -> None:
-        """Make sure that the run folder can be written."""
+        """Make sure that there are images, and that the run folder can be written."""
+        check_gives(self.datamodule, {"validate": "val"}.get(str(self.subcommand), str(self.subcommand)))
         self._prepare_folder()
 
     before_test = before_predict = before_validate
@@ -171,6 +180,9 @@ class AdversarialCLI(LightningCLI):
         if self._is_dry() or self.trainer.interrupted:
             return
         best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint))
+        if self._held_out.missing:
+            rank_zero_info(f"Nothing was tested: {self._held_out.missing}. {best_validation(best)}")
+            return
         checkpoint = None
         if best.best_model_path:
             # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
@@ -194,6 +206,8 @@ class AdversarialCLI(LightningCLI):
         for table in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(table, PredictionTable) and table.path is not None:
                 print(f"{table.rows} predictions are in {table.path}")
+            elif isinstance(table, PredictionTable) and not self._is_dry():
+                print("Nothing was predicted: the data module has no image, or trainer.limit_predict_batches is 0.")
 
     def _is_dry(self) -> bool:
         """Whether this is a ``fast_dev_run``, which writes nothing."""
@@ -208,7 +222,9 @@ class AdversarialCLI(LightningCLI):
         """
         folder = self.trainer.log_dir
         if not tested or "test/images" not in tested[0]:
-            rank_zero_info("Nothing was tested: trainer.limit_test_batches leaves no image.")
+            rank_zero_info(
+                "Nothing was tested: the data module gives no test image, or trainer.limit_test_batches none."
+            )
             return
         seed = self.config[self.subcommand]["seed_everything"]
         results = collect_results(

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -20,8 +20,9 @@ from lightning_adv.files import clear_unfinished, writing
 class PredictionTable(BasePredictionWriter):
     """Writes ``predictions.csv`` into the run folder while the images are predicted.
 
-    A row has the image's index in the data set, its label, the predicted class and the probability of each class. Each
-    of several processes writes the rows of its own images, into ``predictions-<rank>.csv``.
+    A row has the image's index in the data set, its label (nothing where the batch has none), the predicted class and
+    the probability of each class. Each of several processes writes the rows of its own images, into
+    ``predictions-<rank>.csv``.
 
     Attributes:
         path: The file, once a batch was predicted.
@@ -59,7 +60,7 @@ class PredictionTable(BasePredictionWriter):
             return
         if not batch_indices:
             raise ValueError("predict needs a data module whose loader takes the images by their index.")
-        probabilities, labels = prediction.tolist(), batch[1].tolist()
+        probabilities, labels = prediction.tolist(), _labels(batch, len(prediction))
         if trainer.received_sigterm:  # Lightning looks at it in every other loop
             raise SIGTERMException
         if self._file is None:
@@ -95,3 +96,11 @@ class PredictionTable(BasePredictionWriter):
         """Remove what is not finished (a Lightning hook)."""
         with suppress(OSError):  # the reason is known already
             self._open_files.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def _labels(batch: Any, count: int) -> list[int] | list[None]:
+    """Return the labels of a batch of ``count`` images, or nothing for each where there are none."""
+    labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+    if not isinstance(labels, Tensor) or labels.shape != (count,):
+        return [None] * count
+    return cast(list[int], labels.long().tolist())

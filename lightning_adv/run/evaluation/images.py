@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.regimes.checks import as_pair
+from lightning_adv.run.held_out import check_gives
 
 
 class Chunk(NamedTuple):
@@ -60,6 +62,7 @@ class TestImages:
     __test__ = False  # pytest takes a class of that name for a test
 
     def __init__(self, data: LightningDataModule, chunk: int, images: int | None) -> None:
+        check_gives(data, "test")
         data.prepare_data()
         data.setup("test")
         self._data = data
@@ -106,7 +109,7 @@ class TestImages:
             generator=torch.Generator().manual_seed(0),  # a loader draws a seed each time: not from the global one
         )
         for number, batch in zip(numbers, loader, strict=True):
-            x, y = self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0)
+            x, y = as_pair(self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0))
             yield Chunk(number, number * self._chunk, self._chunks[number], x, y)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
