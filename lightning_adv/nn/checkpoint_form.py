@@ -127,11 +127,13 @@ def _is_progress(value: Any) -> bool:
     )
 
 
-def _or_none(form: Form) -> Form:
+def or_none(form: Form) -> Form:
+    """Return the form of what may be left empty."""
     return Form(f"{form.belongs}, or None,", lambda value: value is None or form.holds(value))
 
 
-def _list_of(what: str, holds: Callable[[Any], bool]) -> Form:
+def list_of(what: str, holds: Callable[[Any], bool]) -> Form:
+    """Return the form of a list, by what its items are in words and whether one is."""
     return Form(f"a list of {what}", lambda value: isinstance(value, (list, tuple)) and all(map(holds, value)))
 
 
@@ -162,26 +164,26 @@ _WHAT_IT_IS = (
 REGIME = (
     Field(("regime",), MAPPING),
     Field(("regime", "class_path"), TEXT),
-    Field(("regime", "seed"), _or_none(COUNT), required=False),
+    Field(("regime", "seed"), or_none(COUNT), required=False),
     Field(("regime", "train_loss"), TENSORS, required=False),
-    Field(("regime", "network_changed_by"), _or_none(TEXT), required=False),
-    Field(("regime", "class_names"), _or_none(_list_of("names", TEXT.holds)), required=False),
-    Field(("regime", "image_shape"), _or_none(SHAPE), required=False),
+    Field(("regime", "network_changed_by"), or_none(TEXT), required=False),
+    Field(("regime", "class_names"), or_none(list_of("names", TEXT.holds)), required=False),
+    Field(("regime", "image_shape"), or_none(SHAPE), required=False),
 )
 """What a regime of this package adds."""
 
 ARGUMENTS = (
     Field(("hyper_parameters",), MAPPING),
     Field(("hyper_parameters", "backbone"), MAPPING),
-    Field(("hyper_parameters", "num_classes"), _or_none(CLASSES), required=False),
-    Field(("hyper_parameters", "inference_domain"), _or_none(TEXT), required=False),
+    Field(("hyper_parameters", "num_classes"), or_none(CLASSES), required=False),
+    Field(("hyper_parameters", "inference_domain"), or_none(TEXT), required=False),
     *(
-        Field(("hyper_parameters", name), _or_none(RECIPE), required=False)
+        Field(("hyper_parameters", name), or_none(RECIPE), required=False)
         for name in ("attack", "evaluation_attack", "objective", "weight_perturbation")
     ),
-    *(Field(("hyper_parameters", name), _or_none(FACTORY), required=False) for name in ("optimizer", "scheduler")),
+    *(Field(("hyper_parameters", name), or_none(FACTORY), required=False) for name in ("optimizer", "scheduler")),
     *(  # a backbone is written by its arguments alone, or as other recipes are
-        Field(("hyper_parameters", "backbone", *inside, name), _or_none(form), required=False)
+        Field(("hyper_parameters", "backbone", *inside, name), or_none(form), required=False)
         for inside in ((), ("init_args",))
         for name, form in (("activation", TEXT), ("activation_options", MAPPING))
     ),
@@ -198,7 +200,7 @@ LOADABLE = (
     *(field for field in _WHAT_IT_IS if field.path[0] in ("state_dict", "pytorch-lightning_version")),
     *(field._replace(required=False) if len(field.path) == 1 else field for field in REGIME),
     *(field._replace(required=len(field.path) == 1) for field in ARGUMENTS),
-    Field(("hparams_name",), _or_none(TEXT), required=False),
+    Field(("hparams_name",), or_none(TEXT), required=False),
 )
 """The fields by which a regime's class loads itself; the caller may give arguments that are not there."""
 
@@ -228,12 +230,12 @@ RESUMABLE = (
     Field(_STEPS, MAPPING),
     Field((*_STEPS, "optimizer"), MAPPING),
     *(Field((*_STEPS, "optimizer", part), PROGRESS) for part in ("step", "zero_grad")),
-    Field(("optimizer_states",), _list_of("mappings", STATE.holds)),
+    Field(("optimizer_states",), list_of("mappings", STATE.holds)),
     Field(("optimizer_states", "*", "state"), STATE),
     Field(("optimizer_states", "*", "state", "*"), STATE),
-    Field(("optimizer_states", "*", "param_groups"), _list_of("mappings", MAPPING.holds)),
-    Field(("optimizer_states", "*", "param_groups", "*", "params"), _list_of("whole numbers", _is_count)),
-    Field(("lr_schedulers",), _list_of("mappings", MAPPING.holds)),
+    Field(("optimizer_states", "*", "param_groups"), list_of("mappings", MAPPING.holds)),
+    Field(("optimizer_states", "*", "param_groups", "*", "params"), list_of("whole numbers", _is_count)),
+    Field(("lr_schedulers",), list_of("mappings", MAPPING.holds)),
     Field(("lr_schedulers", "*", "last_epoch"), COUNT, required=False),
 )
 """The fields that a run goes on with. Without its loops Lightning would begin at the first epoch, silently."""
@@ -252,14 +254,14 @@ def check_keepers(callbacks: Mapping[str, Any], *, source: str) -> None:
         ValueError: See there.
     """
     forms = {
-        "dirpath": _or_none(TEXT),
+        "dirpath": or_none(TEXT),
         "best_model_path": TEXT,
         "kth_best_model_path": TEXT,
         "last_model_path": TEXT,
         "best_k_models": TENSORS,
         "kth_value": TENSOR,
-        "best_model_score": _or_none(TENSOR),
-        "current_score": _or_none(TENSOR),
+        "best_model_score": or_none(TENSOR),
+        "current_score": or_none(TENSOR),
     }
     for key in callbacks:
         if key.startswith(_KEEPERS):

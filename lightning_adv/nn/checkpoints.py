@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from lightning_adv.nn.checkpoint_form import WEIGHTS_OF_A_RUN, check_form, unlik
 from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.export import read_description
 from lightning_adv.nn.normalize import NormalizedNetwork
-from lightning_adv.nn.state_dicts import WRAPPERS, Candidate, candidates, few, find_state_dict, fit
+from lightning_adv.nn.state_dicts import WRAPPERS, Candidate, candidates, few, find_state_dict, fit, without_unused
 
 _LOGGER = logging.getLogger("lightning_adv")
 
@@ -134,7 +135,8 @@ def load_weights(
     own = plain.state_dict()
     named = f"{argument}_domain" if domain_argument is None else domain_argument
     state, domains, domain = _choose_domain(file, own, domain, argument, named)
-    fits = [fit(own, candidate, head, optional) for candidate in candidates(state)]
+    unused = getattr(plain, "unused_keys", ())
+    fits = [fit(own, without_unused(candidate, unused), head, optional) for candidate in candidates(state)]
     found = next((each for each in fits if each.loads), None)
     if found is None:
         closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))
@@ -208,7 +210,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain data: timm's CheckpointSaver writes one
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # garbage makes the readers fail in every way there is
         raise ValueError(f"{argument}: {path} cannot be read as weights: {_reason(error)}") from error
 

@@ -13,6 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from lightning_adv.files import write_whole
+from lightning_adv.nn.checkpoint_form import (
+    CLASSES,
+    MAPPING,
+    RECIPE,
+    SHAPE,
+    TEXT,
+    Field,
+    check_form,
+    list_of,
+    or_none,
+)
 from lightning_adv.nn.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.reading import read_json
@@ -20,6 +31,21 @@ from lightning_adv.reading import read_json
 FORMAT = "lightning-adv network 1"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+
+
+_NUMBERS = list_of("numbers", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool))
+_FORM = (
+    Field(("sha256",), TEXT),
+    Field(("architecture",), MAPPING),
+    Field(("architecture", "library"), TEXT),
+    Field(("architecture", "name"), TEXT),
+    Field(("num_classes",), CLASSES),
+    Field(("normalization",), MAPPING),
+    *(Field(("normalization", name), _NUMBERS) for name in ("mean", "std")),
+    *(Field((name,), or_none(TEXT), required=False) for name in ("domain", "regime")),
+    Field(("image_shape",), or_none(SHAPE), required=False),
+    Field(("evaluation_attack",), or_none(RECIPE), required=False),
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,7 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
         raise ValueError(
             f"{argument}: {path} lacks {', '.join(lacking)}, or has something else there: export the network again."
         )
+    check_form(description, _FORM, source=f"{argument}: {path}")
     if description["sha256"] != _sha256(weights):
         raise ValueError(
             f"{argument}: {path} describes other weights than {weights} (their checksums differ): put the right one "

@@ -1,6 +1,6 @@
 """The normalisation as a network's first layer, so that attacks live in [0, 1] pixel space."""
 
-from __future__ import annotations
+# Without annotations as strings, which torch.jit.script does not read in the body of a class.
 
 from collections.abc import Sequence
 
@@ -59,6 +59,7 @@ class NormalizedNetwork(nn.Module):
     """
 
     new: tuple[str, ...] = ()
+    __jit_ignored_attributes__ = ("new",)  # torch.jit.script has no type for a tuple of any length
 
     def __init__(self, normalize: Normalize, network: nn.Module) -> None:
         super().__init__()

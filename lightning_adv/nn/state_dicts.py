@@ -114,6 +114,22 @@ def _without_wrapper_tensors(candidate: Candidate) -> Candidate:
     return replace(candidate, state=kept, normalization=normalization, left=tuple(left))
 
 
+def without_unused(candidate: Candidate, prefixes: Sequence[str]) -> Candidate:
+    """Take out the tensors of modules that a network's authors registered and never ran.
+
+    Args:
+        candidate: A state dict.
+        prefixes: What the names of these tensors begin with, as the network says in ``unused_keys``.
+    """
+    unused = [key for key in candidate.state if key.startswith(tuple(prefixes))]
+    if not unused:
+        return candidate
+    kept = _copy(candidate.state)
+    for key in unused:
+        del kept[key]
+    return replace(candidate, state=kept, left=(*candidate.left, *(candidate.prefix + key for key in unused)))
+
+
 def _is_copy(key: str, value: Tensor, state: Mapping[str, Tensor]) -> bool:
     """Whether the tensor is elsewhere in the state dict under its own name, or under that of MadryLab's normaliser."""
     other = state.get(key.replace("normalize.", "normalizer.", 1) if key.startswith("normalize.") else key)

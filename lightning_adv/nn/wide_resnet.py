@@ -69,6 +69,9 @@ class WideResNet(nn.Module):
         ValueError: ``depth`` is not 6n + 4 with n of at least 1.
     """
 
+    unused_keys = ("sub_block1.",)
+    """TRADES registers a copy of the first stage that its forward pass leaves out: checkpoints have its tensors."""
+
     def __init__(
         self,
         num_classes: int = 10,

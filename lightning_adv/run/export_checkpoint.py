@@ -43,9 +43,10 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
     facts = {
         "domain": report.domain,
         "class_names": content["regime"].get("class_names"),
+        "image_shape": content["regime"].get("image_shape"),
         **_training(content, settings),
         "evaluation_attack": settings.get("evaluation_attack"),
-        "results": _results(checkpoint) if predicted else None,
+        "results": _results(checkpoint, content) if predicted else None,
         "versions": versions("torchvision", "timm", "safetensors")
         | {"trained with lightning": content["pytorch-lightning_version"]},
     }
@@ -67,15 +68,14 @@ def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
     }
 
 
-def _results(checkpoint: Path) -> dict[str, Any] | None:
+def _results(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what the run folder says of this checkpoint.
 
-    ``fit`` tests the best checkpoint last: ``results.json`` is about that one, and is newer.
+    ``fit`` tests the best checkpoint last: ``results.json`` is about that one if epoch and step agree. A run that was
+    resumed, and stopped again, may have found a better one since.
     """
     path = checkpoint.parent.parent / "results.json"
     if checkpoint.name != "best.ckpt" or checkpoint.parent.name != "checkpoints" or not path.is_file():
-        return None
-    if path.stat().st_mtime_ns < checkpoint.stat().st_mtime_ns:  # a run that was resumed, and stopped again
         return None
     try:
         results = read_json(path)
@@ -83,6 +83,12 @@ def _results(checkpoint: Path) -> dict[str, Any] | None:
             raise ValueError("it holds no results")
     except ValueError as error:  # the network is whole without it
         say(f"{path} cannot be read ({error}): the export says nothing of the network's accuracies", warn=True)
+        return None
+    tested = results.get("checkpoint")
+    if not isinstance(tested, dict) or (tested.get("epoch"), tested.get("step")) != (
+        content["epoch"],
+        content["global_step"],
+    ):
         return None
     # the regimes with domains have accuracies of each
     return {

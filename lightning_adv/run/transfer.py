@@ -176,9 +176,12 @@ def _load(
     facts: dict[str, dict[str, object]] = {}
     for name, path in settings.networks.items():
         domain = settings.domains.get(name)
-        loaded = load_network(path, None, num_classes=classes, domain=domain, domain_argument=f"domains.{name}")
+        argument, through = f"networks.{name}", f"domains.{name}"
+        loaded = load_network(
+            path, None, num_classes=classes, domain=domain, domain_argument=through, argument=argument
+        )
         networks[name], facts[name] = loaded.network, loaded.facts
-        check_takes(loaded, images, argument=f"networks.{name}")
+        check_takes(loaded, images, argument=argument)
         for attack in attacks.values():
             attack.check_fits(images.shape, loaded.num_classes)
     return images, networks, facts

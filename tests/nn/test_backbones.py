@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import fractions
 import logging
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import jsonargparse
 import pytest
 import timm
 import torch
+from timm.utils import CheckpointSaver
 from torch import nn
 from torchvision import models
 from torchvision.transforms import functional as transforms
@@ -643,3 +646,29 @@ def test_what_is_new_beside_weights(tmp_path):
     old, new = weights.network.state_dict(), loaded.network.state_dict()
     assert set(loaded.new) == {key for key in new if not torch.equal(new[key], old[key])} == {"fc.weight", "fc.bias"}
     assert weights.new == ()
+
+
+def test_the_checkpoints_of_timms_own_training_script_are_read(tmp_path):
+    """They hold the script's arguments as argparse.Namespace, which is plain data."""
+    source = timm.create_model("test_resnet", num_classes=3)
+    optimizer = torch.optim.SGD(source.parameters(), 0.1)
+    saver = CheckpointSaver(
+        source, optimizer, args=argparse.Namespace(model="test_resnet"), checkpoint_dir=tmp_path, recovery_dir=tmp_path
+    )
+    saver.save_checkpoint(0, metric=0.5)
+    built = Backbone("test_resnet", checkpoint=str(tmp_path / "last.pth.tar")).build(3)
+    state = source.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in built.network.state_dict().items())
+
+
+def test_other_objects_than_plain_data_are_not_read(tmp_path):
+    torch.save({"state_dict": {}, "args": fractions.Fraction(1, 2)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"backbone\.checkpoint: .* cannot be read as weights"):
+        Backbone("test_resnet", checkpoint=str(tmp_path / "weights.pth")).build(3)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "small_cnn", "preact_resnet18"])
+def test_a_built_network_is_compiled_by_torchscript(name):
+    network = Backbone(name).build(3).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(torch.jit.script(network)(x), network(x), atol=1e-6)

@@ -9,7 +9,8 @@ from timm.layers import BatchNormAct2d, create_conv2d
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
-from lightning_adv.nn.backbones import create_backbone
+from lightning_adv.nn.backbones import Backbone, create_backbone
+from lightning_adv.nn.checkpoints import load_weights
 from lightning_adv.nn.preact_resnet import PreActResNet
 from lightning_adv.nn.small_cnn import SmallCNN
 from lightning_adv.nn.wide_resnet import WideResNet
@@ -177,3 +178,20 @@ def test_relus_are_modules_so_that_they_can_be_replaced():
         convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
         relus = [m for m in network.modules() if isinstance(m, nn.ReLU)]
         assert len(relus) == len(convolutions)  # one before each but the stem, and one before the pooling
+
+
+def test_the_stage_that_trades_registers_and_never_runs_is_left_out_and_told(tmp_path):
+    """TRADES' models/wideresnet.py has ``sub_block1``, built as ``block1`` is."""
+    options = {"depth": 10, "widen_factor": 1}
+    source = Backbone("wide_resnet34_10", options=options).build(10).network
+    state = {f"module.{key}": value for key, value in source.state_dict().items()}
+    unused = {key.replace("block1", "sub_block1"): value + 1 for key, value in state.items() if ".block1." in key}
+    torch.save(state | unused, tmp_path / "trades.pt")
+    built = Backbone("wide_resnet34_10", options=options).build(10)
+    report = load_weights(built, tmp_path / "trades.pt")
+    assert set(report.left) == set(unused)
+    assert "in the file, not used" in str(report)
+    assert torch.equal(built.network.block1.layer[0].conv1.weight, source.block1.layer[0].conv1.weight)
+    torch.save(state | {"module.block4.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"1 unexpected \(block4\.weight"):
+        load_weights(built, tmp_path / "other.pt")

@@ -22,6 +22,7 @@ from lightning_adv.data import DigitsDataModule
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
+from lightning_adv.run.evaluation.networks import load_network
 from tests.run.shortened import fit
 
 X = torch.linspace(0, 1, 3 * 64).view(3, 1, 8, 8)
@@ -101,11 +102,44 @@ def test_description_says_what_it_is_and_how_robust(run):
 
 def test_results_of_other_weights_are_left_out(run):
     assert export(run / "checkpoints" / "last.ckpt", "--output", "last")[1]["results"] is None
-    newer = (run / "results.json").stat().st_mtime + 10
-    os.utime(run / "checkpoints" / "best.ckpt", (newer, newer))  # a resumed run found a better one, and stopped
+    results = json.loads((run / "results.json").read_text())
+    results["checkpoint"]["step"] -= 1  # a resumed run found a better one, and stopped
+    (run / "results.json").write_text(json.dumps(results))
     assert export(run / "checkpoints" / "best.ckpt", "--output", "best")[1]["results"] is None
     (run / "results.json").unlink()
     assert export(run / "checkpoints" / "best.ckpt", "--overwrite", "--output", "best")[1]["results"] is None
+
+
+def test_results_of_a_copied_run_go_along_whatever_the_times_of_its_files(run):
+    newer = (run / "results.json").stat().st_mtime + 10
+    os.utime(run / "checkpoints" / "best.ckpt", (newer, newer))  # as a copy that does not keep times writes it
+    assert export(run / "checkpoints" / "best.ckpt")[1]["results"]["clean_accuracy"] is not None
+
+
+def test_exported_files_say_the_size_of_images_and_have_the_usual_mode(run):
+    assert export(run / "checkpoints" / "best.ckpt")[1]["image_shape"] == [1, 8, 8]
+    (run / "usual").touch()
+    modes = {path.stat().st_mode for path in (run / "usual", *(run / "export").iterdir())}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("num_classes", "ten", "has in the field num_classes the text 'ten', where a whole number from 2 on belongs"),
+        (
+            "normalization",
+            {"mean": 0.5, "std": [0.5]},
+            "the field normalization.mean 0.5, where a list of numbers",
+        ),
+    ],
+)
+def test_a_description_that_was_changed_is_refused_in_a_sentence(run, field, value, sentence):
+    export(run / "checkpoints" / "best.ckpt")
+    path = run / "export" / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=sentence):
+        load_network(str(run / "export" / "model.safetensors"), None, num_classes=None, domain=None)
 
 
 def test_exported_network_is_fine_tuned_by_the_command(run, capsys):

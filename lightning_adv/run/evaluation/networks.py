@@ -46,6 +46,7 @@ def load_network(
     num_classes: int | None,
     domain: str | None,
     domain_argument: str = "domain",
+    argument: str = "checkpoint",
 ) -> LoadedNetwork:
     """Build the network and load its weights, all of them.
 
@@ -56,6 +57,7 @@ def load_network(
         num_classes: Number of classes of the data set; None where nobody says.
         domain: The BatchNorm domain; None takes the one that its regime predicts with.
         domain_argument: The argument that gave it, for the errors.
+        argument: The argument that gave the checkpoint, for the errors.
 
     Raises:
         ValueError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
@@ -63,17 +65,17 @@ def load_network(
     """
     if checkpoint is None:
         loaded = _foreign(None, backbone, num_classes, domain, domain_argument)
-    elif (description := read_description(checkpoint, argument="checkpoint")) is not None:
+    elif (description := read_description(checkpoint, argument=argument)) is not None:
         _check_unneeded(backbone, f"{checkpoint} says which network it is")
         loaded = _exported(checkpoint, description, domain, domain_argument)
-    elif backbone is None or _is_run(checkpoint):
+    elif backbone is None or _is_run(checkpoint, argument):
         _check_unneeded(backbone, f"{checkpoint} is of a run of this package, and says which network it is")
-        loaded = _of_run(checkpoint, domain, domain_argument)
+        loaded = _of_run(checkpoint, domain, domain_argument, argument)
     else:
         loaded = _foreign(checkpoint, backbone, num_classes, domain, domain_argument)
     if num_classes is not None and loaded.num_classes != num_classes:
         raise ValueError(
-            f"checkpoint: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
+            f"{argument}: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
             f"{num_classes}."
         )
     loaded.network.eval()
@@ -100,26 +102,29 @@ def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "c
     check_shape(loaded.network, loaded.name, shape, images.name)
 
 
-def _is_run(checkpoint: str) -> bool:
-    content = read_checkpoint(checkpoint, argument="checkpoint")
+def _is_run(checkpoint: str, argument: str) -> bool:
+    content = read_checkpoint(checkpoint, argument=argument)
     return isinstance(content, dict) and "regime" in content and "hyper_parameters" in content
 
 
-def _of_run(checkpoint: str, domain: str | None, domain_argument: str) -> LoadedNetwork:
+def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument: str) -> LoadedNetwork:
     try:
-        backbone, num_classes, settings, content = read_run(checkpoint, argument="checkpoint")
+        backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
     except ValueError as error:
         if "is not the checkpoint of a run" in str(error):
-            raise ValueError(
-                f"{error} Of a file of another project, say which network it is (backbone.name)."
-            ) from None
+            advice = (  # of the command, whose only key for a network it may be
+                "Of a file of another project, say which network it is (backbone.name)."
+                if argument == "checkpoint"
+                else "It takes those, and what 'lightning-adv export' wrote."
+            )
+            raise ValueError(f"{error} {advice}") from None
         raise
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
     report = load_weights(
-        network, checkpoint, argument="checkpoint", domain=domain, domain_argument=domain_argument, recipe=recipe
+        network, checkpoint, argument=argument, domain=domain, domain_argument=domain_argument, recipe=recipe
     )
-    say(f"checkpoint: {report}")
+    say(f"{argument}: {report}")
     shape = content["regime"].get("image_shape")
     facts = {
         "regime": content["regime"]["class_path"].rpartition(".")[2],
@@ -142,12 +147,13 @@ def _exported(
         )
     architecture = dict(description["architecture"])
     name = f"{architecture.pop('library')}/{architecture.pop('name')}"
-    backbone = Backbone(name, checkpoint=checkpoint, **architecture)
+    backbone = Backbone.from_config({"name": name, "checkpoint": checkpoint, **architecture})
     num_classes = int(description["num_classes"])
     facts = {"regime": description.get("regime"), "domain": description.get("domain")}
     told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
-    attack = description.get("evaluation_attack")
-    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, None, attack, told)
+    attack, shape = description.get("evaluation_attack"), description.get("image_shape")
+    image_shape = None if shape is None else tuple(shape)
+    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, image_shape, attack, told)
 
 
 def _foreign(

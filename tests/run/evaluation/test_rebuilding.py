@@ -140,3 +140,9 @@ def test_a_regime_of_another_package_that_does_not_say_is_refused(class_path, tm
     torch.save(content, checkpoint)
     with pytest.raises(ValueError, match=f"is the checkpoint of {class_path}, which is of another package"):
         rebuilt(checkpoint)
+
+
+def test_an_argument_of_another_command_is_not_advised(tmp_path):
+    torch.save({"state_dict": BACKBONE.build(2).state_dict()}, tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match=r"^networks\.a: .* It takes those, and what 'lightning-adv export' wrote\.$"):
+        load_network(str(tmp_path / "foreign.pth"), None, num_classes=2, domain=None, argument="networks.a")
