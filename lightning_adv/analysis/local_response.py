@@ -31,9 +31,10 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
 
     ``conv1`` is the first convolution, ``layer0`` the end of the stem ("the feature maps before layer 1") and
     ``layer1``, ``layer2``, ... the ends of the stages that :func:`~lightning_adv.nn.blocks.split_blocks` finds, without
-    the head. A stage ends with its last module at the resolution of its last weights. For a ResNet these are ``conv1``,
-    ``layer0`` behind its BatchNorm and activation, and its own ``layer1`` to ``layer4``. In a network that calls
-    something else by one of these names they are ``first_conv``, and ``m0``, ``m1``, ... like its blocks.
+    the head. A stage ends with its last module at the resolution of its last weights that gives out one tensor. For a
+    ResNet these are ``conv1``, ``layer0`` behind its BatchNorm and activation, and its own ``layer1`` to ``layer4``. In
+    a network that calls something else by one of these names they are ``first_conv``, and ``m0``, ``m1``, ... like its
+    blocks.
 
     Args:
         network: A classifier of images (N, C, H, W). It runs once, on black images, and is left as it was.
@@ -64,7 +65,14 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
         with_parameters = [module for module in ran if has_parameters(module)]
         if with_parameters:  # what pools the last stage (VGG) has been put into it, but changes the resolution
             resolution = trace[with_parameters[-1]]
-            found[f"layer{number}"] = [module for module in ran if trace[module] == resolution][-1]
+            last = [module for module in ran if trace[module] == resolution][-1]
+            if last in trace.several:  # HRNet's stages give out a list: the last that gives one tensor, inside
+                inside = [module for module in last.modules() if module in order and module not in trace.several]
+                inside = [module for module in inside if trace[module] == resolution]
+                if not inside:
+                    continue
+                last = max(inside, key=order.__getitem__)
+            found[f"layer{number}"] = last
     own = named_layers(network)
     taken = [name for name, module in found.items() if own.get(name, module) is not module]
     if "conv1" in taken:

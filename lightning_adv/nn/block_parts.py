@@ -66,7 +66,10 @@ def timm_groups(network: Any, prefix: str) -> list[list[Piece]]:
     """
     from timm.models import group_parameters
 
-    groups: dict[str, int] = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+    named: dict[str, int] = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+    # by the tensor: a parameter that is in two places has one name (CoaT shares its position encodings)
+    groups = {id(parameter): named[name] for name, parameter in network.named_parameters()}
+    seen: set[nn.Module] = set()
     parts: dict[int, list[Piece]] = {}
     group = 0
 
@@ -74,11 +77,14 @@ def timm_groups(network: Any, prefix: str) -> list[list[Piece]]:
         nonlocal group  # of the module before, for one without parameters
         for name, child in module.named_children():
             path = f"{inside}{name}"
-            found = {groups[f"{path}.{parameter}"] for parameter, _ in child.named_parameters()}
+            if child in seen:
+                continue
+            found = {groups[id(parameter)] for parameter in child.parameters()}
             if len(found) > 1:
                 visit(child, f"{path}.")
             else:
                 group = found.pop() if found else group
+                seen.update(child.modules())
                 parts.setdefault(group, []).append((f"{prefix}{path}", child))
 
     visit(network, "")

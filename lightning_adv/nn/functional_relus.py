@@ -239,6 +239,8 @@ def _untouched(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def _without_data(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 0 and not tensor.is_floating_point():  # a BatchNorm without momentum divides by its counter
+        return tensor.detach().cpu().clone()
     return tensor.to("meta")
 
 

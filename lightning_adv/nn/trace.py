@@ -12,8 +12,19 @@ from torch.nn.modules.conv import _ConvNd
 
 # A module and its dotted path.
 Piece = tuple[str, nn.Module]
-# The modules that ran, in the order in which they ended, with the resolution of their output.
-Trace = dict[nn.Module, tuple[int, ...]]
+
+
+class Trace(dict[nn.Module, tuple[int, ...]]):
+    """The modules that ran, in the order in which they ended, with the resolution of their output.
+
+    Attributes:
+        several: Those that give out something else than one tensor, such as a list for each resolution.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.several: set[nn.Module] = set()
+
 
 # Attention calls the linear layer inside by its weights: it counts as one layer.
 LAYERS = (_ConvNd, nn.Linear, nn.MultiheadAttention)
@@ -41,11 +52,13 @@ def trace_forward(network: nn.Module, image_shape: Sequence[int]) -> tuple[Trace
 
 
 def _run(network: nn.Module, image_shape: Sequence[int]) -> Trace:
-    trace: Trace = {}
+    trace = Trace()
     square = image_shape[1] == image_shape[2]
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         trace.setdefault(module, _resolution(output, square))
+        if not isinstance(output, Tensor):
+            trace.several.add(module)
 
     like = next(network.parameters())
     # two images: a BatchNorm without running statistics refuses a single value per channel

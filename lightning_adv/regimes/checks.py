@@ -143,6 +143,15 @@ def check_batch(x: Tensor, y: Tensor | None, in_channels: int, num_classes: int)
         check_labels(y, num_classes)
 
 
+def no_statistics(images: int) -> str:
+    """Return what to say of a batch in which a BatchNorm in training has one value for each channel only."""
+    return (
+        f"A training batch of {images} image{'s' if images > 1 else ''} ends as one value for each channel before a "
+        "BatchNorm, which cannot normalise by it: choose a batch_size that leaves more images for the last batch, let "
+        "the loader drop that (drop_last=True), or train on larger images."
+    )
+
+
 def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:
     """Check that a training loss is a number, before its gradient touches the weights.
 

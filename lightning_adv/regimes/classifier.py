@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from lightning_adv.regimes.checks import (
     check_shape,
     check_validation_loss,
     images_alone,
+    no_statistics,
 )
 from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
 from lightning_adv.regimes.noise import run_seed
@@ -196,11 +198,13 @@ class Classifier(LightningModule):
 
     def logits(self, x: Tensor, through: str | None) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one."""
-        if through is None:
-            logits: Tensor = self.network(x)
-            return logits
-        with domain(self.network, through):
-            logits = self.network(x)
+        with nullcontext() if through is None else domain(self.network, through):
+            try:
+                logits: Tensor = self.network(x)
+            except ValueError as error:
+                if "more than 1 value per channel" in str(error):
+                    raise ValueError(no_statistics(len(x))) from error
+                raise
         return logits
 
     def attacked(

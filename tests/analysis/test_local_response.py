@@ -297,3 +297,12 @@ def test_the_network_is_left_as_it_was():
     assert all(torch.equal(a, b) for a, b in zip([*before[2], before[3]], [*after[2], after[3]], strict=True))
     assert not any(tensor.requires_grad for tensor in (*seen.maximum.values(), seen.clean))
     assert list(seen.maximum) == list(seen.total) == list(layers)
+
+
+def test_stages_that_give_out_a_list_end_with_the_last_module_that_gives_one_tensor():
+    network = timm.create_model("hrnet_w18_small", num_classes=3)
+    layers = response_layers(network, (3, 32, 32))
+    names = {module: name for name, module in network.named_modules()}
+    assert names[layers["m3"]] == "stage2.0.fuse_act"
+    x = torch.rand(2, 3, 32, 32)
+    assert compare_responses(network, x, 1 - x, layers).maximum.keys() == layers.keys()

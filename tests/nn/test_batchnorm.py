@@ -300,3 +300,15 @@ def test_a_network_that_has_domains_already():
 def test_a_domain_that_does_not_exist():
     with pytest.raises(ValueError, match="got 'aux'"), domain(convert_batchnorm(_cnn()), "aux"):
         pass
+
+
+def test_batchnorms_without_momentum_average_each_domain_by_itself():
+    """``momentum=None`` is the mean over all batches (torch's documentation)."""
+    network = convert_batchnorm(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, momentum=None))).train()
+    batches = torch.rand(3, 4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    with domain(network, "adversarial"):
+        for batch in batches:
+            network(batch)
+    features = network[0](batches.flatten(0, 1)).detach()
+    assert torch.allclose(network[1].norms["adversarial"].running_mean, features.mean(), atol=1e-6)
+    assert network[1].norms["main"].running_mean.item() == 0.0

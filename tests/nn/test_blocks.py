@@ -499,3 +499,13 @@ def test_bad_networks_and_blocks():
     with pytest.raises(ValueError, match=r"block m5 differs in head.*|block m5 differs in fc"):
         reinitialize(network, other, blocks)
     assert not _changed(network, before)
+
+
+def test_parameters_that_blocks_share_belong_to_one():
+    """CoaT's blocks share their position encodings; each is in the group that registers it first."""
+    network = timm.create_model("coat_tiny", num_classes=3, img_size=64)
+    blocks = split_blocks(network, (3, 64, 64))
+    owned = [p for block in blocks for path in block.modules for p in network.get_submodule(path).parameters()]
+    owned += [network.get_parameter(path) for block in blocks for path in block.parameters]
+    assert len(owned) == len({id(parameter) for parameter in owned}) == len(list(network.parameters()))
+    assert len(blocks) == 19  # 4 stems, 8 serial and 6 parallel blocks, the head

@@ -232,3 +232,12 @@ def test_images_that_the_network_does_not_take():
     with pytest.raises(ValueError, match=r"ResNet does not run on images of image_shape \(1, 32, 32\) \(C, H, W\)"):
         replace_activations(network, "silu", image_shape=(1, 32, 32))
     assert sum(isinstance(module, nn.ReLU) for module in network.modules()) > 5
+
+
+def test_a_batchnorm_without_momentum_counts_on_as_before():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU())
+    network(torch.rand(2, 1, 8, 8))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    replace_activations(network, "silu", image_shape=(1, 8, 8))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert isinstance(network[2], nn.SiLU)

@@ -267,3 +267,11 @@ def test_default_evaluation_is_the_papers():
     attack = StandardTraining(BACKBONE, num_classes=2).evaluation_attack
     assert (attack.eps, attack.steps, attack.step_size) == (8 / 255, 20, 1 / 255)
     assert isinstance(attack, PGD)
+
+
+def test_a_last_batch_of_one_image_says_what_to_do(tmp_path):
+    """A ResNet with a CIFAR stem makes 1×1 features of images of 8×8."""
+    backbone = Backbone("test_resnet", in_channels=1)
+    data = ToyData(y=torch.arange(9) % 2, batch_size=8)
+    with pytest.raises(ValueError, match=r"^A training batch of 1 image ends .* batch_size .*drop_last=True"):
+        quiet_trainer(tmp_path, limit_val_batches=0).fit(StandardTraining(backbone, num_classes=2), data)
