@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.checks import check_shape
@@ -110,8 +110,8 @@ def _few(loader: Any) -> Any:
     """Return a small batch of a loader, None if it gives none. No worker is started where that can be helped."""
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
-    in_order = isinstance(loader, DataLoader) and isinstance(loader.sampler, SequentialSampler)
-    if indexed and in_order and loader.batch_sampler is not None:
+    whole = isinstance(loader, DataLoader) and isinstance(loader.sampler, (SequentialSampler, DistributedSampler))
+    if indexed and whole and loader.batch_sampler is not None:
         count = len(cast(Any, dataset))
         # from all over the data set: folders are sorted by class
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_IMAGES].tolist()
