@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.attacks.balls import Ball, column
-from lightning_adv.attacks.base import at_least_fp32, round_towards
+from lightning_adv.attacks.base import Forward, at_least_fp32, check_gradient, round_towards
 
 
 def check_installed(package: str, attack: str, install: str) -> None:
@@ -58,6 +58,20 @@ def single_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def missing_gradient_told(forward: Forward, images: Tensor) -> Iterator[None]:
+    """Say what torch's error means where a package asks for a gradient that there is not.
+
+    Raises:
+        NoGradientError: The logits have no gradient to the images (N, ...).
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError):  # Foolbox asserts
+        check_gradient(forward, images)
+        raise
 
 
 def bring_inside(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tensor:

@@ -20,7 +20,7 @@ from lightning_adv.attacks.base import (
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.losses import get_loss
+from lightning_adv.attacks.losses import check_classes, get_loss
 from lightning_adv.attacks.objective import Objective
 
 _ALPHA = 0.75  # share of the new step; the rest is the last move (section 3.1)
@@ -82,6 +82,14 @@ class APGD(Attack):
             raise ValueError(f"norm must be one of linf, l2, got {norm!r}: the paper has no APGD for others.")
         check_choices(self, loss=("cross_entropy", "dlr"), batchnorm=("eval", "batch"))
         check_counts(self, "steps", "restarts")
+
+    def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Check that there are classes enough for the loss; see :meth:`Attack.check_fits`.
+
+        Raises:
+            ValueError: There are not.
+        """
+        check_classes(self.loss, num_classes)
 
     def __call__(
         self,

@@ -15,11 +15,19 @@ from lightning_adv.attacks.adapters import (
     bring_inside,
     check_installed,
     draw_seed,
+    missing_gradient_told,
     own_random_state,
     single_precision,
 )
 from lightning_adv.attacks.balls import Norm, get_ball
-from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    attacking,
+    check_images,
+    check_labels,
+    check_logits,
+)
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.hints import did_you_mean
@@ -113,6 +121,14 @@ class AutoAttack(Attack):
             stages.append(stage)
         return stages
 
+    def part(self, stages: Sequence[Attack]) -> Attack | None:
+        """Return the ensemble of some of the attacks."""
+        if len(stages) == len(self.attacks):
+            return self
+        part = copy.copy(self)
+        part.attacks = [name for stage in stages for name in getattr(stage, "attacks", ())]
+        return part if part.attacks else None
+
     def __call__(
         self,
         model: nn.Module,
@@ -138,10 +154,15 @@ class AutoAttack(Attack):
                 full = images
                 if self.batchnorm == "batch" and len(images) < self.batch_size:
                     full = torch.cat([images, x[len(images) : self.batch_size]])
-                logits: Tensor = network(full)
+                logits = check_logits(network(full), len(full))
                 return logits[: len(images)].float()
 
-            with torch.no_grad(), single_precision(), _collected_warnings() as warnings:
+            with (
+                torch.no_grad(),
+                single_precision(),
+                _collected_warnings() as warnings,
+                missing_gradient_told(forward, x),
+            ):
                 x_adv = self._run(forward, x, y, seed)
         if warnings and not self._warned:
             self._warned = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, Self, TypeAlias, cast
 
@@ -115,6 +115,13 @@ class Attack(Recipe, ABC):
         once = copy.copy(self)
         once.restarts = 1  # type: ignore[attr-defined]  # some attacks have them
         return [once] * restarts
+
+    def part(self, stages: Sequence[Attack]) -> Attack | None:
+        """Return this attack with some of its :meth:`stages` only; None where it cannot be taken apart.
+
+        An evaluation leaves out what a network does not allow, such as gradients of one that has none.
+        """
+        return self if len(stages) == len(self.stages()) else None
 
     def check_available(self) -> None:
         """Check, before anything is computed, that what the attack needs is installed.
@@ -249,13 +256,71 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
 
 
 def forward_in(network: nn.Module, dtype: torch.dtype) -> Forward:
-    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more."""
+    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more.
+
+    Raises:
+        ValueError: In a call: the network gives something else than logits (N, K).
+    """
 
     def forward(images: Tensor) -> Tensor:
-        logits: Tensor = network(images.to(dtype))
-        return at_least_fp32(logits)
+        return at_least_fp32(check_logits(network(images.to(dtype)), len(images)))
 
     return forward
+
+
+def check_logits(output: object, images: int) -> Tensor:
+    """Return what a network gave for a number of images, if it is logits (N, K) of at least two classes.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images and output.shape[1] > 1:
+        return output
+    if isinstance(output, Tensor):
+        told = f"a tensor of shape {tuple(output.shape)}"
+    elif isinstance(output, Mapping):
+        told = f"a {type(output).__name__} with the keys {', '.join(map(str, output))}"
+    elif isinstance(output, tuple | list):
+        told = f"a {type(output).__name__} of {len(output)}"
+    else:
+        told = f"a {type(output).__name__}"
+    advice = "" if isinstance(output, Tensor) else ": wrap it in a module that returns its logits alone"
+    raise ValueError(f"The network must give logits ({images}, K) with K of at least 2, got {told}{advice}.")
+
+
+class NoGradientError(ValueError):
+    """A network's logits have no gradient to its images."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The network's logits have no gradient to its images, as where a forward pass rounds, compares, detaches "
+            "or runs under no_grad: no gradient attack can be run on it; a black-box attack can, such as RandomNoise "
+            "or AutoAttack(attacks=['square'])."
+        )
+
+
+def gradient_to(images: Tensor, logits: Tensor, ascent: Tensor) -> Tensor:
+    """Return the gradient (N, ...) to images of the logits (N, K) weighted by ``ascent`` (N, K).
+
+    Raises:
+        NoGradientError: There is none.
+    """
+    gradient = torch.autograd.grad(logits, images, ascent, allow_unused=True)[0] if logits.requires_grad else None
+    if gradient is None:
+        raise NoGradientError
+    return gradient
+
+
+def check_gradient(forward: Forward, images: Tensor) -> None:
+    """Check that logits have a gradient to images (N, ...), for an attack of another package, which would not say so.
+
+    Raises:
+        NoGradientError: They have none.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        logits = forward(leaf)
+        gradient_to(leaf, logits, torch.ones_like(logits))
 
 
 def round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
@@ -274,6 +339,9 @@ def check_images(x: Tensor, y: Tensor) -> None:
     Raises:
         ValueError: They are not.
     """
+    for name, given in (("x", x), ("y", y)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}.")
     if not x.is_floating_point() or x.ndim < 2:
         raise ValueError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
     if y.is_floating_point() or y.shape != x.shape[:1]:

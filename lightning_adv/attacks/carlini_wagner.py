@@ -21,6 +21,7 @@ from lightning_adv.attacks.base import (
     check_images,
     check_labels,
     forward_in,
+    gradient_to,
 )
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
@@ -246,7 +247,7 @@ class _Search:
         largest = weight if self.independent else weight.amax().expand_as(weight)
         share = weight / largest.clamp_min(torch.finfo(weight.dtype).tiny)
         descent = (slope if self.targeted else -slope) * share[:, None]
-        gradient = torch.autograd.grad(logits, leaf, descent)[0] * largest.view(column(images))
+        gradient = gradient_to(leaf, logits, descent) * largest.view(column(images))
         if seen is not leaf:
             with torch.no_grad():
                 success = self.success(self.forward(images), rows)

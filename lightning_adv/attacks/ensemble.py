@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_adv.attacks.base import at_least_fp32
+from lightning_adv.attacks.base import at_least_fp32, check_logits
 
 
 class LogitEnsemble(nn.Module):
@@ -46,7 +46,7 @@ class LogitEnsemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the fused logits (N, classes), in fp32 or more, whatever the precision of the networks."""
-        logits = [at_least_fp32(network(x)) for network in self.networks]
+        logits = [at_least_fp32(check_logits(network(x), len(x))) for network in self.networks]
         for index, other in enumerate(logits):
             if other.shape != logits[0].shape:
                 raise ValueError(

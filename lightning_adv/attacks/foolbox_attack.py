@@ -15,11 +15,19 @@ from lightning_adv.attacks.adapters import (
     bring_inside,
     check_installed,
     draw_seed,
+    missing_gradient_told,
     own_random_state,
     single_precision,
 )
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
-from lightning_adv.attacks.base import Attack, BatchNormMode, attacking, check_images, check_labels
+from lightning_adv.attacks.base import (
+    Attack,
+    BatchNormMode,
+    attacking,
+    check_images,
+    check_labels,
+    check_logits,
+)
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.hints import did_you_mean
 
@@ -138,12 +146,12 @@ class FoolboxAttack(Attack):
             x, y = x.detach().clone(), y.clone().long()
 
             def forward(images: Tensor) -> Tensor:
-                logits: Tensor = network(images.to(x.dtype))
-                return logits.float()
+                return check_logits(network(images.to(x.dtype)), len(images)).float()
 
             with torch.no_grad():
                 check_labels(y, forward(x).shape[1])
-            found = self._find(attack, forward, x.float(), y, None if norm is None else self.eps)
+            with missing_gradient_told(forward, x):
+                found = self._find(attack, forward, x.float(), y, None if norm is None else self.eps)
         kept = found.isfinite().flatten(1).all(1)
         if norm is None:
             found = found.clamp(0, 1).to(x.dtype)

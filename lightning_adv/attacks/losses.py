@@ -104,11 +104,18 @@ def kl_gradient(logits: Tensor, clean_logits: Tensor) -> Tensor:
     return logits.softmax(1) - clean_logits.softmax(1)
 
 
+def check_classes(loss: str, num_classes: int) -> None:
+    """Check that a network has as many classes as a loss compares.
+
+    Raises:
+        ValueError: It has fewer.
+    """
+    if loss == "dlr" and num_classes < 3:
+        raise ValueError(f"loss='dlr' compares three classes, and the network has {num_classes}: use cross_entropy.")
+
+
 def _top_three(logits: Tensor) -> torch.return_types.topk:
-    if logits.shape[1] < 3:
-        raise ValueError(
-            f"loss='dlr' compares three classes, and the network has {logits.shape[1]}: use cross_entropy."
-        )
+    check_classes("dlr", logits.shape[1])
     return logits.topk(3, dim=1)
 
 

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.base import Forward, check_labels
+from lightning_adv.attacks.base import Forward, check_labels, gradient_to
 from lightning_adv.attacks.losses import Loss
 
 
@@ -58,6 +58,9 @@ class Objective:
         """Return the gradient (N, ...) of the summed loss to ``images``, and their logits (N, K).
 
         The gradient is right up to a positive factor; each sample has one of its own if they are independent.
+
+        Raises:
+            NoGradientError: There is none.
         """
         images = images.detach().requires_grad_()
         logits = forward(images)
@@ -67,7 +70,7 @@ class Objective:
         # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
         # underflows on the way back: each sample sets out with 1 as its largest entry.
         ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
-        return torch.autograd.grad(logits, images, ascent)[0], logits.detach()
+        return gradient_to(images, logits, ascent), logits.detach()
 
     def _slope(self, logits: Tensor) -> Tensor:
         """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""

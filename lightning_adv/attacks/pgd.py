@@ -28,7 +28,7 @@ from lightning_adv.attacks.distance import Distance, StepSize, parse_distance, p
 from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
 from lightning_adv.attacks.early_stop import Unbroken
 from lightning_adv.attacks.labels import CHANGING, TARGETED, LabelChoice, choose_labels
-from lightning_adv.attacks.losses import get_loss
+from lightning_adv.attacks.losses import check_classes, get_loss
 from lightning_adv.attacks.objective import Objective
 
 
@@ -159,6 +159,14 @@ class PGD(Attack):
     def judges(self) -> bool:
         """Whether iterates or restarts are chosen between: otherwise it is the last iterate that comes back."""
         return self.early_stop or self.restarts > 1
+
+    def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Check that there are classes enough for the loss; see :meth:`Attack.check_fits`.
+
+        Raises:
+            ValueError: There are not.
+        """
+        check_classes(self.loss, num_classes)
 
     @property
     def reach(self) -> float | None:

@@ -13,6 +13,7 @@ from lightning_adv.attacks.base import (
     attacking,
     check_images,
     check_labels,
+    check_logits,
     round_towards,
 )
 from lightning_adv.attacks.checks import check_counts
@@ -85,7 +86,7 @@ class RandomNoise(Attack):
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network, torch.no_grad():
             clean, y = x.detach().clone(), y.clone().long()
             worst = clean.clone()
-            logits = at_least_fp32(network(clean))
+            logits = at_least_fp32(check_logits(network(clean), len(clean)))
             check_labels(y, logits.shape[1])
             lead = margin(logits, y)
             for number in range(self.draws):

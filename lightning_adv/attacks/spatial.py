@@ -17,6 +17,7 @@ from lightning_adv.attacks.balls import column
 from lightning_adv.attacks.base import (
     Attack,
     BatchNormMode,
+    NoGradientError,
     at_least_fp32,
     attacking,
     check_images,
@@ -98,6 +99,14 @@ class StAdv(Attack):
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
 
+    def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Check that images are maps; see :meth:`Attack.check_fits`.
+
+        Raises:
+            ValueError: They are not.
+        """
+        _check_maps((1, *shape))
+
     def scaled(self, factor: float) -> Self:
         """Return the same attack with ``max_flow`` multiplied by ``factor``.
 
@@ -136,7 +145,7 @@ class StAdv(Attack):
         ``warp(x, flow)`` is what a call returns.
         """
         check_images(x, y)
-        _check_maps(x)
+        _check_maps(tuple(x.shape))
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
             clean = x.detach().clone()
@@ -156,6 +165,8 @@ class StAdv(Attack):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.steps)
         for _ in range(self.steps):
             logits = forward(warp(clean, flow))
+            if not logits.requires_grad:
+                raise NoGradientError
             smoothness = flow_smoothness(flow)
             success = self._success(logits.detach(), label)
             best.offer(flow.detach(), success, smoothness.detach())
@@ -258,6 +269,6 @@ def _between(place: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return before.long(), place - before
 
 
-def _check_maps(x: Tensor) -> None:
-    if x.ndim != 4:
-        raise ValueError(f"x must be images (N, C, H, W) to be transformed in space, got shape {tuple(x.shape)}.")
+def _check_maps(shape: tuple[int, ...]) -> None:
+    if len(shape) != 4:
+        raise ValueError(f"x must be images (N, C, H, W) to be transformed in space, got shape {shape}.")

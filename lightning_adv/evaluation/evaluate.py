@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.base import attacking, check_images, check_labels
+from lightning_adv.attacks.base import attacking, check_images, check_labels, check_logits
 from lightning_adv.attacks.distance import Distance
+from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.evaluation.plan import BATCHES, make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
+from lightning_adv.nn.checkpoints import say
 
 
 def evaluate(
@@ -49,7 +51,9 @@ def evaluate(
         The accuracies, with their intervals.
 
     Raises:
-        ValueError: The images leave [0, 1], labels leave [0, K), ``batch_size`` is below 1, or the plan cannot be made.
+        ValueError: The images leave [0, 1], labels leave [0, K), ``batch_size`` is below 1, the network gives no
+            logits, or the plan cannot be made. Attacks that the network does not allow (too few classes, no gradient)
+            are left out, and told.
 
     Example:
         >>> import torch
@@ -66,11 +70,12 @@ def evaluate(
     if not len(x):
         raise ValueError("x must hold at least one image, got none.")
     with attacking(network, domain=domain) as held_still, torch.no_grad():
-        num_classes = held_still(x[:1]).shape[1]
+        num_classes = check_logits(held_still(x[:1]), 1).shape[1]
     check_labels(y, num_classes)  # one that is no class would pass for a misclassified image
     plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
-    for case in plan.cases:
-        case.attack.check_fits(tuple(x.shape[1:]), num_classes)
+    plan = leave_out_unfit(plan, network, x, y, num_classes=num_classes, domain=domain)
+    for reason in plan.unfit:
+        say(f"attacks: left out: {reason}", warn=True)
     parts = zip(torch.split(x, BATCHES * batch_size), torch.split(y, BATCHES * batch_size), strict=True)
     chunks = [
         evaluate_chunk(

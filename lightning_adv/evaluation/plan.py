@@ -65,6 +65,7 @@ class Plan:
     Attributes:
         cases: The cases, by norm, then by increasing radius, then in the order of the attacks.
         left_out: Names of attacks that fit none of the norms, and their norms.
+        unfit: Attacks, or parts of attacks, that cannot be run on the network or its images, each with the reason.
         curves: The attack of the accuracy over steps for each norm, if there is a curve.
         steps: The numbers of steps of the curve.
         curve_images: How many images the curve is of.
@@ -76,6 +77,7 @@ class Plan:
 
     cases: tuple[Case, ...]
     left_out: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
     curves: tuple[Case, ...] = ()
     steps: tuple[int, ...] = ()
     curve_images: int = 0
@@ -143,7 +145,7 @@ def make_plan(
     left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
     if attacks and not cases:
         raise ValueError(f"eps has {', '.join(eps) if eps else 'no norm'}, but no attack fits: {', '.join(left_out)}.")
-    plan = Plan(tuple(cases), left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
+    plan = Plan(tuple(cases), left_out=left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     if steps_curve is None:
         return plan
     _warn(shortfall(steps_curve.attack, "steps_curve.attack", steps=max(steps_curve.steps)))

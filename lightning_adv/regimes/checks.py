@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import attacking
-from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks.base import check_images, check_labels, check_logits
 from lightning_adv.nn.domain_calls import through_domains
 
 
@@ -23,18 +23,20 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         data: The data module's name, for the error.
 
     Raises:
-        ValueError: The network does not take such images, or calls BatchNorms past their domains.
+        ValueError: The network does not take such images, calls BatchNorms past their domains, or gives something else
+            than logits (N, K).
     """
     like = next(network.parameters())
     image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
     try:
         # leaves flags and statistics as they are
         with attacking(network) as held_still, torch.no_grad(), through_domains(network):
-            held_still(image)
+            output = held_still(image)
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
         ) from error
+    check_logits(output, 1)
 
 
 def check_precision(precision: str, argument: str = "trainer.precision") -> None:

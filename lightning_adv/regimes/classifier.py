@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.base import check_logits
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.backbones import Backbone
@@ -197,15 +198,19 @@ class Classifier(LightningModule):
         return self.logits(x, self.inference_domain)
 
     def logits(self, x: Tensor, through: str | None) -> Tensor:
-        """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one."""
+        """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one.
+
+        Raises:
+            ValueError: The network gives something else, or cannot normalise a batch of one image.
+        """
         with nullcontext() if through is None else domain(self.network, through):
             try:
-                logits: Tensor = self.network(x)
+                output = self.network(x)
             except ValueError as error:
                 if "more than 1 value per channel" in str(error):
                     raise ValueError(no_statistics(len(x))) from error
                 raise
-        return logits
+        return check_logits(output, len(x))
 
     def attacked(
         self,

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.distance import tell_distance
 from lightning_adv.attacks.threat import attack_name, threat_model
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
@@ -157,7 +158,8 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
         table.add_row(robust, _percent(results, "robust"))
     threat = results["threat_model"]
     table.add_row(
-        "threat model", "no ball of a norm" if threat is None else f"{threat['norm']}, eps {threat['eps']:.4g}"
+        "threat model",
+        "no ball of a norm" if threat is None else f"{threat['norm']}, eps {tell_distance(threat['eps'])}",
     )
     if tested := results["checkpoint"]:
         table.add_row("checkpoint", f"{tested['path']}, epoch {tested['epoch']}, step {tested['step']}")

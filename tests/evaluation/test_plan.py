@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, Attack, AutoAttack, CarliniWagner, StAdv
+from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, Attack, CarliniWagner, StAdv
 from lightning_adv.evaluation import StepsCurve, ThreatModel, evaluate, make_plan
 from lightning_adv.evaluation.plan import fit_attack, tell_distance
 from tests.evaluation.scripted import Breaks, FirstPixel, images
@@ -124,7 +124,6 @@ def test_distances_are_told_as_people_write_them(eps, text):
         ({"y": torch.tensor([0, 1, 0, -1])}, r"y must lie in \[0, 2\), got labels from -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
-        ({"attacks": [Breaks(), AutoAttack()]}, "'apgd-t', which needs at least 4 classes, and the network has 2"),
     ],
 )
 def test_what_an_evaluation_refuses_before_the_first_attack(arguments, message):

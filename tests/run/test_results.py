@@ -48,7 +48,7 @@ def test_table(capsys, tmp_path):
     for words in (
         "50.0 %  (95 %: 40.0 to 60.0 %)",
         "25.0 %",
-        "Linf, eps 0.03137",
+        "Linf, eps 8/255",
         "12.3 s",
         "5,679",
         "1,360",

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
+from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.regimes.checks import check_precision
 from lightning_adv.run.evaluation.corruptions import check_corruptible, read_baseline
@@ -129,9 +131,10 @@ def _plan(settings: Settings, loaded: LoadedNetwork, images: TestImages) -> Plan
         exhaustive=settings.exhaustive,
         seed=settings.seed,
     )
-    for case in plan.cases:
-        case.attack.check_fits(images.shape, loaded.num_classes)
-    return plan
+    if not plan.cases:
+        return plan
+    x, y = in_precision_of(loaded.network, torch.zeros(1, *images.shape)), torch.zeros(1, dtype=torch.long)
+    return leave_out_unfit(plan, loaded.network, x, y, num_classes=loaded.num_classes)
 
 
 def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | str]]:

@@ -57,7 +57,7 @@ def to_plain(plan: Plan, summary: Summary, baseline: Baseline | None) -> dict[st
             for case, curve in zip(plan.curves, summary.curves, strict=True)
         ],
         "corruptions": corruptions_to_plain(summary, baseline),
-        "left_out": list(plan.left_out),
+        "left_out": [*plan.left_out, *plan.unfit],
     }
 
 
@@ -120,6 +120,8 @@ def print_summary(title: str, plan: Plan, summary: Summary, baseline: Baseline |
         print_corruptions(console, title, summary, baseline)
     for name in plan.left_out:
         console.print(f"Left out, since eps has no radius for its norm: {name}", highlight=False)
+    for reason in plan.unfit:
+        console.print(f"Left out: {reason}", highlight=False, markup=False)
     console.print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
 
 
