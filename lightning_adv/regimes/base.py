@@ -234,5 +234,5 @@ class Regime(Classifier):
 
         To log in every step would cost half a millisecond.
         """
-        self.log("train/loss", self.train_loss)
+        self.log("train/loss", self.train_loss, prog_bar=True)
         step_plateau(self)

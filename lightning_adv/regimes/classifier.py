@@ -304,7 +304,8 @@ class Classifier(LightningModule):
         meters["images"].update(len(x))
         for name, metric in meters.items():
             if name != "images" or stage == "test":
-                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
+                shown = stage == "val" and name in ("clean_accuracy", "robust_accuracy")
+                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
 
     def _meters(self, stage: str) -> Meters:
         meters: Meters = self.meters[stage]  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adv.recipe import FACTORIES, find_class
+
+_Rule = tuple[Callable[[float], bool], str]
+_FINITE: _Rule = (lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
+_DECAY: _Rule = (lambda value: 0 <= value < 1, "at least 0 and less than 1")
+_COUNT: _Rule = (lambda value: value >= 1, "at least 1")
+
+# torch 2.14 takes NaN for any of these, which compares as less than nothing, and a momentum that grows without end.
+_OPTIMIZER_OPTIONS: dict[str, _Rule] = {
+    "lr": _FINITE, "weight_decay": _FINITE, "momentum": _DECAY, "betas": _DECAY,
+}  # fmt: skip
+# It builds a schedule of these that divides by nothing when training is under way, or turns the learning rate round.
+_SCHEDULE_OPTIONS: dict[str, _Rule] = {
+    "step_size": _COUNT, "T_max": _COUNT,
+    "gamma": (lambda value: math.isfinite(value) and value > 0, "a finite number above 0"),
+}  # fmt: skip
 
 
 def parameter_groups(module: nn.Module, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
@@ -45,12 +61,13 @@ def configure(
     """Return what ``LightningModule.configure_optimizers`` returns.
 
     Raises:
-        ValueError: The schedule looks at a metric, and does not say at which, or would step between epochs.
+        ValueError: The optimizer or the schedule cannot be built of their options, or these make no sense; or the
+            schedule looks at a metric, and does not say at which, or would step between epochs.
     """
-    built = optimizer(parameter_groups(module, decay_norm_and_bias))
+    built = _build_optimizer(optimizer, parameter_groups(module, decay_norm_and_bias))
     if scheduler is None:
         return {"optimizer": built}
-    schedule = scheduler(built)
+    schedule = _build_schedule(scheduler, built)
     config: dict[str, Any] = {"scheduler": schedule, "interval": interval}
     if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
         if not isinstance(schedule, ReduceLROnPlateau):
@@ -66,6 +83,53 @@ def configure(
         # Never: step_plateau does it.
         config |= {"monitor": schedule.monitor, "frequency": sys.maxsize}
     return {"optimizer": built, "lr_scheduler": config}
+
+
+def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]]) -> Optimizer:
+    """Build an optimizer whose options make sense.
+
+    Raises:
+        ValueError: They do not.
+    """
+    try:
+        built = optimizer(groups)
+    except (ValueError, TypeError) as error:
+        hint = ""
+        if len(groups) > 1 and "parameter group" in str(error) + str(getattr(error, "__notes__", "")):
+            hint = " It takes all parameters as one group: decay_norm_and_bias must be true."
+        raise ValueError(f"optimizer cannot be built: {error}{hint}") from error
+    if not isinstance(built, Optimizer):
+        raise ValueError(f"optimizer must return a torch.optim.Optimizer, got {type(built).__name__}.")
+    for group in built.param_groups:
+        for name, (allowed, words) in _OPTIMIZER_OPTIONS.items():
+            values = group.get(name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if isinstance(value, (int, float, torch.Tensor)) and not allowed(float(value)):
+                    raise ValueError(f"optimizer.{name} must be {words}, got {_plain(values)}.")
+    return built
+
+
+def _build_schedule(scheduler: LRSchedulerCallable, optimizer: Optimizer) -> Any:
+    """Build a schedule whose options make sense.
+
+    Raises:
+        ValueError: They do not.
+    """
+    try:
+        schedule = scheduler(optimizer)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"scheduler cannot be built: {error}") from error
+    if not callable(getattr(schedule, "step", None)):
+        raise ValueError(f"scheduler must return a learning-rate schedule, got {type(schedule).__name__}.")
+    for name, (allowed, words) in _SCHEDULE_OPTIONS.items():
+        value = vars(schedule).get(name)
+        if isinstance(value, (int, float)) and not allowed(value):
+            raise ValueError(f"scheduler.{name} must be {words}, got {value}.")
+    return schedule
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 
 
 def step_plateau(module: LightningModule) -> None:

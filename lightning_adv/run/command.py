@@ -14,12 +14,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
 from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
+from lightning_adv.run.epoch_lines import EpochLines, wants_lines
 from lightning_adv.run.folder import (
     Start,
     check_run_checkpoint,
@@ -28,13 +30,15 @@ from lightning_adv.run.folder import (
     run_folder_of,
 )
 from lightning_adv.run.held_out import HeldOutCheck, best_validation, check_gives
-from lightning_adv.run.messages import missing_recipe
+from lightning_adv.run.messages import missing_recipe, not_built
 from lightning_adv.run.mistakes import check_parsed
+from lightning_adv.run.noise import without_noise
 from lightning_adv.run.parser import Parser, read_files_as_data
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
 from lightning_adv.run.stopping import Together, how_to_go_on, stopping_signal
+from lightning_adv.run.trainer_values import check_values
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -94,6 +98,7 @@ class AdversarialCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list: see __init__
+        check_values(self.config[self.config["subcommand"]])  # before the seed is set
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: LightningCLI lets a checkpoint's arguments override what the user typed."""
@@ -144,7 +149,29 @@ class AdversarialCLI(LightningCLI):
             given = self._get(self.config_init, "trainer.plugins")
             others = given if isinstance(given, list) else [] if given is None else [given]
             kwargs["plugins"] = [*others, TimmSyncBatchNorm()]
-        return super().instantiate_trainer(**kwargs)
+        bar, given = (self._get(self.config_init, f"trainer.{name}") for name in ("enable_progress_bar", "callbacks"))
+        if wants_lines(bar, given):
+            kwargs["enable_progress_bar"] = False
+            self.trainer_defaults["callbacks"].append(EpochLines())
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:  # in several lines, or of another argument
+            raise ValueError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
+
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names (a hook of LightningCLI's).
+
+        Raises:
+            ValueError: A part needs a package that is not installed, or Lightning does not take its options.
+        """
+        try:
+            super().instantiate_classes()
+        except (ModuleNotFoundError, MisconfigurationException) as error:  # as a logger whose package is not there
+            raise ValueError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            if _told_by_us(error) is None and (told := not_built(str(error))):
+                raise ValueError(told) from error
+            raise
 
     # Subcommands --------------------------------------------------------------------------------------------------
 
@@ -294,7 +321,8 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
             and the signal's number after SIGTERM and Ctrl-C.
     """
     try:
-        return AdversarialCLI(arguments)
+        with without_noise():
+            return AdversarialCLI(arguments)
     except (ValueError, FloatingPointError) as error:
         told = _told_by_us(error)
         if told is None:

@@ -57,6 +57,17 @@ def _bounded(message: str) -> str:
     return told if len(told) <= 400 else f"{told[:400]}..."
 
 
+def not_built(message: str) -> str | None:
+    r"""Return why a class could not be built, out of an error that tells it among all types of its key; else None.
+
+    Example:
+        >>> not_built("Errors:\n  - Problem with given class_path 'a.B':\n      b is missing\n  - Expected null")
+        'a.B cannot be built: b is missing'
+    """
+    found = re.findall(r"Problem with given class_path '([^']+)':\n\s*(\S.*)", message)
+    return f"{found[-1][0]} cannot be built: {found[-1][1]}" if found else None
+
+
 def explain_value(message: str) -> str:
     """Return what a class says of its arguments, out of what jsonargparse makes of it where null is allowed too.
 

@@ -32,6 +32,8 @@ def sources(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not equals and waiting and not waiting[0].startswith("--"):
             value = waiting.pop(0)
         if name in ("--config", "-c"):
+            if not value:  # the parser says so
+                continue
             content = get_loader("yaml")(Path(value).read_text(encoding="utf-8"))
             if isinstance(content, dict):
                 yield content

@@ -1,4 +1,5 @@
 import csv
+import re
 from functools import partial
 
 import pytest
@@ -162,3 +163,52 @@ def test_plateau_that_does_not_say_its_metric_or_steps_within_epochs():
         configure(network(), sgd, torch.optim.lr_scheduler.ReduceLROnPlateau, "epoch", decay_norm_and_bias=True)
     with pytest.raises(ValueError, match="scheduler_interval is 'step'"):
         configure(network(), sgd, PLATEAU, "step", decay_norm_and_bias=True)
+
+
+# Options that make no sense ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -0.1}, "optimizer cannot be built: Invalid learning rate: -0.1"),
+        ({"lr": float("nan")}, "optimizer.lr must be a finite number of at least 0, got nan"),
+        ({"lr": 0.1, "momentum": 5}, "optimizer.momentum must be at least 0 and less than 1, got 5"),
+        ({"lr": 0.1, "weight_decay": float("inf")}, "optimizer.weight_decay must be a finite number"),
+    ],
+)
+def test_an_optimizer_whose_options_make_no_sense(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        configure(network(), partial(torch.optim.SGD, **options), None, "epoch", decay_norm_and_bias=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        ("StepLR", {"step_size": 0}, "scheduler.step_size must be at least 1, got 0"),
+        ("CosineAnnealingLR", {"T_max": 0}, "scheduler.T_max must be at least 1, got 0"),
+        ("ExponentialLR", {"gamma": -1.0}, "scheduler.gamma must be a finite number above 0, got -1.0"),
+        ("StepLR", {}, "scheduler cannot be built: StepLR.__init__() missing 1 required"),
+    ],
+)
+def test_a_schedule_whose_options_make_no_sense(schedule, options, message):
+    """StepLR of 0 divides by nothing in the first step; a negative gamma goes uphill."""
+    factory = partial(getattr(torch.optim.lr_scheduler, schedule), **options)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        configure(network(), partial(torch.optim.SGD, lr=0.1), factory, "epoch", decay_norm_and_bias=True)
+
+
+def test_what_a_factory_returns():
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    with pytest.raises(ValueError, match=r"optimizer must return a torch\.optim\.Optimizer, got int"):
+        configure(network(), lambda _: 5, None, "epoch", decay_norm_and_bias=True)
+    with pytest.raises(ValueError, match="scheduler must return a learning-rate schedule, got tuple"):
+        configure(network(), sgd, lambda _: (1, 2), "epoch", decay_norm_and_bias=True)
+
+
+def test_an_optimizer_of_one_group():
+    """LBFGS takes no second group, in which what is not decayed would be."""
+    with pytest.raises(ValueError, match=r"LBFGS .* decay_norm_and_bias must be true"):
+        configure(network(), torch.optim.LBFGS, None, "epoch", decay_norm_and_bias=False)
+    built = configure(network(), torch.optim.LBFGS, None, "epoch", decay_norm_and_bias=True)
+    assert isinstance(built["optimizer"], torch.optim.LBFGS)
