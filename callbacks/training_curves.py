@@ -7,15 +7,18 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_adv.analysis.training_curves import plot_training_curves, read_metrics
+from lightning_adv.analysis.training_curves import plot_training_curves, salvage_metrics
 from lightning_adv.files import write_whole
 
 
 class TrainingCurves(Callback):
     """Writes ``figures/training_curves.png`` into the run folder when training ends.
 
-    The curves are read from the ``metrics.csv`` of the Trainer's CSVLogger; without that logger nothing is drawn.
+    The curves are read from the ``metrics.csv`` of the Trainer's CSVLogger; without that logger nothing is drawn. Of a
+    file that is damaged, what can be read is drawn. A picture that cannot be drawn or written is a warning: the run has
+    its test before it.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -25,7 +28,18 @@ class TrainingCurves(Callback):
             return
         loggers[0].save()
         metrics = Path(loggers[0].log_dir) / "metrics.csv"
-        if metrics.is_file():
-            picture = io.BytesIO()
-            plot_training_curves(read_metrics(metrics)).savefig(picture, format="png", dpi=150)
-            write_whole(metrics.parent / "figures" / "training_curves.png", picture.getvalue())
+        target = metrics.parent / "figures" / "training_curves.png"
+        try:
+            if metrics.is_file():
+                _draw(metrics, target)
+        except Exception as error:
+            rank_zero_warn(f"{target} is missing: {error!r}.")
+
+
+def _draw(metrics: Path, target: Path) -> None:
+    curves, problems = salvage_metrics(metrics)
+    for problem in problems:
+        rank_zero_warn(f"{metrics} is damaged, and {target.name} lacks what cannot be read: {problem}.")
+    picture = io.BytesIO()
+    plot_training_curves(curves).savefig(picture, format="png", dpi=150)
+    write_whole(target, picture.getvalue())

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.running_vs_batch import KINDS
 from lightning_adv.analysis.table import Looks, Row, looks
 
@@ -66,17 +67,17 @@ def plot_channels_by_domain(rows: Sequence[Row], layer: str) -> Figure:
     shown = [(last, domain) for domain in domains]
     if not several:
         shown = [(step, "") for step in dict.fromkeys((first, last))]
-    labels = [domain if several else f"{when.unit} {when.at[step]}" for step, domain in shown]
+    labels = [label(domain) if several else f"{when.unit} {when.at[step]}" for step, domain in shown]
     figure = _figure(10, 3.4)
     axes = figure.subplots(1, 2)
     for panel, which in zip(axes, _MOMENTS, strict=True):
         points = [
-            _Points(label, _at(found, step, domain, f"running_{which}"), _marker(number))
-            for number, (label, (step, domain)) in enumerate(zip(labels, shown, strict=True))
+            _Points(text, _at(found, step, domain, f"running_{which}"), _marker(number))
+            for number, (text, (step, domain)) in enumerate(zip(labels, shown, strict=True))
         ]
         _draw_channels(panel, f"Running {which}", points)
     _add_legend(figure)
-    figure.suptitle(f"{layer}, {when.unit} {when.at[last]}", fontsize="medium")
+    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize="medium")
     return figure
 
 
@@ -105,12 +106,12 @@ def plot_drift(rows: Sequence[Row], reference: str = "start") -> Figure:
         grid = [[values.get((domain, name, step), math.nan) for step in when.at] for name in layers]
         image = _draw_grid(panel, grid, norm)
         _label_looks(panel, when)
-        panel.set_title(domain, fontsize="medium")
+        panel.set_title(label(domain), fontsize="medium")
     every = -(-len(layers) // _MOST_LABELS)
-    axes[0].set_yticks(range(0, len(layers), every), layers[::every], fontsize="x-small")
+    axes[0].set_yticks(range(0, len(layers), every), list(map(label, layers[::every])), fontsize="x-small")
     if image is not None:
         figure.colorbar(image, ax=list(axes), label="Symmetric KL divergence (nats)")
-    figure.suptitle(f"Running statistics: distance from {reference}", fontsize="medium")
+    figure.suptitle(f"Running statistics: distance from {label(reference)}", fontsize="medium")
     return figure
 
 
@@ -142,10 +143,10 @@ def plot_running_against_batch(rows: Sequence[Row], layer: str) -> Figure:
             points = [_Points("running", _at(found, last, domain, f"running_{which}"), _RUNNING)]
             while values := _at(found, last, domain, f"{kind}_{which}_batch{len(points) - 1}"):
                 points.append(_Points(f"batch {len(points) - 1}", values, _marker(len(points) - 1)))
-            through = f", {domain} BatchNorm" if domain else ""
+            through = f", {label(domain)} BatchNorm" if domain else ""
             _draw_channels(panel, f"{which.capitalize()}, {kind} images{through}", points)
     _add_legend(figure)
-    figure.suptitle(f"{layer}, {when.unit} {when.at[last]}", fontsize="medium")
+    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize="medium")
     return figure
 
 
@@ -168,9 +169,9 @@ def plot_gaps(rows: Sequence[Row]) -> Figure:
             found = [row for row in rows if row.statistic == f"{kind}_relative_{which}_gap"]
             for style, domain in zip(itertools.cycle(("-", ":", "--", "-.")), _domains(found), strict=False):
                 curve = _over_layers(found, domain)
-                label = f"{kind} images, {domain}" if domain else f"{kind} images"
+                of = f"{kind} images, {label(domain)}" if domain else f"{kind} images"
                 at = [when.at[step] for step in curve]
-                panel.plot(at, list(curve.values()), style, marker=marker, color=colour, label=label)
+                panel.plot(at, list(curve.values()), style, marker=marker, color=colour, label=of)
         panel.set_title(f"Gap in {which} (in units of running {unit})", fontsize="medium")
         panel.set_xlabel(when.unit.capitalize())
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -237,9 +238,9 @@ def _draw_channels(axes: Axes, title: str, points: Sequence[_Points]) -> None:
         of_channel = [values[channel] for _, values, _ in points if math.isfinite(values.get(channel, math.nan))]
         if len(of_channel) > 1:
             axes.vlines(x, min(of_channel), max(of_channel), color="0.8", linewidth=1, zorder=0)
-    for label, values, style in points:
+    for text, values, style in points:
         y = [values.get(channel, math.nan) for channel in channels]
-        axes.plot(range(len(channels)), y, linestyle="none", label=label, **style)
+        axes.plot(range(len(channels)), y, linestyle="none", label=text, **style)
     every = -(-max(len(channels), 1) // _MOST_LABELS)
     axes.set_xticks(range(0, len(channels), every), [str(channel) for channel in channels[::every]])
     axes.tick_params(axis="x", labelrotation=90, labelsize="small")

@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_adv.analysis.corruption_errors import CorruptionError, mean_error, mean_errors
 from lightning_adv.analysis.corruptions import GROUPS
+from lightning_adv.analysis.labels import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,12 +54,12 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
         axes.set_xticks(range(len(severities) + 1), [*map(str, severities), "mean"])
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         axes.set_xlabel("Severity")
-        title = f"{network}: mean error {100 * mean_error(rows):.1f} %" if network else ""
+        title = f"{label(network)}: mean error {100 * mean_error(rows):.1f} %" if network else ""
         axes.set_title(title or f"mean error {100 * mean_error(rows):.1f} %", fontsize=10)
         axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
         for edge in _group_edges(names):
             axes.axhline(edge, color="white", linewidth=3)
-    scale = figure.colorbar(drawn, ax=panels.tolist(), label=f"Error (%), images: {first[0].images}")
+    scale = figure.colorbar(drawn, ax=panels.tolist(), label=f"Error (%), images: {label(first[0].images)}")
     scale.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
     return figure
 

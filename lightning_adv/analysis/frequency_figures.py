@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.analysis.frequency import FILTERS
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.transformed_accuracy import TransformedAccuracy
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
             found = [row for row in rows if row.transform == name]
             if found:
                 colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-                _draw(axes, found, network, colour, marker)
-        title, label = _LEVELS.get(name, (name, "Level"))
+                _draw(axes, found, label(network), colour, marker)
+        title, unit = _LEVELS.get(name, (name, "Level"))
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(label, fontsize=9)
+        axes.set_xlabel(unit, fontsize=9)
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
         if name == "saturation":
@@ -156,13 +157,13 @@ def plot_spectra(clean: Tensor, adversarial: Mapping[str, Tensor]) -> Figure:
 
 
 def _title(what: str, network: str) -> str:
-    return f"{what}, {network}" if network else what
+    return f"{what}, {label(network)}" if network else what
 
 
 def _show(
     figure: Figure, line: Sequence[Axes], pictures: Mapping[str, Tensor], scale: tuple[str, str, float, float]
 ) -> None:
-    label, colours, low, high = scale
+    unit, colours, low, high = scale
     for axes, (title, picture) in zip(line, pictures.items(), strict=True):
         height, width = picture.shape
         edges = (*_edges(width), *_edges(height))
@@ -172,7 +173,7 @@ def _show(
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("Frequency scale")
     line[0].set_ylabel("Frequency scale")
-    figure.colorbar(drawn, ax=line, label=label)
+    figure.colorbar(drawn, ax=line, label=unit)
 
 
 def _edges(size: int) -> tuple[float, float]:
@@ -181,11 +182,11 @@ def _edges(size: int) -> tuple[float, float]:
     return (first - 0.5) * 2 / size, (first + size - 0.5) * 2 / size
 
 
-def _draw(axes: Axes, rows: Sequence[TransformedAccuracy], label: str, colour: str, marker: str) -> None:
+def _draw(axes: Axes, rows: Sequence[TransformedAccuracy], of: str, colour: str, marker: str) -> None:
     rows = sorted(rows, key=lambda row: row.level)
     levels = [row.level for row in rows]
     low, high = zip(*(row.interval for row in rows), strict=True)
-    axes.plot(levels, [100 * row.accuracy for row in rows], color=colour, marker=marker, markersize=4, label=label)
+    axes.plot(levels, [100 * row.accuracy for row in rows], color=colour, marker=marker, markersize=4, label=of)
     if len(rows) > 1:
         axes.fill_between(levels, [100 * end for end in low], [100 * end for end in high], color=colour, alpha=0.15)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.table import Row, looks, series
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def plot_responses(rows: Sequence[Row], domain: str = "") -> Figure:
     for axes, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
         for number, name in enumerate(names):
             points = series(rows, name, domain, statistic)
-            style = {"color": shades(0.88 * number / max(1, len(names) - 1)), "label": name}
+            style = {"color": shades(0.88 * number / max(1, len(names) - 1)), "label": label(name)}
             marker = "." if len(points) < 40 else ""
             axes.plot([at[step] for step, _ in points], [value for _, value in points], marker=marker, **style)
         axes.set_title(title, fontsize=10)
@@ -54,7 +55,9 @@ def plot_responses(rows: Sequence[Row], domain: str = "") -> Figure:
     panels[0].set_ylim(bottom=0)
     _logarithmic(panels[1], [row.value for row in rows if row.statistic == "total" and row.domain == domain])
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8, title=f"Through {domain}" if domain else None)
+    figure.legend(
+        handles, labels, loc="outside right upper", fontsize=8, title=f"Through {label(domain)}" if domain else None
+    )
     return figure
 
 
@@ -81,17 +84,19 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
     for line, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
         for axes, domain in zip(line, domains, strict=True):
             drawn: list[float] = []
-            for pattern, (label, colour, marker) in _KINDS.items():
+            for pattern, (kind, colour, marker) in _KINDS.items():
                 found = [(name, values.get((name, domain, pattern.format(statistic)))) for name in names]
                 points = [(names.index(name), value) for name, value in found if value is not None]
                 if points:
-                    style = {"color": colour, "label": label, "marker": marker, "alpha": 0.8}
+                    style = {"color": colour, "label": kind, "marker": marker, "alpha": 0.8}
                     axes.plot([x for x, _ in points], [value for _, value in points], linewidth=0.8, **style)
                     drawn += [value for _, value in points]
-            axes.set_title(f"{title}, {domain}" if domain else title, fontsize=10)
+            axes.set_title(f"{title}, {label(domain)}" if domain else title, fontsize=10)
             axes.grid(alpha=0.3)
             _logarithmic(axes, drawn)
-            axes.set_xticks(range(0, len(names), apart), names[::apart], rotation=90 if len(names) > 8 else 0)
+            axes.set_xticks(
+                range(0, len(names), apart), list(map(label, names[::apart])), rotation=90 if len(names) > 8 else 0
+            )
     for axes in panels[:, 0]:
         axes.set_ylabel("Mean over images")
     panels[0, 0].legend(fontsize=8)

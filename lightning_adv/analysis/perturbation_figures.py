@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.perturbations import PerturbationViews, perturbation_views
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def plot_perturbations(
     of_each = (len(columns) - 1) // len(examples)
     for number, name in enumerate(examples):
         first = 1 + number * of_each
-        panels[0, first].set_title(f"{name}\n{columns[first].title}", fontsize=8)
+        panels[0, first].set_title(f"{label(name)}\n{columns[first].title}", fontsize=8)
         if isinstance(captions, Mapping):
             _write(panels[:, first].tolist(), captions.get(name, ()))
     if not isinstance(captions, Mapping):
@@ -93,7 +94,7 @@ def _columns(views: PerturbationViews) -> list[_Column]:
 
 def _write(line: Sequence[Axes], captions: Sequence[str]) -> None:
     for axes, caption in zip(line, captions, strict=False):
-        axes.set_xlabel(caption, fontsize=7)
+        axes.set_xlabel("\n".join(map(label, caption.split("\n"))), fontsize=7)
 
 
 def _numbers(values: Tensor) -> Any:

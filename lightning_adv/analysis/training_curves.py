@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.reading import WIDTH, CsvFile, Problems, read_csv
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
     accuracies = {kind: _curve(curves, f"val/{kind}_accuracy", 100) for kind in ("clean", "robust")}
     if domains:
         accuracies = {
-            f"{kind}, {domain}": _curve(curves, f"val/{kind}_accuracy_{domain}", 100)
+            f"{kind}, {label(domain)}": _curve(curves, f"val/{kind}_accuracy_{domain}", 100)
             for domain in sorted(domains, key=lambda domain: (domain != "main", domain))
             for kind in ("clean", "robust")
         }
@@ -139,7 +140,7 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
     rates: dict[str, Curve] = {}
     for name, curve in curves.items():
         if name.startswith("lr-") and curve not in rates.values():  # parameter groups mostly share one rate
-            rates[name.removeprefix("lr-")] = curve
+            rates[label(name.removeprefix("lr-"))] = curve
     _draw(rate, "Learning rate", rates)
     accuracy.set_ylim(0, 100)
     loss.set_ylim(bottom=0)
@@ -158,13 +159,13 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
     axes.set_title(title)
     axes.set_xlabel("Epoch")
     axes.grid(alpha=0.3)
-    for label, curve in curves.items():
+    for text, curve in curves.items():
         if curve:
             epochs, values = zip(*curve, strict=True)
-            kind, _, domain = label.partition(", ")
-            style = "--" if label == "train" else "-" if domain in ("", "main") else ":"
+            kind, _, domain = text.partition(", ")
+            style = "--" if text == "train" else "-" if domain in ("", "main") else ":"
             marker = "." if len(epochs) < 40 else ""
-            axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(kind), label=label)
+            axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(kind), label=text)
     if axes.lines:
         axes.legend()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.transfer import TransferRate
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
     for attack, axes in zip(attacks, panels.flat, strict=False):
         found = {(source, target): row for (name, source, target), row in cells.items() if name == attack}
         drawn = _heat_map(axes, found, sources, targets)
-        axes.set_xlabel(attack, fontsize=10)
+        axes.set_xlabel(label(attack), fontsize=10)
     for axes in panels.flat[len(attacks) :]:
         axes.axis("off")
     for axes in panels[0]:
@@ -140,12 +141,12 @@ def _name_columns(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _wrapped(names: Iterable[str]) -> list[str]:
-    return [textwrap.fill(name, _LINE) for name in names]
+    return [textwrap.fill(label(name), _LINE) for name in names]
 
 
 def _length(names: Iterable[str]) -> float:
     """Return the inches that the longest line takes."""
-    return _LETTER * max(len(line) for name in _wrapped(names) for line in name.split("\n"))
+    return _LETTER * max((len(line) for name in _wrapped(names) for line in name.split("\n")), default=0)
 
 
 def _once(names: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.table import Row, looks, series
 from lightning_adv.analysis.weight_smoothness import MEANS
 
@@ -31,7 +32,7 @@ def plot_smoothness(rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(1, 2)
     at, unit = looks(rows)
     domains = dict.fromkeys(row.domain for row in rows if row.statistic == "quadratic_sum")
-    lines = [(0, "quadratic_sum", domain, domain) for domain in domains]
+    lines = [(0, "quadratic_sum", domain, label(domain)) for domain in domains]
     lines += [(1, measure, "", measure.replace("_", " ").capitalize()) for measure in MEANS]
     for panel, statistic, domain, name in lines:
         axes = panels[panel]
@@ -76,7 +77,7 @@ def plot_kernels(rows: Sequence[Row], statistic: str = "high_frequency_share") -
     picture = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
     figure.colorbar(picture, ax=axes, label=statistic.replace("_", " ").capitalize())
     apart = -(-len(names) // _MOST_LABELS)
-    axes.set_yticks(range(0, len(names), apart), names[::apart], fontsize=8)
+    axes.set_yticks(range(0, len(names), apart), list(map(label, names[::apart])), fontsize=8)
     ticks = range(0, len(columns), -(-len(columns) // 10))
     axes.set_xticks(ticks, [str(list(at.values())[tick]) for tick in ticks])
     axes.set_xlabel(unit.capitalize())
