@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.arguments import check_arguments, parameters_of
+from lightning_adv.recipe import find_class
 
 _DECIDE = ("build_network", "prepare_network", "configure_model", "forward", "logits")
 """The methods that decide what network there is, and what it is asked."""
@@ -57,10 +58,12 @@ def check_saved_arguments(
         source: The argument and the file, for the error.
 
     Raises:
-        ValueError: One is unknown, missing or of another type.
+        ValueError: One is unknown, missing or of another type, or the class that they are for cannot be found.
     """
     if given.get("hparams_file") is not None:
         return
+    if saved.get("_class_path") is not None:  # of a command's run: Lightning builds this class, and not the one asked
+        kind = find_class(saved["_class_path"], kind)
     lightnings = inspect.signature(LightningModule.load_from_checkpoint).parameters
     replaced = {name: value for name, value in given.items() if name not in lightnings}
     own = {name: value for name, value in saved.items() if not name.startswith("_")}  # the others are Lightning's
