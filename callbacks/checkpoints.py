@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,36 +12,58 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
+from lightning_adv.nn.checkpoints import say
+from lightning_adv.nn.finite import not_finite
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
-def check_finite(trainer: Trainer, module: LightningModule) -> None:
-    """Check that all parameters are numbers: one look at each, which is little beside writing them.
+def check_finite(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Check that all that is saved are numbers: weights, running statistics, averages, the state of the optimizers.
 
-    Parameters only, which are the same on every process: BatchNorm statistics are not, and a process that raises alone
-    would leave the others waiting.
+    One look at each tensor, which is little beside writing it. All processes come here, and decide together: running
+    statistics are not the same on each, and a process that raises alone would leave the others waiting.
 
     Raises:
-        FloatingPointError: They are not.
+        FloatingPointError: They are not, on this process or another one.
     """
-    parameters = dict(module.named_parameters())
-    broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
-    if broken:
-        raise FloatingPointError(
-            f"The weights are NaN or infinite after step {trainer.global_step} (epoch {trainer.current_epoch}): "
-            f"{broken[0]}, {len(broken)} of {len(parameters)} parameters in all. They are not saved; "
-            "checkpoints/last.ckpt and best.ckpt stay as they were. "
-            "Resume from one of them with a lower learning rate, clip gradients (trainer.gradient_clip_val) or use a "
-            "wider precision."
-        )
+    saved = dict(_saved(trainer, checkpoint))
+    broken = not_finite(saved)
+    if trainer.strategy.reduce_boolean_decision(not broken, all=True):
+        return
+    where = f"{broken[0]}, {len(broken)} of {len(saved)} tensors in all" if broken else "on another process"
+    raise FloatingPointError(
+        f"What would be saved is NaN or infinite after step {trainer.global_step} (epoch {trainer.current_epoch}): "
+        f"{where}. It is not saved; checkpoints/last.ckpt and best.ckpt stay as they were. "
+        "Resume from one of them with a lower learning rate, clip gradients (trainer.gradient_clip_val) or use a "
+        "wider precision."
+    )
+
+
+def _saved(trainer: Trainer, checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the floating tensors of a checkpoint by name; weight averaging has a second state dict."""
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        for name, value in checkpoint.get(part, {}).items():
+            yield name if part == "state_dict" else f"{part}.{name}", value
+    module = trainer.lightning_module
+    names: dict[Any, str] = {parameter: name for name, parameter in module.named_parameters()}
+    for optimizer in trainer.optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                yield f"{type(optimizer).__name__}'s {key} of {names.get(parameter, 'a parameter')}", value
 
 
 class _RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See to it that a kill leaves whole files (a Lightning hook)."""
+        """Settle the folder, by the one path that it has from everywhere (a Lightning hook).
+
+        A kill leaves whole files in it. ModelCheckpoint compares paths as text: by another text for the same file it
+        would take the checkpoint that it has just written for the one before, and delete it.
+        """
         keep_checkpoints_whole(trainer)
         super().setup(trainer, pl_module, stage)
+        if self.dirpath is not None and "://" not in str(self.dirpath):
+            self.dirpath = os.path.realpath(self.dirpath)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look at the weights, and let the loggers write what they hold back (a Lightning hook).
@@ -48,17 +72,19 @@ class _RunCheckpoint(ModelCheckpoint):
         file: if the weights are no numbers, the checkpoint that was there stays.
 
         Raises:
-            FloatingPointError: A parameter holds NaN or an infinite number. In the middle of an epoch this is how an
+            FloatingPointError: A tensor holds NaN or an infinite number. In the middle of an epoch this is how an
                 exploding step is found: its own loss was finite, and no loss of the new weights was computed yet.
         """
-        check_finite(trainer, pl_module)
+        ours = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, _RunCheckpoint))
+        if next(ours) is self:  # once is enough
+            check_finite(trainer, checkpoint)
         for logger in trainer.loggers:
             logger.save()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the checkpoints of the run folder, by whatever path it is named now.
 
-        ModelCheckpoint compares paths as text, and would forget the best score of a run folder that has moved.
+        ModelCheckpoint would forget the best score of a run folder that has moved.
         """
         here = Path(str(self.dirpath))
 
@@ -98,6 +124,39 @@ class BestCheckpoint(_RunCheckpoint):
         if self.monitor is None:
             self.monitor = getattr(pl_module, "monitor", "val/robust_accuracy")
         super().setup(trainer, pl_module, stage)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Find what this callback knew, whenever it looks now (a Lightning hook).
+
+        Lightning keeps it under a key that has all of the callback's settings.
+
+        Raises:
+            ValueError: It chose by another metric, whose values do not compare.
+        """
+        known = {
+            key: state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith(type(self).__name__)
+        }
+        if not trainer.training or self.state_key in known or len(known) != 1:
+            return
+        state = next(iter(known.values()))
+        if state["monitor"] != self.monitor or f"'mode': {self.mode!r}" not in next(iter(known)):
+            raise ValueError(
+                f"ckpt_path: best_checkpoint.monitor is {self.monitor} ({self.mode}), but this run's best checkpoint "
+                f"is chosen by {state['monitor']}: leave it as it was."
+            )
+        checkpoint["callbacks"][self.state_key] = state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best checkpoint, or begin to look for one where it was left behind."""
+        best = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name
+        if state_dict["best_model_path"] and not best.is_file() and not Path(state_dict["best_model_path"]).is_file():
+            say(
+                f"ckpt_path: the run's best checkpoint is not there ({best}): the best is that of the epochs from here "
+                "on.",
+                warn=True,
+            )
+            return
+        super().load_state_dict(state_dict)
 
 
 class LastCheckpoint(_RunCheckpoint):

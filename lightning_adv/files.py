@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lightning_adv.locks import try_lock
 
@@ -43,6 +45,35 @@ def keep_aside(path: Path) -> Path:
 def _aside(path: Path) -> Path:
     names = (path.with_name(f"{path.stem}-until-resume-{number}{path.suffix}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Return plain data as JSON, which knows neither NaN nor infinity: they are null, and ``not_finite`` names them.
+
+    Example:
+        >>> print(to_json({"loss": float("inf")}))
+        {
+          "loss": null,
+          "not_finite": {
+            "loss": "inf"
+          }
+        }
+        <BLANKLINE>
+    """
+    found: dict[str, str] = {}
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item, f"{name}.{key}" if name else str(key)) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item, f"{name}.{number}") for number, item in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            found[name] = str(value)
+            return None
+        return value
+
+    told = plain(content, "")
+    return json.dumps(told | {"not_finite": found} if found else told, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:

@@ -169,6 +169,18 @@ REGIME = (
     Field(("regime", "network_changed_by"), or_none(TEXT), required=False),
     Field(("regime", "class_names"), or_none(list_of("names", TEXT.holds)), required=False),
     Field(("regime", "image_shape"), or_none(SHAPE), required=False),
+    Field(("regime", "data"), or_none(MAPPING), required=False),
+    Field(("regime", "data", "name"), TEXT),
+    Field(("regime", "data", "class_path"), TEXT),
+    Field(("regime", "data", "class_names"), or_none(list_of("names", TEXT.holds)), required=False),
+    Field(("regime", "data", "image_shape"), or_none(SHAPE), required=False),
+    *(Field(("regime", "data", part), MAPPING, required=False) for part in ("images", "fingerprints")),
+    Field(("regime", "data", "images", "*"), COUNT),
+    Field(("regime", "changes"), list_of("mappings", MAPPING.holds), required=False),
+    *(Field(("regime", part), MAPPING, required=False) for part in ("trainer", "optimizers")),
+    Field(("regime", "optimizers", "optimizer"), TEXT),
+    Field(("regime", "optimizers", "options"), MAPPING),
+    Field(("regime", "optimizers", "scheduler"), or_none(TEXT)),
 )
 """What a regime of this package adds."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adv.files import write_whole
+from lightning_adv.files import to_json, write_whole
 from lightning_adv.nn.checkpoint_form import (
     CLASSES,
     MAPPING,
@@ -127,7 +126,7 @@ def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = 
     try:
         if not unfinished:
             write_whole(weights, content)  # beside them the description that is there now is refused when it is read
-        write_whole(description, json.dumps(checked, indent=2, ensure_ascii=False) + "\n")
+        write_whole(description, to_json(checked))
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be written ({error.strerror}).") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Literal, Self, cast
 
@@ -15,13 +16,25 @@ from torchmetrics import MeanMetric
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoint_form import LOADABLE, check_form
-from lightning_adv.nn.checkpoints import read_checkpoint
+from lightning_adv.nn.checkpoints import read_checkpoint, say
 from lightning_adv.recipe import check_class_paths, find_class, public_path
+from lightning_adv.regimes.averaging import follow_until_started, save_current_weights
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
+from lightning_adv.regimes.evaluation import length_of
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
 from lightning_adv.regimes.rebuilding import check_saved_arguments
+from lightning_adv.regimes.resume import (
+    Change,
+    check_changes,
+    describe_optimizers,
+    describe_trainer,
+    optimizer_changes,
+    settings_changes,
+    use_changes,
+)
+from lightning_adv.regimes.trained_on import Purpose, compare_data, data_of, describe_data
 from lightning_adv.regimes.views import AttackPrecision, View, Views
 
 
@@ -90,6 +103,10 @@ class Regime(Classifier):
         self.label_smoothing = label_smoothing
         self.running_statistics_epochs = running_statistics_epochs
         self.train_loss = MeanMetric(nan_strategy="disable")  # check_loss has looked
+        self.trained_on: dict[str, Any] | None = None
+        self.changes: list[dict[str, Any]] = []
+        self._resumed: dict[str, Any] | None = None
+        self._other_optimizer: list[Change] = []
 
     @property
     def adversarial(self) -> bool:
@@ -131,37 +148,62 @@ class Regime(Classifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run goes on with (a Lightning hook)."""
         super().on_save_checkpoint(checkpoint)
+        save_current_weights(checkpoint)
         # Lightning forgets the running mean of an epoch that it resumes in the middle.
         with self.train_loss.sync_context():
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         checkpoint["regime"] = {"class_path": public_path(type(self)), "seed": self.seed, "train_loss": train_loss}
         checkpoint["regime"]["network_changed_by"] = self.network_changed_by
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trained_on
         for name in ("class_names", "image_shape"):
-            told = getattr(data, name, None)
-            checkpoint["regime"][name] = None if told is None else list(told)
+            checkpoint["regime"][name] = None if data is None else data.get(name)
+        checkpoint["regime"] |= {"data": data, "trainer": describe_trainer(self.trainer), "changes": self.changes}
+        for optimizer in self.trainer.optimizers[:1]:
+            checkpoint["regime"]["optimizers"] = describe_optimizers(optimizer, self._schedule())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).
 
         Raises:
-            ValueError: It is of another network, or this is the base class, which Lightning would build without a word.
+            ValueError: It is of another network or regime, of images that are split in another way, or this is the base
+                class, which Lightning would build without a word.
         """
         if type(self) is Regime:
             raise ValueError("Regime is the base of the regimes, and the checkpoint does not say which one it is of.")
-        resumes = self._trainer is not None and self.trainer.training and "regime" in checkpoint
-        if resumes and not self._is_of_class(checkpoint["regime"]["class_path"]):
+        if "regime" not in checkpoint:
+            super().on_load_checkpoint(checkpoint)
+            return
+        used = self._trainer is not None
+        if used and not self._is_of_class(checkpoint["regime"]["class_path"]):
             trained = checkpoint["regime"]["class_path"].rpartition(".")[2]
             raise ValueError(
-                f"ckpt_path: this is a run of {trained}, and a {type(self).__name__} cannot go on with it. To begin "
-                "with its weights, give the file as model.init_args.backbone.checkpoint."
+                f"ckpt_path: this is a run of {trained}, and model.class_path is {type(self).__name__}: give the one "
+                "that was trained. To begin with its weights, give the file as model.init_args.backbone.checkpoint."
             )
         super().on_load_checkpoint(checkpoint)
-        if resumes:
-            self.seed = checkpoint["regime"]["seed"]
-            if self.global_rank == 0:  # the state is that of all processes together
-                for name, value in checkpoint["regime"]["train_loss"].items():
-                    setattr(self.train_loss, name, value.to(self.device))
+        self.trained_on = data_of(checkpoint)
+        self.changes = list(checkpoint["regime"].get("changes", []))
+        if used and (told := self._compare_data("ckpt_path")):
+            say(told, warn=True)
+        if used and self.trainer.training:
+            self._go_on(checkpoint)
+
+    def _go_on(self, checkpoint: dict[str, Any]) -> None:
+        """Take from a checkpoint what a run goes on with."""
+        self._resumed = checkpoint
+        given, self.seed = run_seed(), checkpoint["regime"]["seed"]
+        if self.global_rank == 0:  # the state is that of all processes together
+            for name, value in checkpoint["regime"]["train_loss"].items():
+                setattr(self.train_loss, name, value.to(self.device))
+        if given != self.seed and "PL_GLOBAL_SEED" in os.environ:
+            say(f"ckpt_path: the run goes on with its own seed_everything {self.seed}, not with {given}.", warn=True)
+
+    def _compare_data(self, argument: str) -> str | None:
+        """Compare the images that there are with those of the training; see :func:`compare_data`."""
+        stages: dict[str, Purpose] = {"fit": "train", "validate": "validate"}
+        purpose = stages.get(str(getattr(self.trainer.state.fn, "value", None)), "test")
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return compare_data(self.trained_on, describe_data(data), purpose, argument=argument)
 
     def _is_of_class(self, class_path: str) -> bool:
         """Whether a dotted path, by which an earlier version may have named the class, is that of this regime."""
@@ -170,6 +212,11 @@ class Regime(Classifier):
         except ValueError:  # nobody has imported it: it is another one
             return False
 
+    def _schedule(self) -> Any:
+        """Return the schedule; None where there is none."""
+        configs = self.trainer.lr_scheduler_configs
+        return configs[0].scheduler if configs else None
+
     # Training -----------------------------------------------------------------------------------------------------
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
@@ -177,10 +224,40 @@ class Regime(Classifier):
         return F.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and the schedule (a Lightning hook)."""
-        return configure(
+        """Build the optimizer and the schedule (a Lightning hook).
+
+        Raises:
+            ValueError: A run that goes on has others, and its checkpoint's state is none of theirs.
+        """
+        built = configure(
             self.network, self.optimizer, self.scheduler, self.scheduler_interval, self.decay_norm_and_bias
         )
+        if self._resumed is not None:
+            described = describe_optimizers(built["optimizer"], built.get("lr_scheduler", {}).get("scheduler"))
+            self._other_optimizer = optimizer_changes(self._resumed, self.hparams, described)
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            others = settings_changes(self._resumed, self.hparams, data, self.trainer)
+            check_changes(others, [str(getattr(each, "monitor", "")) for each in self.trainer.checkpoint_callbacks])
+            self._tell([*self._other_optimizer, *others], self._resumed)
+            self._resumed = None  # the weights in it would stay in memory
+        return built
+
+    def _tell(self, changes: list[Change], checkpoint: dict[str, Any]) -> None:
+        """Say what a run goes on with otherwise than before, and keep it for its results."""
+        if not changes:
+            return
+        say(f"ckpt_path: the run goes on with {', '.join(str(change) for change in changes)}.", warn=True)
+        at = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
+        self.changes += [{**at, **change._asdict()} for change in changes]
+
+    def on_train_start(self) -> None:
+        """Let the optimizer go on with the settings that are others than they were (a Lightning hook)."""
+        if self._other_optimizer:
+            fresh = configure(
+                self.network, self.optimizer, self.scheduler, self.scheduler_interval, self.decay_norm_and_bias
+            )
+            use_changes(self.trainer.optimizers[0], self._schedule(), fresh, self._other_optimizer)
+            self._other_optimizer = []
 
     def on_fit_start(self) -> None:
         """Settle the seed and check the precision (a Lightning hook).
@@ -190,6 +267,7 @@ class Regime(Classifier):
         """
         if self.seed is None:
             self.seed = run_seed()
+        self.trained_on = describe_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.adversarial:
             check_precision(str(self.trainer.precision))
         if self.running_statistics_epochs:
@@ -234,5 +312,23 @@ class Regime(Classifier):
 
         To log in every step would cost half a millisecond.
         """
-        self.log("train/loss", self.train_loss, prog_bar=True)
+        batches = int(self.trainer.num_training_batches), length_of(self.trainer.train_dataloader)
+        self.coverage["training_batches"] = batches
+        if self.train_loss.weight > 0:  # a regime of one's own may know no loss to log
+            self.log("train/loss", self.train_loss, prog_bar=True)
         step_plateau(self)
+        follow_until_started(self.trainer, self)  # when training ends, Lightning puts the average in the weights' place
+
+    def on_validation_start(self) -> None:
+        """Let no average be validated that has not begun (a Lightning hook)."""
+        super().on_validation_start()
+        follow_until_started(self.trainer, self)
+
+    def on_train_end(self) -> None:
+        """Say if weights were to be averaged and none were (a Lightning hook)."""
+        if follow_until_started(self.trainer, self):
+            say(
+                f"trainer.callbacks: weight averaging never began in {self.trainer.global_step} steps: the network has "
+                "the weights of its last step.",
+                warn=True,
+            )

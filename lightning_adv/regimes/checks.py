@@ -168,6 +168,24 @@ def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:
         )
 
 
+def check_measured_losses(losses: Mapping[str, Tensor], stage: str) -> None:
+    """Check that a network computed numbers on all images that it was measured on.
+
+    Args:
+        losses: Mean losses by name, such as ``robust_loss``.
+        stage: ``"val"`` or ``"test"``.
+
+    Raises:
+        FloatingPointError: It did not: its accuracies would be those of a guess of the first class.
+    """
+    for name, loss in losses.items():
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"{stage}/{name} is {loss.item()}: the network computes NaN or infinite numbers on these images, and "
+                "its accuracies mean nothing. Use a wider precision (trainer.precision), or another checkpoint."
+            )
+
+
 def check_validation_loss(loss: Tensor, step: int, epoch: int) -> None:
     """Check that a network computes numbers, before it is saved.
 

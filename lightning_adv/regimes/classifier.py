@@ -16,17 +16,19 @@ from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.checkpoints import check_activation, check_fits, say
+from lightning_adv.nn.finite import check_finite_network
 from lightning_adv.recipe import Recipe
 from lightning_adv.regimes.checks import (
     as_pair,
     check_attack_precision,
     check_batch,
+    check_measured_losses,
     check_shape,
     check_validation_loss,
     images_alone,
     no_statistics,
 )
-from lightning_adv.regimes.evaluation import Meters, ends_with_repetition
+from lightning_adv.regimes.evaluation import Meters, ends_with_repetition, length_of
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.optimizers import callable_to_config
 from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
@@ -78,6 +80,7 @@ class Classifier(LightningModule):
         self.channels_last = channels_last
         self.views = Views(compile=compile)
         self.seed: int | None = None
+        self.coverage: dict[str, tuple[int, int | None]] = {}  # used and available, of what a run was trained by
         self._warned: set[str] = set()
         self._built_of: list[tuple[str, type]] = []
         if num_classes is not None:
@@ -275,8 +278,36 @@ class Classifier(LightningModule):
         Raises:
             FloatingPointError: The loss on clean images is NaN or infinite.
         """
+        if self.trainer.state.fn == "validate":
+            self._check_losses("val")
+            return
+        images = self._meters("val")["images"]
+        if not self.trainer.sanity_checking:
+            dataset = getattr(self.trainer.val_dataloaders, "dataset", None)
+            self.coverage["validation_images"] = (round(images.compute().item()), length_of(dataset))
+        for name in ("images", "classes"):  # they are not logged, which would reset them
+            self._meters("val")[name].reset()
         loss = self._meters("val")["clean_loss"].compute()
         check_validation_loss(loss, self.global_step, self.current_epoch)
+
+    def on_validation_start(self) -> None:
+        """Refuse a network that holds no numbers, where no training would end at it (a Lightning hook)."""
+        if self.trainer.state.fn == "validate":
+            check_finite_network(self.network, "ckpt_path")
+
+    def on_test_start(self) -> None:
+        """Refuse a network that holds no numbers (a Lightning hook)."""
+        check_finite_network(self.network, "ckpt_path")
+
+    on_predict_start = on_test_start
+
+    def on_test_epoch_end(self) -> None:
+        """Refuse results of a network that computes no numbers (a Lightning hook)."""
+        self._check_losses("test")
+
+    def _check_losses(self, stage: str) -> None:
+        losses = {name: metric.compute() for name, metric in self._meters(stage).items() if "_loss" in name}
+        check_measured_losses(losses, stage)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Measure clean and robust accuracy and loss on test images."""
@@ -302,8 +333,9 @@ class Classifier(LightningModule):
             meters.update("clean", through, self.logits(x, through), y)
             meters.update("robust", through, self.logits(x_adv, through), y)
         meters["images"].update(len(x))
+        meters["classes"].update(y)
         for name, metric in meters.items():
-            if name != "images" or stage == "test":
+            if name not in ("images", "classes") or stage == "test":
                 shown = stage == "val" and name in ("clean_accuracy", "robust_accuracy")
                 self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
 

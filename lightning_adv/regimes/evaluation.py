@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
@@ -26,12 +27,39 @@ def ends_with_repetition(loader: Any, batch_idx: int) -> bool:
     return last >= len(sampler.dataset)  # type: ignore[arg-type]
 
 
+def length_of(value: Any) -> int | None:
+    """Return the length of a loader or a data set; None where it has none."""
+    try:
+        return len(value)
+    except TypeError:
+        return None
+
+
+class ClassesSeen(Metric):
+    """Counts how many of K classes the images are of: an accuracy on one of ten says little."""
+
+    full_state_update = False
+    seen: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.add_state("seen", torch.zeros(num_classes), dist_reduce_fx="sum")
+
+    def update(self, y: Tensor) -> None:
+        """Take in labels (N,)."""
+        self.seen.index_fill_(0, y.long(), 1.0)
+
+    def compute(self) -> Tensor:
+        """Return the number of classes."""
+        return (self.seen > 0).float().sum()
+
+
 class Meters(nn.Module):
     """The metrics of one stage.
 
-    They are ``clean_accuracy``, ``clean_loss``, ``robust_accuracy``, ``robust_loss`` and ``images``. A network with
-    several domains has the first four for each domain too, as in ``clean_accuracy_main``; those without a domain's
-    name are then through the domain that is used for inference.
+    They are ``clean_accuracy``, ``clean_loss``, ``robust_accuracy``, ``robust_loss``, ``images`` and ``classes``. A
+    network with several domains has the first four for each domain too, as in ``clean_accuracy_main``; those without a
+    domain's name are then through the domain that is used for inference.
 
     Args:
         num_classes: Number of classes K.
@@ -43,7 +71,7 @@ class Meters(nn.Module):
         super().__init__()
         self.inference_domain = inference_domain
         suffixes = ["", *(f"_{domain}" for domain in domains)]
-        metrics: dict[str, Metric] = {"images": SumMetric()}
+        metrics: dict[str, Metric] = {"images": SumMetric(), "classes": ClassesSeen(num_classes)}
         for name in (f"{kind}_{{}}{suffix}" for suffix in suffixes for kind in KINDS):
             # Labels are checked already, with a clearer message.
             metrics[name.format("accuracy")] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,13 @@ from typing import Any
 from jsonargparse import Namespace, dict_to_namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
+from lightning_adv.callbacks.learning_rate import LearningRate
 from lightning_adv.files import set_aside
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
@@ -43,6 +44,12 @@ from lightning_adv.run.trainer_values import check_values
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
     "init_args": {"save_dir": "runs", "name": "run"},
+}
+
+
+_FINDERS = {
+    "LearningRateFinder": "model.init_args.optimizer.init_args.lr",
+    "BatchSizeFinder": "data.init_args.batch_size",
 }
 
 
@@ -125,7 +132,8 @@ class AdversarialCLI(LightningCLI):
         check_run_checkpoint(path, resumes=self.subcommand == "fit")
         folder = run_folder_of(path)
         if self.subcommand == "fit" and folder is not None:
-            for key, value in {"save_dir": str(folder.parent), "name": "", "version": folder.name}.items():
+            above = folder.parent if Path(path).is_absolute() else Path(os.path.relpath(folder.parent))
+            for key, value in {"save_dir": str(above), "name": "", "version": folder.name}.items():
                 csv_logger.init_args[key] = value
             self.save_config_kwargs = {"config_filename": "config-resumed.yaml", "overwrite": True}
 
@@ -135,7 +143,7 @@ class AdversarialCLI(LightningCLI):
             "fit": [
                 Throughput(),
                 TrainingCurves(),
-                LearningRateMonitor(logging_interval="epoch"),
+                LearningRate(logging_interval="epoch"),
                 self._start,
                 self._held_out,
             ],
@@ -210,13 +218,13 @@ class AdversarialCLI(LightningCLI):
         if self._held_out.missing:
             rank_zero_info(f"Nothing was tested: {self._held_out.missing}. {best_validation(best)}")
             return
-        checkpoint = None
+        checkpoint, weights = None, "last" if self.trainer.global_step else "untrained"
         if best.best_model_path:
             # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
             content = read_checkpoint(best.best_model_path, argument="best_checkpoint")
             self.model.load_state_dict(content["state_dict"])
-            checkpoint = describe_checkpoint(best.best_model_path, content, self.trainer.log_dir)
-        self._report(self.trainer.test(self.model, datamodule=self.datamodule, verbose=False), checkpoint)
+            checkpoint, weights = describe_checkpoint(best.best_model_path, content, self.trainer.log_dir), "best"
+        self._report(self.trainer.test(self.model, datamodule=self.datamodule, verbose=False), checkpoint, weights)
 
     def test(self, **kwargs: Any) -> None:
         """Test and report a checkpoint."""
@@ -225,7 +233,7 @@ class AdversarialCLI(LightningCLI):
         if path is not None:
             content = read_checkpoint(path, argument="ckpt_path")
             checkpoint = describe_checkpoint(path, content, self.trainer.log_dir)
-        self._report(tested, checkpoint)
+        self._report(tested, checkpoint, "untrained" if checkpoint is None else "checkpoint")
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class probabilities of the test images to ``predictions.csv`` in the run folder."""
@@ -240,13 +248,19 @@ class AdversarialCLI(LightningCLI):
         """Whether this is a ``fast_dev_run``, which writes nothing."""
         return bool(self.config[self.subcommand]["trainer"]["fast_dev_run"])
 
-    def _report(self, tested: Sequence[Mapping[str, float]], checkpoint: Mapping[str, Any] | None) -> None:
+    def _report(
+        self, tested: Sequence[Mapping[str, float]], checkpoint: Mapping[str, Any] | None, weights: str
+    ) -> None:
         """Write and print the results.
 
         Args:
             tested: What ``trainer.test`` returned.
             checkpoint: See :func:`collect_results`.
+            weights: Likewise.
         """
+        if self._is_dry():
+            rank_zero_info("trainer.fast_dev_run runs a few batches: there are no results.")
+            return
         folder = self.trainer.log_dir
         if not tested or "test/images" not in tested[0]:
             rank_zero_info(
@@ -255,7 +269,7 @@ class AdversarialCLI(LightningCLI):
             return
         seed = self.config[self.subcommand]["seed_everything"]
         results = collect_results(
-            self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint
+            self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint, weights=weights
         )
         if self.trainer.is_global_zero:
             if folder is not None:
@@ -289,6 +303,12 @@ def check_trainer(config: Any) -> None:
     given = config.get("callbacks")
     names = [callback.class_path for callback in given] if isinstance(given, list) else []
     for name in names:
+        short = name.rpartition(".")[2]
+        if short in _FINDERS:
+            raise ValueError(
+                f"trainer.callbacks has {short}, whose finding no configuration of the run would have, so that "
+                f"it could not be resumed or repeated: leave it out, and set {_FINDERS[short]} to what a few runs tell."
+            )
         if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
             raise ValueError(
                 f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "

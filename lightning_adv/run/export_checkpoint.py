@@ -10,6 +10,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
 from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import export_network, write_network
+from lightning_adv.nn.finite import check_finite_network
 from lightning_adv.nn.runs import read_run
 from lightning_adv.reading import read_json
 from lightning_adv.run.versions import versions
@@ -39,11 +40,13 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
         network, checkpoint, argument="--checkpoint", domain=domain, domain_argument="--domain", recipe=recipe
     )
     say(f"--checkpoint: {report}")
+    check_finite_network(network, f"--checkpoint: {checkpoint}")
     predicted = domain is None or domain == settings.get("inference_domain", "main")
     facts = {
         "domain": report.domain,
         "class_names": content["regime"].get("class_names"),
         "image_shape": content["regime"].get("image_shape"),
+        "trained_on": content["regime"].get("data"),
         **_training(content, settings),
         "evaluation_attack": settings.get("evaluation_attack"),
         "results": _results(checkpoint, content) if predicted else None,

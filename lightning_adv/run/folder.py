@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -127,8 +128,8 @@ def check_run_checkpoint(path: str | Path, *, resumes: bool) -> None:
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:
-    """Return the run folder that a checkpoint lies in, or None where it lies elsewhere."""
-    path = Path(checkpoint).expanduser()
+    """Return the run folder that a checkpoint lies in, as an absolute path, or None where it lies elsewhere."""
+    path = Path(os.path.abspath(Path(checkpoint).expanduser()))  # of a link, the folder that it lies in
     folder = path.parent.parent
     return folder if path.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
@@ -43,6 +46,14 @@ class Parser(LightningArgumentParser):
                 self._refuse(self._mistake())
             raise error
         return parsed
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; where a number may be whole or not, 1 is whole."""
+        added: list[str] = super().add_class_arguments(*args, **kwargs)
+        for action in self._actions:
+            if (kind := whole_first(getattr(action, "_typehint", None))) is not None:
+                action._typehint = kind  # type: ignore[attr-defined]
+        return added
 
     def parse_object(self, obj: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration that is an object; its mistakes are told as those of a file are."""
@@ -102,6 +113,25 @@ def read_files_as_data() -> None:
     of modules such as os and subprocess. Its version 5 is to have both as defaults.
     """
     set_parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
+
+
+def whole_first(kind: Any) -> Any:
+    """Return a union with int before float; None for what is none, or has them so.
+
+    jsonargparse tries them in order, and ``typing`` keeps the order of whoever wrote ``Optional[Union[float, int]]``
+    first in a process (https://github.com/python/cpython/issues/103749): after an import of scikit-learn, Lightning's
+    ``Optional[Union[int, float]]`` is that one, and 1 would be 1.0, all batches in the place of one.
+
+    Example:
+        >>> whole_first(float | int | None)
+        int | float | None
+    """
+    kinds = list(get_args(kind)) if get_origin(kind) in (Union, UnionType) else []
+    if int not in kinds or float not in kinds or kinds.index(int) < kinds.index(float):
+        return None
+    first, second = kinds.index(float), kinds.index(int)
+    kinds[first], kinds[second] = int, float
+    return functools.reduce(operator.or_, kinds)
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:

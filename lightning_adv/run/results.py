@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,16 @@ from lightning_adv.attacks.distance import tell_distance
 from lightning_adv.attacks.threat import attack_name, threat_model
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
-from lightning_adv.files import write_whole
+from lightning_adv.files import to_json, write_whole
 from lightning_adv.regimes import Regime
-from lightning_adv.regimes.evaluation import KINDS
+from lightning_adv.regimes.evaluation import KINDS, length_of
+from lightning_adv.regimes.trained_on import dataset_name
 from lightning_adv.run.versions import versions
+
+_WEIGHTS = {
+    "last": "none: the last weights, since no validation chose any",
+    "untrained": "none: the weights were not trained in this run",
+}
 
 
 def collect_results(
@@ -32,6 +37,7 @@ def collect_results(
     *,
     seed: Any,
     checkpoint: Mapping[str, Any] | None = None,
+    weights: str = "last",
 ) -> dict[str, Any]:
     """Gather what a reader needs to know of a run, as plain data.
 
@@ -42,21 +48,24 @@ def collect_results(
         metrics: What ``trainer.test`` returned for the data set.
         seed: The run's seed.
         checkpoint: The one whose weights were tested, by :func:`describe_checkpoint`; None if they come from none.
+        weights: Which weights they are: ``"best"``, ``"last"``, ``"untrained"`` or ``"checkpoint"``.
 
     Returns:
         See the README, "What a run leaves behind". Accuracies are fractions, intervals 95 % Wilson, times seconds.
     """
     images = round(metrics["test/images"])
     results: dict[str, Any] = {
-        "dataset": getattr(data, "name", type(data).__name__),
+        "dataset": dataset_name(data),
         "network": regime.backbone.name,
         "regime": type(regime).__name__,
         "seed": seed if regime.seed is None else regime.seed,  # a resumed run has that of its checkpoint
         "data_seed": getattr(data, "seed", None),
         "checkpoint": None if checkpoint is None else dict(checkpoint),
+        "weights": weights,
         "test_images": images,
         **_measured(metrics, images),
     }
+    results["coverage"] = describe_coverage(trainer, regime, metrics)
     if regime.domains:
         results["inference_domain"] = regime.inference_domain
         results["domains"] = {domain: _measured(metrics, images, f"_{domain}") for domain in regime.domains}
@@ -72,6 +81,8 @@ def collect_results(
     observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
     if observers:
         results["observer_seconds"] = {type(observer).__name__: observer.seconds for observer in observers}
+    if regime.changes:
+        results["changes"] = regime.changes
     results["precision"] = str(trainer.precision)
     results["device"] = str(trainer.strategy.root_device.type)
     results["processes"] = trainer.world_size
@@ -98,8 +109,25 @@ def describe_checkpoint(path: str | Path, content: Mapping[str, Any], folder: st
         content: What is in it.
         folder: The run folder, from which the path is written down; None leaves it as it is.
     """
-    relative = Path(path) if folder is None else Path(os.path.relpath(path, folder))
+    relative = Path(path) if folder is None else Path(os.path.relpath(Path(path).resolve(), Path(folder).resolve()))
     return {"path": relative.as_posix(), "epoch": content["epoch"], "step": content["global_step"]}
+
+
+def describe_coverage(trainer: Trainer, regime: Regime, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Say how much of the data the numbers are of: ``{"used": int, "available": int or None}`` for each part.
+
+    Args:
+        trainer: The Trainer, after ``test``, and after ``fit`` if the regime was trained.
+        regime: The module that was tested.
+        metrics: What ``trainer.test`` returned.
+    """
+    available = length_of(getattr(trainer.test_dataloaders, "dataset", None))
+    told = {"test_images": (round(metrics["test/images"]), available)}
+    if "test/classes" in metrics:
+        told["test_classes"] = (round(metrics["test/classes"]), regime.num_classes)
+    if trainer.global_step:
+        told |= {"validation_images": (0, None)} | regime.coverage
+    return {name: {"used": used, "available": available} for name, (used, available) in told.items()}
 
 
 def _describe_attack(attack: Attack) -> dict[str, Any]:
@@ -137,14 +165,15 @@ def describe_training(regime: Regime) -> dict[str, Any]:
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
     """Write ``results.json`` whole or not at all: a reader never sees half a file."""
-    write_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "results.json", to_json(results))
 
 
 def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     """Print the table of one run."""
     table = Table(title=f"{results['regime']}: {results['network']} on {results['dataset']}", show_header=False)
     table.add_row("seed", str(results["seed"]))
-    table.add_row("test images", f"{results['test_images']:,}")
+    for row in _coverage_rows(results):
+        table.add_row(*row)
     name, comma, label = results["evaluation_attack"]["name"].partition(",")
     robust = f"{name} robust accuracy{comma}{label}"
     domains = results.get("domains", {})
@@ -163,6 +192,8 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     )
     if tested := results["checkpoint"]:
         table.add_row("checkpoint", f"{tested['path']}, epoch {tested['epoch']}, step {tested['step']}")
+    elif results.get("weights") in _WEIGHTS:
+        table.add_row("checkpoint", _WEIGHTS[results["weights"]])
     if "training_seconds" in results:
         table.add_row("training time", f"{results['training_seconds']:.1f} s")
         table.add_row("training speed", f"{results['images_per_second']:,.0f} images/s")
@@ -171,6 +202,18 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     if folder is not None:
         table.add_row("run folder", str(folder))
     Console().print(table)
+
+
+def _coverage_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the numbers are of: the test images, and what else was not looked at in full."""
+    coverage = results.get("coverage", {})
+    for name in ("test_images", "test_classes", "validation_images", "training_batches"):
+        used, available = (coverage.get(name, {}).get(key) for key in ("used", "available"))
+        part = used is not None and available is not None and used < available
+        if name == "test_images" and not part:
+            yield "test images", f"{results['test_images']:,}"
+        elif part:
+            yield name.replace("_", " "), f"{used:,} of {available:,}"
 
 
 def _percent(measured: Mapping[str, Any], kind: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from lightning_adv.analysis.transfer_figures import plot_ensemble_transfer, plot
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import Plan, make_plan
-from lightning_adv.files import write_whole
+from lightning_adv.files import to_json, write_whole
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import check_takes, load_network
@@ -124,7 +123,7 @@ def _transfer(settings: TransferSettings) -> None:
         "ensemble_rates": [_plain(row) for row in ensembles],
         "versions": versions("torchvision", "lightning", "timm"),
     }
-    write_whole(folder / _RESULT, json.dumps(results, indent=2) + "\n")
+    write_whole(folder / _RESULT, to_json(results))
     _print(singles, ensembles, list(networks), common, images.count)
     for name in plan.left_out:
         Console().print(f"Left out, since eps is of another norm: {name}", highlight=False)

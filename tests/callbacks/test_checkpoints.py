@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
@@ -83,7 +84,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, at_step, value):
                     next(self.parameters()).view(-1)[0] = value
 
     trainer = trainer_with(tmp_path, [LastCheckpoint(every_n_train_steps=1), BestCheckpoint()])
-    words = rf"NaN or infinite after step {at_step} \(epoch 0\): network\S+weight, 1 of \d+ parameters"
+    words = rf"NaN or infinite after step {at_step} \(epoch 0\): network\S+weight, 1 of \d+ tensors"
     with pytest.raises(FloatingPointError, match=words):
         trainer.fit(Explosion(BACKBONE, evaluation_attack=ATTACK), ToyData())
     assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
@@ -120,3 +121,72 @@ def test_a_checkpoint_plugin_of_the_users_own_is_used(tmp_path):
     trainer = trainer_with(tmp_path, [LastCheckpoint()], max_epochs=1, plugins=[Own()])
     trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
     assert saved == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("where", ["running_var", "momentum_buffer", "averaged"])
+def test_whatever_is_saved_is_finite(tmp_path, where):
+    """Running statistics, the optimizer's state and an average, while all weights are numbers."""
+
+    class Explosion(StandardTraining):
+        def optimizer_step(self, *args, **kwargs):
+            super().optimizer_step(*args, **kwargs)
+            if self.trainer.global_step == 1:
+                buffers = dict(self.named_buffers())
+                state = next(iter(self.trainer.optimizers[0].state.values()))
+                averaging = next(each for each in self.trainer.callbacks if isinstance(each, EMAWeightAveraging))
+                {
+                    "running_var": next(value for name, value in buffers.items() if name.endswith("running_var")),
+                    "momentum_buffer": state["momentum_buffer"],
+                    "averaged": next(averaging._average_model.module.parameters()),
+                }[where].data.view(-1)[0] = float("inf")
+
+    callbacks = [EMAWeightAveraging(decay=0.9), LastCheckpoint(every_n_train_steps=1)]
+    trainer = trainer_with(tmp_path, callbacks)
+    with pytest.raises(FloatingPointError, match=r"saved is NaN or infinite after step 2 .*, [12] of \d+ "):
+        trainer.fit(Explosion(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    assert step_of(tmp_path / "run/version_0/checkpoints/last.ckpt") == 1
+
+
+@pytest.mark.parametrize("resumed_monitor", ["val/clean_accuracy", "val/robust_loss"])
+def test_best_is_remembered_by_whatever_settings_it_has_now(tmp_path, resumed_monitor):
+    first = BestCheckpoint(monitor="val/clean_accuracy")
+    trainer = trainer_with(tmp_path, [first, LastCheckpoint()])
+    trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    second = BestCheckpoint(monitor=resumed_monitor, every_n_epochs=2)
+    last = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    trainer = trainer_with(tmp_path, [second, LastCheckpoint()], max_epochs=1)
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
+    if resumed_monitor != first.monitor:
+        with pytest.raises(ValueError, match=r"monitor is val/robust_loss .* chosen by val/clean_accuracy"):
+            trainer.fit(regime, ToyData(), ckpt_path=last, weights_only=True)
+        return
+    trainer.fit(regime, ToyData(), ckpt_path=last, weights_only=True)
+    assert (second.best_model_score, second.best_model_path) == (first.best_model_score, first.best_model_path)
+
+
+def test_best_that_was_left_behind_is_looked_for_anew(tmp_path, caplog):
+    trainer = trainer_with(tmp_path, [BestCheckpoint(), LastCheckpoint()])
+    trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    folder = tmp_path / "run/version_0/checkpoints"
+    (folder / "best.ckpt").unlink()
+    best = BestCheckpoint()
+    trainer = trainer_with(tmp_path, [best, LastCheckpoint()], max_epochs=2)
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
+    trainer.fit(regime, ToyData(), ckpt_path=folder / "last.ckpt", weights_only=True)
+    assert "the run's best checkpoint is not there" in caplog.text
+    assert step_of(best.best_model_path) == step_of(folder / "best.ckpt") == 8
+
+
+def test_best_is_overwritten_from_whatever_folder_it_is_named(tmp_path, monkeypatch):
+    """By a relative path to a run folder that was begun by another: it was deleted after it had been written."""
+    trainer = trainer_with(tmp_path, [BestCheckpoint(mode="min", monitor="val/clean_loss"), LastCheckpoint()])
+    trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    monkeypatch.chdir(tmp_path / "run/version_0")
+    best = BestCheckpoint(mode="min", monitor="val/clean_loss")
+    logger = CSVLogger(".", name="", version="")
+    trainer = quiet_trainer(
+        tmp_path, callbacks=[best, LastCheckpoint()], logger=logger, enable_checkpointing=True, max_epochs=3
+    )
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
+    trainer.fit(regime, ToyData(), ckpt_path="checkpoints/last.ckpt", weights_only=True)
+    assert step_of("checkpoints/best.ckpt") > 4, "or there was nothing to overwrite"

@@ -177,7 +177,7 @@ def test_a_run_of_another_regime_or_activation_is_not_gone_on_with(tmp_path):
     path = tmp_path / "madry.ckpt"
     trainer.save_checkpoint(path)
     other = StandardTraining(BACKBONE)
-    with pytest.raises(ValueError, match="this is a run of MadryTraining, and a StandardTraining cannot go on with it"):
+    with pytest.raises(ValueError, match=r"this is a run of MadryTraining, and model.class_path is StandardTraining"):
         quiet_trainer(tmp_path, max_epochs=2).fit(other, ToyData(), ckpt_path=path, weights_only=True)
     smooth = MadryTraining(replace(BACKBONE, activation="silu"))
     with pytest.raises(ValueError, match=r"trained with the activation the network's own, and .* is silu"):
@@ -275,3 +275,14 @@ def test_a_last_batch_of_one_image_says_what_to_do(tmp_path):
     data = ToyData(y=torch.arange(9) % 2, batch_size=8)
     with pytest.raises(ValueError, match=r"^A training batch of 1 image ends .* batch_size .*drop_last=True"):
         quiet_trainer(tmp_path, limit_val_batches=0).fit(StandardTraining(backbone, num_classes=2), data)
+
+
+def test_a_regime_that_logs_no_loss_has_none(tmp_path):
+    class Silent(StandardTraining):
+        def training_step(self, batch, batch_idx):
+            x, y = self.check_batch(batch, batch_idx)
+            return self.criterion(self(x), y)
+
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Silent(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    assert "train/loss" not in trainer.callback_metrics

@@ -509,3 +509,10 @@ def test_library_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(ValueError("not ours")))
     with pytest.raises(ValueError, match="not ours"):
         fit()
+
+
+@pytest.mark.parametrize("name", ["LearningRateFinder", "BatchSizeFinder"])
+def test_what_no_configuration_would_remember(name):
+    callback = Namespace(class_path=f"lightning.pytorch.callbacks.{name}")
+    with pytest.raises(ValueError, match=f"trainer.callbacks has {name}, .* set (model|data)"):
+        check_trainer(Namespace(strategy="auto", enable_checkpointing=None, callbacks=[callback]))

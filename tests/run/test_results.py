@@ -153,6 +153,69 @@ def test_retrained_blocks_by_name(tmp_path):
     assert describe_training(regime)["retrained_blocks"] == ["m0", "m1"]
 
 
+def test_what_was_not_looked_at_in_full_is_told(tmp_path, capsys):
+    regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
+    data = ToyData(y=torch.zeros(32, dtype=torch.long))
+    limits = {"limit_train_batches": 1, "limit_val_batches": 2, "limit_test_batches": 3}
+    trainer = quiet_trainer(tmp_path, **limits)
+    trainer.fit(regime, data)
+    found = collect_results(trainer, regime, data, trainer.test(regime, data, verbose=False)[0], seed=7)
+    assert found["coverage"] == {
+        "test_images": {"used": 24, "available": 32},
+        "test_classes": {"used": 1, "available": 2},
+        "training_batches": {"used": 1, "available": 4},
+        "validation_images": {"used": 16, "available": 32},
+    }
+    print_results(found, None)
+    printed = capsys.readouterr().out
+    for told in ("24 of 32", "1 of 2", "16 of 32", "1 of 4", "none: the last weights"):
+        assert told in printed
+
+
+def test_untrained_weights_are_told(tmp_path, capsys):
+    regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
+    trainer = quiet_trainer(tmp_path, max_epochs=0)
+    trainer.fit(regime, ToyData())
+    metrics = trainer.test(regime, ToyData(), verbose=False)[0]
+    found = collect_results(trainer, regime, ToyData(), metrics, seed=7, weights="untrained")
+    assert found["coverage"].keys() == {"test_images", "test_classes"}
+    print_results(found, None)
+    printed = capsys.readouterr().out
+    assert "were not trained" in printed
+    assert " of " not in printed.partition("test images")[2].partition("clean")[0]
+
+
+@pytest.mark.parametrize("run", ["validate", "test", "predict"])
+def test_a_network_of_nan_is_not_measured(tmp_path, run):
+    regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
+    with torch.no_grad():
+        next(regime.network.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"ckpt_path: the network holds NaN or infinite numbers in network\S+, 1 of"):
+        getattr(quiet_trainer(tmp_path), run)(regime, ToyData())
+
+
+@pytest.mark.parametrize("run", ["validate", "test"])
+def test_a_network_that_computes_no_numbers_is_not_measured(tmp_path, run):
+    """Its weights are numbers, and overflow."""
+    regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
+    with torch.no_grad():
+        for parameter in regime.network.parameters():
+            parameter.mul_(1e30)
+    with pytest.raises(FloatingPointError, match="mean nothing"):
+        getattr(quiet_trainer(tmp_path), run)(regime, ToyData())
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    write_results(RESULTS | {"robust_loss": float("nan"), "more": [1.0, float("-inf")]}, tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    read = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert (read["robust_loss"], read["more"]) == (None, [1.0, None])
+    assert read["not_finite"] == {"robust_loss": "nan", "more.1": "-inf"}
+
+
 def test_file_is_whole_or_absent(tmp_path):
     write_results(RESULTS, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == RESULTS

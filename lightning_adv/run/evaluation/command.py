@@ -19,6 +19,7 @@ from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_p
 from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.regimes.checks import check_precision
+from lightning_adv.regimes.trained_on import dataset_name
 from lightning_adv.run.evaluation.corruptions import check_corruptible, read_baseline
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.folder import EvaluationFolder
@@ -161,7 +162,7 @@ def _radii(plan: Plan) -> dict[str, list[float]]:
 
 
 def _dataset(settings: Settings) -> str:
-    return str(getattr(settings.data, "name", type(settings.data).__name__))
+    return str(dataset_name(settings.data))
 
 
 def _run_chunks(

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning_adv.evaluation import ChunkVerdicts
 from lightning_adv.evaluation.written import is_whole
-from lightning_adv.files import write_whole
+from lightning_adv.files import to_json, write_whole
 from lightning_adv.reading import MEGABYTE, read_json, shorten
 
 RESULT = "evaluation.json"
@@ -127,7 +127,7 @@ class EvaluationFolder:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write the results, and remove what was only needed to go on."""
-        write_whole(self.path / RESULT, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.path / RESULT, to_json(results))
         self._remove_parts()
 
     def _remove_parts(self) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.regimes.checks import as_pair
+from lightning_adv.regimes.trained_on import describe_data
 from lightning_adv.run.held_out import check_gives
 
 
@@ -55,6 +56,7 @@ class TestImages:
 
     Attributes:
         name: The data module's name.
+        described: Which images they are, by :func:`~lightning_adv.regimes.trained_on.describe_data`.
         count: How many images are evaluated.
         shape: Their shape (C, H, W), after :meth:`check`.
     """
@@ -68,6 +70,7 @@ class TestImages:
         self._data = data
         loader = data.test_dataloader()
         self.name = name = type(data).__name__
+        self.described = describe_data(data)
         dataset = getattr(loader, "dataset", None)
         if (
             not isinstance(loader, DataLoader)

@@ -13,8 +13,10 @@ from torch import nn
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoints import load_weights, read_checkpoint, say
 from lightning_adv.nn.export import read_description
+from lightning_adv.nn.finite import check_finite_network
 from lightning_adv.nn.runs import read_run
 from lightning_adv.regimes.checks import check_shape
+from lightning_adv.regimes.trained_on import compare_data, data_of
 from lightning_adv.run.evaluation.images import TestImages
 
 
@@ -29,6 +31,8 @@ class LoadedNetwork:
         image_shape: Shape (C, H, W) of the images that it was trained on; None where nobody says.
         evaluation_attack: The attack that its run was tested with, as plain data; None where there is none.
         facts: What ``evaluation.json`` says of it.
+        trained_on: The images of its training, by :func:`~lightning_adv.regimes.trained_on.describe_data`; None where
+            nobody says.
     """
 
     network: nn.Module
@@ -37,6 +41,7 @@ class LoadedNetwork:
     image_shape: tuple[int, ...] | None
     evaluation_attack: Mapping[str, Any] | None
     facts: dict[str, Any]
+    trained_on: Mapping[str, Any] | None = None
 
 
 def load_network(
@@ -78,6 +83,7 @@ def load_network(
             f"{argument}: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
             f"{num_classes}."
         )
+    check_finite_network(loaded.network, f"checkpoint: {checkpoint}")
     loaded.network.eval()
     return loaded
 
@@ -91,7 +97,7 @@ def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "c
         argument: The argument that gave the network, for the errors.
 
     Raises:
-        ValueError: It does not, or the images leave [0, 1].
+        ValueError: It does not, the images leave [0, 1], or some of them may be images that it was trained on.
     """
     shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
     if loaded.image_shape is not None and loaded.image_shape != shape:
@@ -99,6 +105,8 @@ def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "c
             f"{argument}: {loaded.facts['checkpoint']} was trained on images of shape {loaded.image_shape}, but those "
             f"of {images.name} have the shape {shape}."
         )
+    if told := compare_data(loaded.trained_on, images.described, "test", argument=argument):
+        say(told, warn=True)
     check_shape(loaded.network, loaded.name, shape, images.name)
 
 
@@ -134,7 +142,8 @@ def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument:
     }
     attack = settings.get("evaluation_attack")
     told = facts | _facts(checkpoint, recipe, num_classes)
-    return LoadedNetwork(network, backbone.name, num_classes, None if shape is None else tuple(shape), attack, told)
+    size = None if shape is None else tuple(shape)
+    return LoadedNetwork(network, backbone.name, num_classes, size, attack, told, data_of(content))
 
 
 def _exported(
@@ -153,7 +162,8 @@ def _exported(
     told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
     attack, shape = description.get("evaluation_attack"), description.get("image_shape")
     image_shape = None if shape is None else tuple(shape)
-    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, image_shape, attack, told)
+    trained_on = description.get("trained_on")
+    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, image_shape, attack, told, trained_on)
 
 
 def _foreign(

@@ -1,0 +1,42 @@
+"""Weight averaging that starts late: until it does, the average is the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import AveragedModel
+
+
+def follow_until_started(trainer: Trainer, module: LightningModule) -> bool:
+    """Let an average that has not begun be the weights of now; called before it is validated, or stands for them.
+
+    Lightning validates, saves and tests the average from the first step on, also while ``update_starting_at_step`` or
+    ``update_starting_at_epoch`` are ahead, when it still holds the weights before training
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21724, whose mending ends this module). What the average
+    becomes does not depend on it: its first update copies the weights.
+
+    Returns:
+        Whether there is such an average.
+    """
+    waiting = list(_waiting(trainer))
+    for average in waiting:
+        average.update_parameters(module)
+        average.n_averaged.zero_()
+    return bool(waiting)
+
+
+def save_current_weights(checkpoint: dict[str, Any]) -> None:
+    """Put the weights of now in the place of an average that has not begun, in a checkpoint that is being saved."""
+    if "averaging_state" in checkpoint and not checkpoint["averaging_state"]["n_averaged"]:
+        checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+
+def _waiting(trainer: Trainer) -> Iterator[AveragedModel]:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        average = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is not None and not average.n_averaged:
+            yield average
