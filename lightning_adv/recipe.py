@@ -34,6 +34,17 @@ class Recipe:
         3
     """
 
+    def __repr__(self) -> str:
+        """Write the recipe down as the call that makes it, with every argument.
+
+        Example:
+            >>> from lightning_adv.attacks import FGSM
+            >>> FGSM(eps=0.2)
+            FGSM(eps=0.2, norm=Linf(), label='true', batchnorm='eval')
+        """
+        names = inspect.signature(type(self)).parameters
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
     def to_config(self) -> dict[str, Any]:
         """Return ``{"class_path": str, "init_args": dict}`` made of plain Python values.
 

@@ -89,6 +89,13 @@ def test_what_a_config_looks_like():
     }
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
+def test_a_recipe_is_shown_as_the_call_that_makes_it(recipe):
+    names = {kind.__name__: kind for kind in Recipe.__subclasses__() + Attack.__subclasses__() + PGD.__subclasses__()}
+    again = eval(repr(recipe), names | {kind.__name__: kind for kind in (*Ball.__subclasses__(), DCarliniWagner)})
+    assert again.to_config() == recipe.to_config()
+
+
 def test_recipes_in_containers():
     init_args = Pair(L1(), (FGSM(), 1, None), {"a": GD()}).to_config()["init_args"]
     assert init_args["first"] == L1().to_config()

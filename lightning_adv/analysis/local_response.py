@@ -7,6 +7,7 @@ image and layer the maximum and the total absolute difference (table 1), for suc
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,12 +30,12 @@ GROUPS = ("", "_successful", "_failed")
 def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str, nn.Module]:
     """Return the layers whose responses the paper looks at (section 4.3), under its names.
 
-    ``conv1`` is the first convolution, ``layer0`` the end of the stem ("the feature maps before layer 1") and
-    ``layer1``, ``layer2``, ... the ends of the stages that :func:`~lightning_adv.nn.blocks.split_blocks` finds, without
-    the head. A stage ends with its last module at the resolution of its last weights that gives out one tensor. For a
-    ResNet these are ``conv1``, ``layer0`` behind its BatchNorm and activation, and its own ``layer1`` to ``layer4``. In
-    a network that calls something else by one of these names they are ``first_conv``, and ``m0``, ``m1``, ... like its
-    blocks.
+    ``conv1`` is the first convolution, ``layer0`` what enters layer 1 ("the feature maps before layer 1"), behind the
+    pooling of an ImageNet stem, and ``layer1``, ``layer2``, ... the ends of the stages that
+    :func:`~lightning_adv.nn.blocks.split_blocks` finds, without the head. A stage ends with its last module at the
+    resolution of its last weights that gives out one tensor. For a ResNet these are ``conv1``, ``layer0`` behind its
+    BatchNorm, activation and pooling, and its own ``layer1`` to ``layer4``. In a network that calls something else by
+    one of these names they are ``first_conv``, and ``m0``, ``m1``, ... like its blocks.
 
     Args:
         network: A classifier of images (N, C, H, W). It runs once, on black images, and is left as it was.
@@ -73,6 +74,11 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
                     continue
                 last = max(inside, key=order.__getitem__)
             found[f"layer{number}"] = last
+    if "layer0" in found:
+        # The pooling of a stem opens the first stage. (What no module gives, such as F.max_pool2d's, has no name.)
+        opening = (network.get_submodule(path) for path in stages[1].modules) if len(stages) > 1 else ()
+        for module in itertools.takewhile(lambda module: not has_parameters(module), opening):
+            found["layer0"] = module if module in order and module not in trace.several else found["layer0"]
     own = named_layers(network)
     taken = [name for name, module in found.items() if own.get(name, module) is not module]
     if "conv1" in taken:

@@ -37,12 +37,12 @@ def paths(network, shape):
 
 def test_the_papers_layers_of_a_resnet():
     layers = {name: name for name in PAPER}
-    assert paths(timm.create_model("resnet18"), (3, 64, 64)) == layers | {"layer0": "act1"}
-    assert paths(torchvision.models.resnet18(), (3, 64, 64)) == layers | {"layer0": "relu"}
+    assert paths(timm.create_model("resnet18"), (3, 64, 64)) == layers | {"layer0": "maxpool"}
+    assert paths(torchvision.models.resnet18(), (3, 64, 64)) == layers | {"layer0": "maxpool"}
     # the max-pool of the CIFAR stem does nothing
     assert paths(Backbone("resnet18", stem="cifar").build(10), (3, 32, 32)) == layers | {"layer0": "maxpool"}
     converted = convert_batchnorm(Backbone("torchvision/resnet18").build(10))
-    assert paths(converted, (3, 64, 64)) == layers | {"layer0": "relu"}
+    assert paths(converted, (3, 64, 64)) == layers | {"layer0": "maxpool"}
 
 
 def test_feature_maps_have_the_sizes_of_the_papers_footnote():
@@ -55,10 +55,11 @@ def test_feature_maps_have_the_sizes_of_the_papers_footnote():
 
 
 def test_layers_of_other_networks():
-    features = torchvision.models.vgg16_bn().features  # each stage ends with the ReLU before the next max-pool
+    # Each stage ends with the ReLU before the next max-pool; layer 1 is entered behind the first of these.
+    features = torchvision.models.vgg16_bn().features
     classifier = [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 49, 10)]
     vgg = nn.Sequential(features, *classifier)
-    ends = {"conv1": 0, "layer0": 5, "layer1": 12, "layer2": 22, "layer3": 32, "layer4": 42}
+    ends = {"conv1": 0, "layer0": 6, "layer1": 12, "layer2": 22, "layer3": 32, "layer4": 42}
     assert paths(vgg, (3, 32, 32)) == {name: f"0.{end}" for name, end in ends.items()}
     efficientnet = paths(torchvision.models.efficientnet_b0(), (3, 64, 64))
     assert list(efficientnet.values()) == [f"features.{end}" for end in ("0.0", 1, 2, 3, 5, 8)]
@@ -306,3 +307,19 @@ def test_stages_that_give_out_a_list_end_with_the_last_module_that_gives_one_ten
     assert names[layers["m3"]] == "stage2.0.fuse_act"
     x = torch.rand(2, 3, 32, 32)
     assert compare_responses(network, x, 1 - x, layers).maximum.keys() == layers.keys()
+
+
+@pytest.mark.parametrize(
+    ("library", "stem", "side"), [("torchvision", "default", 8), ("timm", "default", 8), ("timm", "cifar", 32)]
+)
+def test_layer0_is_what_enters_layer_1(library, stem, side):
+    """In the stem of an ImageNet network that is behind its pooling; the dissected ResNet-18 has none."""
+    name = "torchvision/resnet18" if library == "torchvision" else "resnet18"
+    network = Backbone(name, stem=stem).build(3).eval()
+    x, entered = images(2, 3, 32, 32), []
+    layer1 = dict(network.named_modules())["network.layer1"]
+    layer1.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].clone()))
+    found = {"layer0": response_layers(network, (3, 32, 32))["layer0"]}
+    (response,) = local_responses(network, x, found)["layer0"]
+    assert response.shape == (2, 64, side, side)
+    assert torch.equal(response, entered[-1])
