@@ -230,6 +230,11 @@ class Observer(Callback, ABC):
     # The look -----------------------------------------------------------------------------------------------------
 
     @property
+    def lost(self) -> str | None:
+        """What could not be written, for the end of a run; None if nothing is missing."""
+        return None if self._records is None else self._records.lost
+
+    @property
     def table(self) -> Path:
         """The file of the table, once training has started; on the first process.
 

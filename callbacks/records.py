@@ -36,6 +36,8 @@ def run_folder(trainer: Trainer) -> Path | None:
 class Records:
     """The table and the figures of one analysis; for the first process only.
 
+    A table that cannot be written ends no training: ``lost`` says what is missing of it at the end.
+
     Args:
         folder: The run folder.
         analysis: The name of the table, and what the names of figures begin with.
@@ -48,7 +50,9 @@ class Records:
         self._analysis = analysis
         self._draw = draw
         self._drawn_rows = 0
+        self._waiting: list[Row] = []
         self._failed = False
+        self.lost: str | None = None
 
     def problem(self) -> str | None:
         """Say what is wrong with a table that is there and would be gone on with; None if nothing is."""
@@ -64,14 +68,22 @@ class Records:
         continue_table(self.table, last_step)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write down a look."""
-        append_rows(self.table, rows)
+        """Write down a look; where the table cannot be written, the rows wait for the next one."""
+        self._waiting += rows
+        try:
+            append_rows(self.table, self._waiting)
+        except OSError as error:
+            if self.lost is None:
+                rank_zero_warn(f"{self.table} cannot be written ({error.strerror}): training goes on, its rows wait.")
+            self.lost = f"{self.table} ({error.strerror})"
+            return
+        self._waiting, self.lost = [], None
 
     def draw(self, trainer: Trainer) -> None:
         """Draw the table as it is, and send the pictures to the loggers that take them."""
-        rows = read_table(self.table)
-        self._drawn_rows = len(rows)
         try:
+            rows = read_table(self.table)
+            self._drawn_rows = len(rows)
             for name, figure in self._draw(rows).items():
                 png = self._figures / f"{self._analysis}_{name}.png"
                 write_whole(png, _png(figure))
@@ -81,6 +93,8 @@ class Records:
 
     def finish(self, trainer: Trainer) -> None:
         """Draw what is not drawn yet, and send the table to the loggers that take tables."""
+        if self._waiting:
+            self.append([])
         rows = read_table(self.table) if self.table.is_file() else []
         if len(rows) > self._drawn_rows:
             self.draw(trainer)

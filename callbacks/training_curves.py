@@ -19,7 +19,12 @@ class TrainingCurves(Callback):
     The curves are read from the ``metrics.csv`` of the Trainer's CSVLogger; without that logger nothing is drawn. Of a
     file that is damaged, what can be read is drawn. A picture that cannot be drawn or written is a warning: the run has
     its test before it.
+
+    Attributes:
+        lost: Why the picture is missing, for the end of the run; None if it is not.
     """
+
+    lost: str | None = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the figure on the first process (a Lightning hook)."""
@@ -33,6 +38,7 @@ class TrainingCurves(Callback):
             if metrics.is_file():
                 _draw(metrics, target)
         except Exception as error:
+            self.lost = f"{target} ({error})"
             rank_zero_warn(f"{target} is missing: {error!r}.")
 
 

@@ -12,6 +12,7 @@ from lightning_adv._version import __version__
 from lightning_adv.hints import did_you_mean
 from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.run.processes import follow_launcher
+from lightning_adv.streams import unbroken_streams
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
 
@@ -58,7 +59,18 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With a status other than 0 if something is wrong; the message is on the standard error.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        with unbroken_streams():
+            follow_launcher()
+            try:
+                _main(sys.argv[1:], own_process=True)
+            except KeyboardInterrupt as interrupt:  # before a command has begun, which says more
+                raise SystemExit(130) from interrupt
+    else:
+        _main(list(args), own_process=False)
+
+
+def _main(arguments: list[str], *, own_process: bool) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
         print("\nadditions to one of them, as in --config digits/madry --config analyses:")
@@ -69,12 +81,10 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"lightning-adv {__version__}")
     else:
         command = _known_command(arguments[0])
-        if args is None:
-            follow_launcher()
         if command not in ("export", "report"):  # a misspelled configuration is told without waiting for Lightning
             arguments = _resolve(command, arguments)
         with _messages():
-            with _no_collection(freeze=args is None):
+            with _no_collection(freeze=own_process):
                 run = _load(command)
             try:
                 run(arguments)

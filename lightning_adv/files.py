@@ -135,7 +135,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 def unwritable(error: OSError) -> str:
     """Return a sentence of an error that names a file: which one, and why."""
-    return f"{error.filename} cannot be read or written ({error.strerror})."
+    return f"{error.filename}: {error.strerror}."
 
 
 def clear_unfinished(folder: Path, name: str | None = None) -> None:

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -48,13 +49,14 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def alone(path: Path, what: str, *, instead: str) -> Iterator[None]:
-    """Hold a lock while a block runs; the file is there as long.
+def alone(path: Path, what: str, *, instead: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold a lock while a block runs; the file is there as long, and so are folders that are made for it.
 
     Args:
-        path: The lock's file. Its folder must be there.
+        path: The lock's file.
         what: What is being written, with the argument that named it: ``"output: runs/x"``.
         instead: What else can be done than to wait: ``"give another --output"``.
+        wait: For how many seconds to wait for another process.
 
     Raises:
         ValueError: Another process holds it.
@@ -66,7 +68,11 @@ def alone(path: Path, what: str, *, instead: str) -> Iterator[None]:
         ...     print((Path(folder) / ".lock").is_file())
         True
     """
-    descriptor = _take(path)
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + wait
+    while (descriptor := _take(path)) is None and time.monotonic() < until:
+        time.sleep(0.05)
     if descriptor is None:
         raise ValueError(f"{what} is being written by {_holder(path)}: wait until it has ended, or {instead}.")
     _held.add(descriptor)
@@ -77,6 +83,9 @@ def alone(path: Path, what: str, *, instead: str) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()  # before it is released: whoever opened it meanwhile sees that it is no longer there
         os.close(descriptor)
+        with suppress(OSError):  # there is something in it now
+            for folder in made:
+                folder.rmdir()
 
 
 def _take(path: Path) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +21,31 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
 from lightning_adv.callbacks.learning_rate import LearningRate
-from lightning_adv.files import set_aside
+from lightning_adv.files import set_aside, unwritable
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
 from lightning_adv.run.epoch_lines import EpochLines, wants_lines
 from lightning_adv.run.folder import (
     Start,
+    check_epochs,
     check_run_checkpoint,
-    check_writable,
     continue_metrics,
     run_folder_of,
 )
 from lightning_adv.run.held_out import HeldOutCheck, best_validation, check_gives
+from lightning_adv.run.logger import RunLogger
 from lightning_adv.run.messages import missing_recipe, not_built
 from lightning_adv.run.mistakes import check_parsed
 from lightning_adv.run.noise import without_noise
 from lightning_adv.run.parser import Parser, read_files_as_data
+from lightning_adv.run.placing import check_vacant, holding, place_of, taking_a_version
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
 from lightning_adv.run.stopping import Together, how_to_go_on, stopping_signal
 from lightning_adv.run.trainer_values import check_values
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 _LOGGER: dict[str, Any] = {
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -53,6 +59,13 @@ _FINDERS = {
 }
 
 
+class _Held(ExitStack):
+    """Locks. Lightning's weight averaging copies the module and all that it reaches, which is the command too."""
+
+    def __deepcopy__(self, memo: object) -> _Held:
+        return self
+
+
 class AdversarialCLI(LightningCLI):
     """Trains a regime, tests its best checkpoint, and leaves everything in one run folder.
 
@@ -64,6 +77,7 @@ class AdversarialCLI(LightningCLI):
         read_files_as_data()
         self._start = Start()
         self._held_out = HeldOutCheck()
+        self._held = _Held()
         self._asked = args[0] if args else None
         try:
             super().__init__(
@@ -89,6 +103,24 @@ class AdversarialCLI(LightningCLI):
                 raise
             rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._start.folder)}\n")
             raise SystemExit(128 + number) from error
+        else:
+            self._tell_what_is_lost()
+        finally:
+            self._held.close()
+
+    def _tell_what_is_lost(self) -> None:
+        """End with a failing status where training went on without a file that it could not write.
+
+        Raises:
+            SystemExit: With status 1, after a sentence that names them.
+        """
+        writers = [*self.trainer.loggers, *self.trainer.callbacks] if hasattr(self, "trainer") else []  # type: ignore[attr-defined]
+        lost = [told for writer in writers if isinstance(told := getattr(writer, "lost", None), str)]
+        if lost:
+            rank_zero_only(sys.stderr.write)(
+                f"lightning-adv: error: Not everything could be written: {', '.join(lost)}.\n"
+            )
+            raise SystemExit(1)
 
     # Arguments ----------------------------------------------------------------------------------------------------
 
@@ -126,16 +158,24 @@ class AdversarialCLI(LightningCLI):
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True
-        csv_logger = _first_csv_logger(config)
-        if path is None:
-            return
-        check_run_checkpoint(path, resumes=self.subcommand == "fit")
-        folder = run_folder_of(path)
+        logger = _first_csv_logger(config).init_args
+        if path is not None:
+            check_run_checkpoint(path, resumes=self.subcommand == "fit")
+        if path is not None and self.subcommand == "fit":
+            check_epochs(path, config.trainer.max_epochs)
+        folder = None if path is None else run_folder_of(path)
         if self.subcommand == "fit" and folder is not None:
             above = folder.parent if Path(path).is_absolute() else Path(os.path.relpath(folder.parent))
-            for key, value in {"save_dir": str(above), "name": "", "version": folder.name}.items():
-                csv_logger.init_args[key] = value
-            self.save_config_kwargs = {"config_filename": "config-resumed.yaml", "overwrite": True}
+            vars(logger).update({"save_dir": str(above), "name": "", "version": folder.name})
+            self.save_config_kwargs = {"config_filename": "config-resumed.yaml"}
+        self._given_place = vars(logger).copy()
+        if self.subcommand != "fit":
+            vars(logger).update(place_of(str(self.subcommand), vars(logger), path))
+        self._has_version = logger.get("version") is not None
+
+    def after_instantiate_classes(self) -> None:
+        """Let the configuration that is saved name the place that was given: it is of the run."""
+        vars(_first_csv_logger(self.config[self.subcommand]).init_args).update(self._given_place)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
@@ -157,6 +197,10 @@ class AdversarialCLI(LightningCLI):
             given = self._get(self.config_init, "trainer.plugins")
             others = given if isinstance(given, list) else [] if given is None else [given]
             kwargs["plugins"] = [*others, TimmSyncBatchNorm()]
+        loggers = self._get(self.config_init, "trainer.logger")
+        if type(loggers[0]) is CSVLogger:  # not one of the user's own
+            first = self.config[self.subcommand].trainer.logger[0]
+            kwargs["logger"] = [RunLogger(**vars(first.init_args)), *loggers[1:]]
         bar, given = (self._get(self.config_init, f"trainer.{name}") for name in ("enable_progress_bar", "callbacks"))
         if wants_lines(bar, given):
             kwargs["enable_progress_bar"] = False
@@ -187,7 +231,10 @@ class AdversarialCLI(LightningCLI):
         """Make sure that the run folder can be written before anything is computed."""
         folder = self._prepare_folder()
         path = self.config["fit"].get("ckpt_path")
-        if folder is None or path is None or run_folder_of(path) is None:
+        if folder is None:
+            return
+        if path is None or run_folder_of(path) is None:
+            check_vacant(folder)
             return
         set_aside(folder / "results.json")  # they are of the run before: this one may be killed before it has its own
         for logger in self.trainer.loggers[:1]:
@@ -203,12 +250,20 @@ class AdversarialCLI(LightningCLI):
 
     def _prepare_folder(self) -> Path | None:
         """Return the run folder, which can be written; None where it is not up to this process, or there is none."""
-        folder = self.trainer.log_dir  # a collective call: on every process
-        if not self.trainer.is_global_zero or folder is None or self._is_dry():
+        if not self.trainer.is_global_zero or self._is_dry():
             return None
-        self._start.remember(Path(folder))
-        check_writable(Path(folder))
-        return Path(folder)
+        logger = self.trainer.loggers[0]  # no other process asks for its folder yet: see _first_csv_logger
+        if self._has_version:
+            new = not Path(str(logger.log_dir)).exists()
+        else:
+            with taking_a_version(Path(str(logger.root_dir))):
+                folder = Path(str(logger.log_dir))  # CSVLogger chooses the version now
+                folder.mkdir()
+            new = True
+        folder = Path(str(logger.log_dir))
+        self._held.enter_context(holding(folder))
+        self._start.remember(folder, new=new)
+        return folder
 
     def after_fit(self) -> None:
         """Test the best checkpoint, or the last weights where no validation chose one, and report it."""
@@ -348,6 +403,11 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         if told is None:
             raise
         sys.stderr.write(f"lightning-adv: error: {told}\n")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.filename is None or (_told_by_us(error) is None and error.errno not in _OF_THE_DISK):
+            raise
+        sys.stderr.write(f"lightning-adv: error: {unwritable(error)}\n")
         raise SystemExit(1) from error
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
+from lightning_adv.files import clear_unfinished
+from lightning_adv.locks import alone
 from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.export import export_network, write_network
 from lightning_adv.nn.finite import check_finite_network
@@ -53,7 +55,13 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
         "versions": versions("torchvision", "timm", "safetensors")
         | {"trained with lightning": content["pytorch-lightning_version"]},
     }
-    write_network(export_network(network, recipe, num_classes, facts=facts), folder, overwrite=overwrite)
+    exported = export_network(network, recipe, num_classes, facts=facts)
+    try:
+        with alone(folder / ".lightning-adv.lock", f"--output: {folder}", instead="give another --output"):
+            clear_unfinished(folder)
+            write_network(exported, folder, overwrite=overwrite)
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written ({error.strerror}).") from error
 
 
 def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

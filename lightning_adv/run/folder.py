@@ -71,10 +71,15 @@ class Start(Callback):
         self._files: set[str] | None = None
         self._contents: dict[str, bytes] = {}
 
-    def remember(self, folder: Path) -> None:
-        """Take down what is in the folder, before the command writes into it."""
+    def remember(self, folder: Path, *, new: bool) -> None:
+        """Take down what is in the folder, before the command writes into it; only while nobody else writes there.
+
+        Args:
+            folder: The run folder.
+            new: Whether this command has made it.
+        """
         self.folder = folder
-        if folder.is_dir():
+        if not new:
             self._files = {path.name for path in folder.iterdir()}
             written = [name for name in self._WRITTEN if name in self._files]
             self._contents = {name: (folder / name).read_bytes() for name in written}
@@ -125,6 +130,21 @@ def check_run_checkpoint(path: str | Path, *, resumes: bool) -> None:
         )
     check_form(content, RESUMABLE if resumes else TESTABLE, source=f"ckpt_path: {path}")
     check_keepers(content.get("callbacks", {}), source=f"ckpt_path: {path}")
+
+
+def check_epochs(path: str | Path, max_epochs: int | None) -> None:
+    """Check that a run that goes on is not asked for fewer epochs than it has.
+
+    Raises:
+        ValueError: It is.
+    """
+    progress = read_checkpoint(path, argument="ckpt_path")["loops"]
+    for key in ("fit_loop", "epoch_progress", "current", "processed"):
+        progress = progress.get(key) if isinstance(progress, dict) else None
+    if isinstance(progress, int) and max_epochs is not None and -1 < max_epochs < progress:
+        raise ValueError(
+            f"trainer.max_epochs must be at least the {progress} epochs that ckpt_path ({path}) has, got {max_epochs}."
+        )
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:

@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from lightning_adv.files import write_whole
+from lightning_adv.files import clear_unfinished, write_whole
+from lightning_adv.locks import alone
 from lightning_adv.reading import shorten
 from lightning_adv.report.page import build_page
 from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run, signature
@@ -37,10 +39,11 @@ def run_report(arguments: Sequence[str]) -> None:
     given = _parser().parse_args(arguments)
     try:
         report = Report(given.runs, given.output)
-        if given.follow:
-            follow(report, given.interval)
-        else:
-            report.write()
+        with report.alone():
+            if given.follow:
+                follow(report, given.interval)
+            else:
+                report.write()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"lightning-adv: error: {shorten(error, 1000)}\n")
         raise SystemExit(1) from error
@@ -68,6 +71,26 @@ class Report:
             raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
         for folder in self.folders:
             check_folder(folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the page while this process writes it.
+
+        Raises:
+            ValueError: Another process does, or the page's folder cannot be written.
+        """
+        page = self.output.resolve()
+        with ExitStack() as held:
+            try:
+                lock = page.with_name(f".{page.name}.lock")
+                held.enter_context(alone(lock, f"--output: {self.output}", instead="give another --output"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            clear_unfinished(page.parent, page.name)
+            yield
+
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).")
 
     @property
     def finished(self) -> bool:
@@ -101,7 +124,7 @@ class Report:
         try:
             write_whole(self.output, page)
         except OSError as error:
-            raise ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).") from error
+            raise self._unwritable(error) from error
         self._tell(damage(list(runs), list(runs.values()), left_out))
 
     def _run(self, folder: Path) -> Run | ValueError:

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from lightning_adv.analysis.transfer_figures import plot_ensemble_transfer, plot
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.evaluation import Plan, make_plan
-from lightning_adv.files import to_json, write_whole
+from lightning_adv.files import clear_unfinished, to_json, write_whole
+from lightning_adv.locks import alone
 from lightning_adv.run.evaluation.devices import make_fabric
 from lightning_adv.run.evaluation.images import TestImages
 from lightning_adv.run.evaluation.networks import check_takes, load_network
@@ -80,8 +82,11 @@ def run_transfer(arguments: Sequence[str]) -> None:
         SystemExit: With status 1 for something that cannot be measured, told in one line; 2 where the arguments do not
             parse; 130 after Ctrl-C.
     """
-    with told_in_one_line("transfer", stopped="Stopped. The same command again starts from the beginning."):
-        _transfer(_parse(arguments))
+    with (
+        told_in_one_line("transfer", stopped="Stopped. The same command again starts from the beginning."),
+        ExitStack() as held,
+    ):
+        _transfer(_parse(arguments), held)
 
 
 def _parse(arguments: Sequence[str]) -> TransferSettings:
@@ -98,9 +103,12 @@ def _parse(arguments: Sequence[str]) -> TransferSettings:
     return settings
 
 
-def _transfer(settings: TransferSettings) -> None:
+def _transfer(settings: TransferSettings, held: ExitStack) -> None:
     _check(settings)
     folder = Path(settings.output)
+    lock = folder / ".lightning-adv.lock"
+    held.enter_context(alone(lock, f"output: {folder}", instead="give another --output"))
+    clear_unfinished(folder)
     plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
     attacks = _named(plan)
     images, networks, facts = _load(settings, attacks)

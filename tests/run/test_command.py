@@ -206,7 +206,7 @@ def test_test_command_agrees_with_the_end_of_fit():
     run = fit()
     arguments = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     assert main(["test", *arguments]) is None
-    again = results(run.with_name("version_1"))
+    again = results(run / "test" / "version_0")
     assert again["robust_accuracy"] == results(run)["robust_accuracy"]
     assert again["clean_loss"] == results(run)["clean_loss"]
     assert "training_seconds" not in again
@@ -230,7 +230,7 @@ def test_predictions_are_a_table():
     run = fit()
     arguments = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     main(["predict", *arguments])
-    with (run.with_name("version_1") / "predictions.csv").open(newline="") as file:
+    with (run / "predict" / "version_0" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     data = DigitsDataModule()
     data.setup()

@@ -87,7 +87,7 @@ def contents(folder):
 def started(folder):
     """A resume that has written what it writes before it trains."""
     start = Start()
-    start.remember(folder)
+    start.remember(folder, new=False)
     set_aside(folder / "results.json")
     continue_metrics(CSVLogger(folder.parent, name="", version=folder.name), folder / "checkpoints" / "last.ckpt")
     (folder / "config-resumed.yaml").write_text("new")
@@ -123,7 +123,7 @@ def test_start_after_which_a_batch_was_trained_stays(tmp_path):
 @pytest.mark.parametrize(("files", "stays"), [(["config.yaml"], False), ([], False), (["config.yaml", "x.csv"], True)])
 def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, files, stays):
     start = Start()
-    start.remember(tmp_path / "version_0")
+    start.remember(tmp_path / "version_0", new=True)
     check_writable(tmp_path / "version_0")
     for name in files:
         (tmp_path / "version_0" / name).touch()
@@ -134,7 +134,7 @@ def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, fil
 def test_nothing_to_take_back(tmp_path):
     start = Start()
     start.undo()
-    start.remember(tmp_path / "never made")
+    start.remember(tmp_path / "never made", new=True)
     start.undo()
     assert list(tmp_path.iterdir()) == []
 

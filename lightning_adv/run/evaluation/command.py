@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,15 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         SystemExit: With status 1 for something that cannot be evaluated, told in one line; 2 where the arguments do
             not parse; 130 after Ctrl-C.
     """
-    with told_in_one_line("evaluate", stopped="Stopped. The same command again goes on from here."):
+    with (
+        told_in_one_line("evaluate", stopped="Stopped. The same command again goes on from here."),
+        ExitStack() as held,
+    ):
         settings, plain = parse_settings(arguments)
-        _evaluate(settings, plain)
+        _evaluate(settings, plain, held)
 
 
-def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
+def _evaluate(settings: Settings, plain: dict[str, Any], held: ExitStack) -> None:
     loaded, images = _load(settings)
     plan, baseline = _plan(settings, loaded, images), read_baseline(settings.corruptions)
     folder = EvaluationFolder(settings.folder())
@@ -60,8 +63,10 @@ def _evaluate(settings: Settings, plain: dict[str, Any]) -> None:
     told |= {"eps": _radii(plan), "network": network, "images": images.count}
     told["versions"] = versions("torchvision", "lightning", "timm")
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and folder.begin(told, overwrite=settings.overwrite):
-        print(f"Going on with the evaluation in {folder.path}", flush=True)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        held.enter_context(folder.alone())
+        if folder.begin(told, overwrite=settings.overwrite):
+            print(f"Going on with the evaluation in {folder.path}", flush=True)
     fabric.launch()
     if fabric.world_size > 1:
         launched = getattr(fabric.strategy.launcher, "procs", [])

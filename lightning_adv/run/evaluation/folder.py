@@ -7,14 +7,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning_adv.evaluation import ChunkVerdicts
 from lightning_adv.evaluation.written import is_whole
-from lightning_adv.files import to_json, write_whole
+from lightning_adv.files import clear_unfinished, to_json, write_whole
+from lightning_adv.locks import alone
 from lightning_adv.reading import MEGABYTE, read_json, shorten
+from lightning_adv.run.folder import check_writable
 
 RESULT = "evaluation.json"
 _SETTINGS = "settings.json"
@@ -31,6 +34,15 @@ class EvaluationFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parts = path / "parts"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the folder while an evaluation writes into it.
+
+        Raises:
+            ValueError: It cannot be written.
+        """
+        check_writable(self.path, argument="output", keep=False)
+        return alone(self.path / ".lightning-adv.lock", f"output: {self.path}", instead="give another --output")
 
     def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Make the folder ready for an evaluation, or for going on with one that was stopped.
@@ -51,7 +63,10 @@ class EvaluationFolder:
             if overwrite:
                 (self.path / RESULT).unlink(missing_ok=True)
                 self._remove_parts()
+            clear_unfinished(self.path)
+            clear_unfinished(self._parts)
             if (self.path / RESULT).exists():
+                self._remove_parts()  # a kill after the results were written
                 raise ValueError(
                     f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite."
                 )

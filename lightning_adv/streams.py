@@ -1,0 +1,64 @@
+"""Standard output and error that end no command: whatever a terminal can show, and when nobody reads any more."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class _Unbroken(io.RawIOBase):
+    """Writes to a descriptor, and nowhere once that has failed: a pipe's reader has gone, or the disk is full."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._failed = False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        """Write as much as goes now; all of it once nothing goes any more."""
+        while not self._failed:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+            except OSError:
+                self._failed = True
+        return len(data)
+
+
+@contextmanager
+def unbroken_streams() -> Iterator[None]:
+    """Let no output of a block fail: what an encoding lacks is shown as ``?``.
+
+    Streams that are not the process's own, such as those of a notebook, stay as they are.
+    """
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    for name, stream in before.items():
+        if type(stream) is io.TextIOWrapper:
+            raw = io.BufferedWriter(_Unbroken(stream.fileno()))
+            lines, through = stream.line_buffering, stream.write_through
+            unbroken = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=lines, write_through=through)
+            setattr(sys, name, unbroken)
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            if getattr(sys, name) is not stream:
+                getattr(sys, name).flush()
+                setattr(sys, name, stream)
