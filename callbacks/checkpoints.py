@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
 from lightning_adv.nn.checkpoints import say
 from lightning_adv.nn.finite import not_finite
+from lightning_adv.regimes.checks import begin_again
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
@@ -34,9 +35,9 @@ def check_finite(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
     where = f"{broken[0]}, {len(broken)} of {len(saved)} tensors in all" if broken else "on another process"
     raise FloatingPointError(
         f"What would be saved is NaN or infinite after step {trainer.global_step} (epoch {trainer.current_epoch}): "
-        f"{where}. It is not saved; checkpoints/last.ckpt and best.ckpt stay as they were. "
-        "Resume from one of them with a lower learning rate, clip gradients (trainer.gradient_clip_val) or use a "
-        "wider precision."
+        f"{where}. It is not saved, and what was saved before stays as it was. "
+        f"{begin_again(trainer.checkpoint_callbacks)} a lower learning rate, clip gradients "
+        "(trainer.gradient_clip_val) or use a wider precision."
     )
 
 
@@ -54,6 +55,8 @@ def _saved(trainer: Trainer, checkpoint: Mapping[str, Any]) -> Iterator[tuple[st
 
 
 class _RunCheckpoint(ModelCheckpoint):
+    _trains = False
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle the folder, by the one path that it has from everywhere (a Lightning hook).
 
@@ -61,6 +64,7 @@ class _RunCheckpoint(ModelCheckpoint):
         would take the checkpoint that it has just written for the one before, and delete it.
         """
         keep_checkpoints_whole(trainer)
+        self._trains = stage == "fit"
         super().setup(trainer, pl_module, stage)
         if self.dirpath is not None and "://" not in str(self.dirpath):
             self.dirpath = os.path.realpath(self.dirpath)
@@ -84,8 +88,11 @@ class _RunCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the checkpoints of the run folder, by whatever path it is named now.
 
-        ModelCheckpoint would forget the best score of a run folder that has moved.
+        ModelCheckpoint would forget the best score of a run folder that has moved, and warns of each, also in a test,
+        which saves nothing and has a folder of its own.
         """
+        if not self._trains:
+            return
         here = Path(str(self.dirpath))
 
         def found(path: str) -> str:
@@ -148,8 +155,15 @@ class BestCheckpoint(_RunCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the best checkpoint, or begin to look for one where it was left behind."""
+        if not self._trains:
+            return
         best = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name
-        if state_dict["best_model_path"] and not best.is_file() and not Path(state_dict["best_model_path"]).is_file():
+        if (
+            self._trains
+            and state_dict["best_model_path"]
+            and not best.is_file()
+            and not Path(state_dict["best_model_path"]).is_file()
+        ):
             say(
                 f"ckpt_path: the run's best checkpoint is not there ({best}): the best is that of the epochs from here "
                 "on.",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
 from lightning_adv.arguments import check_arguments
+from lightning_adv.distances import tell_distance
 
 KindT = TypeVar("KindT")
 
@@ -35,15 +36,15 @@ class Recipe:
     """
 
     def __repr__(self) -> str:
-        """Write the recipe down as the call that makes it, with every argument.
+        """Write the recipe down as the call that makes it, with every argument; grey levels as ``8/255``.
 
         Example:
             >>> from lightning_adv.attacks import FGSM
-            >>> FGSM(eps=0.2)
-            FGSM(eps=0.2, norm=Linf(), label='true', batchnorm='eval')
+            >>> FGSM(eps=8 / 255)
+            FGSM(eps=8/255, norm=Linf(), label='true', batchnorm='eval')
         """
         names = inspect.signature(type(self)).parameters
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(getattr(self, name))}' for name in names)})"
 
     def to_config(self) -> dict[str, Any]:
         """Return ``{"class_path": str, "init_args": dict}`` made of plain Python values.
@@ -157,6 +158,12 @@ def import_class(class_path: str) -> type:
     if not isinstance(found, type):
         raise ValueError(f"class_path {class_path!r} is not a class.")
     return found
+
+
+def _shown(value: Any) -> str:
+    """Write an argument of a call down; a number of grey levels as a fraction, if that is the same number."""
+    levels, slash, _ = tell_distance(value).partition("/") if isinstance(value, float) else ("", "", "")
+    return f"{levels}/255" if slash and float(levels) / 255 == value else repr(value)
 
 
 def _plain(value: Any, name: str) -> Any:

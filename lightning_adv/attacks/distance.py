@@ -73,15 +73,3 @@ def parse_step_size(value: StepSize, eps: float, steps: int) -> float:
             raise ValueError(f"step_size must be a distance, or a share of eps such as eps/8, got {value!r}.")
         return eps * share
     return parse_distance(value, "step_size")
-
-
-def tell_distance(distance: float) -> str:
-    """Write a distance as people do: in grey levels if it is a whole number of halves of them.
-
-    Example:
-        >>> tell_distance(8 / 255), tell_distance(0.1), tell_distance(1)
-        ('8/255', '0.1', '1')
-    """
-    short = f"{distance:.6g}"
-    levels = round(255 * distance, 6)
-    return f"{levels:g}/255" if len(short) > 5 and levels and levels == round(levels, 1) else short

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.balls import get_ball
-from lightning_adv.attacks.distance import Distance, parse_distance, tell_distance
+from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import attack_name, ball_of, eps_of, threat_model
+from lightning_adv.distances import tell_distance
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.nn.checkpoints import say
 

@@ -28,6 +28,22 @@ def follow_until_started(trainer: Trainer, module: LightningModule) -> bool:
     return bool(waiting)
 
 
+def check_averaging(trainer: Trainer) -> None:
+    """Check that an average can follow the weights, before training.
+
+    An average in 16 bits moves by ``1 - decay`` of its distance from the weights: less than the spacing of its numbers.
+
+    Raises:
+        ValueError: The weights, and with them their average, have 16 bits.
+    """
+    averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if averages and str(trainer.precision) in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision is {trainer.precision}, in which a step of weight averaging rounds to nothing: use "
+            "32-true, bf16-mixed or 16-mixed, or leave the averaging out of trainer.callbacks."
+        )
+
+
 def save_current_weights(checkpoint: dict[str, Any]) -> None:
     """Put the weights of now in the place of an average that has not begun, in a checkpoint that is being saved."""
     if "averaging_state" in checkpoint and not checkpoint["averaging_state"]["n_averaged"]:

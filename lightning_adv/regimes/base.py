@@ -18,7 +18,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.checkpoint_form import LOADABLE, check_form
 from lightning_adv.nn.checkpoints import read_checkpoint, say
 from lightning_adv.recipe import check_class_paths, find_class, public_path
-from lightning_adv.regimes.averaging import follow_until_started, save_current_weights
+from lightning_adv.regimes.averaging import check_averaging, follow_until_started, save_current_weights
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.evaluation import length_of
@@ -263,13 +263,14 @@ class Regime(Classifier):
         """Settle the seed and check the precision (a Lightning hook).
 
         Raises:
-            ValueError: The images would be rounded by more than an attack moves them.
+            ValueError: Images would be rounded by more than an attack moves them, or an average by more than its steps.
         """
         if self.seed is None:
             self.seed = run_seed()
         self.trained_on = describe_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         if self.adversarial:
             check_precision(str(self.trainer.precision))
+        check_averaging(self.trainer)
         if self.running_statistics_epochs:
             recipe = self.backbone
             trained = recipe.pretrained or recipe.checkpoint is not None
@@ -303,7 +304,7 @@ class Regime(Classifier):
         Raises:
             FloatingPointError: The loss is NaN or infinite. The weights of the step before are still in place.
         """
-        check_training_loss(loss, self.global_step, self.current_epoch)
+        check_training_loss(loss, self.global_step, self.current_epoch, self.trainer.checkpoint_callbacks)
         self.train_loss.update(loss.detach())
         return loss
 

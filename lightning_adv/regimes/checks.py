@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -154,8 +155,30 @@ def no_statistics(images: int) -> str:
     )
 
 
-def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:
+def begin_again(checkpoints: Iterable[Any]) -> str:
+    """Return the first words of the advice for a run that diverged: it can be resumed only from files that are there.
+
+    Args:
+        checkpoints: The Trainer's checkpoint callbacks.
+
+    Example:
+        >>> begin_again([])
+        'Begin again with'
+    """
+    folders = dict.fromkeys(each.dirpath for each in checkpoints if getattr(each, "dirpath", None))
+    files = [Path(folder) / name for folder in folders for name in ("last.ckpt", "best.ckpt")]
+    kept = " or ".join(str(file.relative_to(file.parents[1])) for file in files if file.is_file())
+    return f"Resume from {kept} with" if kept else "Begin again with"
+
+
+def check_training_loss(loss: Tensor, step: int, epoch: int, checkpoints: Iterable[Any] = ()) -> None:
     """Check that a training loss is a number, before its gradient touches the weights.
+
+    Args:
+        loss: The loss.
+        step: The number of steps that were made.
+        epoch: The epoch.
+        checkpoints: The Trainer's checkpoint callbacks.
 
     Raises:
         FloatingPointError: The loss is NaN or infinite.
@@ -163,7 +186,7 @@ def check_training_loss(loss: Tensor, step: int, epoch: int) -> None:
     if not torch.isfinite(loss):
         raise FloatingPointError(
             f"The training loss is {loss.item()} at step {step} (epoch {epoch}). Training stops before the weights are "
-            "touched again. Resume from checkpoints/last.ckpt or best.ckpt with a lower learning rate, clip gradients "
+            f"touched again. {begin_again(checkpoints)} a lower learning rate, clip gradients "
             "(trainer.gradient_clip_val) or use a wider precision."
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from lightning_adv.distances import tell_distance
 from lightning_adv.report.configs import MAIN, differences, shared
 from lightning_adv.report.results import is_number
 from lightning_adv.report.runs import Run
@@ -108,7 +109,8 @@ def _attack(results: Mapping[str, Any], config: Mapping[str, str]) -> str:
     if name is None and (name := config.get(key)) is not None and f"{key}.steps" in config:
         name += f"-{config[f'{key}.steps']}"
     norm = threat.get("norm") or config.get(f"{key}.norm", "").capitalize()
-    eps = _number(threat.get("eps"), ".4g") or config.get(f"{key}.eps")
+    measured = threat.get("eps")
+    eps = tell_distance(measured) if is_number(measured) else config.get(f"{key}.eps")
     ball = ", ".join(str(part) for part in (norm, f"eps {eps}" if eps else None) if part)
     return _cell(name, ball)
 

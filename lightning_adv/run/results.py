@@ -13,10 +13,10 @@ from rich.table import Table
 
 from lightning_adv.analysis.intervals import wilson_interval
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.distance import tell_distance
 from lightning_adv.attacks.threat import attack_name, threat_model
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
+from lightning_adv.distances import tell_distance
 from lightning_adv.files import to_json, write_whole
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.evaluation import KINDS, length_of

@@ -84,13 +84,22 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, at_step, value):
                     next(self.parameters()).view(-1)[0] = value
 
     trainer = trainer_with(tmp_path, [LastCheckpoint(every_n_train_steps=1), BestCheckpoint()])
-    words = rf"NaN or infinite after step {at_step} \(epoch 0\): network\S+weight, 1 of \d+ tensors"
+    tensor = r"network\S+weight, 1 of \d+ tensors .*Resume from checkpoints/last\.ckpt with a lower"
+    words = rf"NaN or infinite after step {at_step} \(epoch 0\): {tensor}"
     with pytest.raises(FloatingPointError, match=words):
         trainer.fit(Explosion(BACKBONE, evaluation_attack=ATTACK), ToyData())
     assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
     kept = torch.load(folder / "last.ckpt", weights_only=True)
     assert kept["global_step"] == at_step - 1
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
+
+
+def test_nobody_is_sent_to_a_checkpoint_that_is_not_there(tmp_path):
+    """In the first epoch nothing was saved yet."""
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
+    regime.training_step = lambda batch, batch_idx: regime.check_loss(torch.tensor(float("nan")))
+    with pytest.raises(FloatingPointError, match=r"at step 0 .* Begin again with a lower learning rate"):
+        trainer_with(tmp_path, [LastCheckpoint(), BestCheckpoint()]).fit(regime, ToyData())
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -190,3 +199,15 @@ def test_best_is_overwritten_from_whatever_folder_it_is_named(tmp_path, monkeypa
     regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
     trainer.fit(regime, ToyData(), ckpt_path="checkpoints/last.ckpt", weights_only=True)
     assert step_of("checkpoints/best.ckpt") > 4, "or there was nothing to overwrite"
+
+
+def test_a_test_in_a_folder_of_its_own_warns_of_no_checkpoints(tmp_path, caplog, recwarn):
+    first = trainer_with(tmp_path / "run", [LastCheckpoint(), BestCheckpoint()])
+    first.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
+    path = tmp_path / "run/run/version_0/checkpoints/best.ckpt"
+    recwarn.clear()
+    again = trainer_with(tmp_path / "test", [LastCheckpoint(), BestCheckpoint()])
+    regime = StandardTraining(BACKBONE, evaluation_attack=ATTACK)
+    again.test(regime, ToyData(), ckpt_path=path, weights_only=True, verbose=False)
+    assert not [str(each.message) for each in recwarn if "dirpath" in str(each.message)]
+    assert "best checkpoint is not there" not in caplog.text

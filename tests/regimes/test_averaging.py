@@ -64,6 +64,16 @@ def test_one_that_never_begins(tmp_path, caplog):
     assert "weight averaging never began in 4 steps" in caplog.text
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_one_that_would_stand_still(tmp_path, precision):
+    """The last of the digits that a number near 1 has in 16 bits is worth more than a step of an average."""
+    average = torch.tensor(1.0, dtype=torch.bfloat16)
+    assert average.lerp(torch.tensor(1.5, dtype=torch.bfloat16), 1 - 0.995) == average
+    trainer = trainer_with(tmp_path, [EMAWeightAveraging(decay=0.995)], precision=precision)
+    with pytest.raises(ValueError, match=f"trainer.precision is {precision}, in which .* averaging rounds to nothing"):
+        trainer.fit(Watched(), ResumableToyData())
+
+
 @pytest.mark.parametrize("start", [5, 100])
 def test_resumed_to_the_bit(tmp_path, start):
     whole = fit(tmp_path / "whole", start, 3)

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_adv.attacks import APGD, FGSM, PGD, AutoAttack
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.regimes import CrossEntropy, MadryTraining, StandardTraining
+from lightning_adv.regimes import AdvPropTraining, CrossEntropy, MadryTraining, StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
@@ -44,6 +44,39 @@ def test_classes_must_be_known(tmp_path):
 def test_data_of_another_network(tmp_path, module, message):
     with pytest.raises(ValueError, match=message):
         quiet_trainer(tmp_path).fit(module(), ToyData())
+
+
+class Answers(torch.nn.Module):
+    """Gives what ``form`` makes of the logits and of whether it trains."""
+
+    def __init__(self, network, form):
+        super().__init__()
+        self.network, self.form = network, form
+
+    def forward(self, x):
+        return self.form(self.network(x), self.training)
+
+
+@pytest.mark.parametrize("make", [StandardTraining, MadryTraining, AdvPropTraining])
+@pytest.mark.parametrize(
+    ("form", "got"),
+    [
+        (lambda z, _: (z, z), "a tuple of 2"),
+        (lambda z, _: {"logits": z}, "a dict with the keys logits"),
+        (lambda z, training: (z, z) if training else z, "a tuple of 2"),
+    ],
+    ids=["tuple", "mapping", "auxiliary"],
+)
+def test_networks_that_give_more_than_logits(tmp_path, make, form, got):
+    """Also one that does so in training only, as Inception with its auxiliary classifiers."""
+
+    class Own(make):
+        def build_network(self, num_classes):
+            return Answers(super().build_network(num_classes), form)
+
+    module = Own(BACKBONE, evaluation_attack=ATTACK, **({} if make is StandardTraining else {"attack": ATTACK}))
+    with pytest.raises(ValueError, match=rf"network must give logits .*, got {got}: wrap it"):
+        quiet_trainer(tmp_path).fit(module, ToyData())
 
 
 @pytest.mark.parametrize("place", ["attack", "evaluation_attack"])

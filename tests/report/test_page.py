@@ -141,6 +141,11 @@ def test_summary(runs):
     assert f"{100 * runs[2].metrics['val/robust_accuracy'][-1][1]:.1f}validation" in last
 
 
+def test_grey_levels_are_shown_as_people_write_them(runs):
+    runs[0].results["threat_model"]["eps"] = 4 / 255
+    assert "Linf, eps 4/255" in rows(summary_table(["a"], runs[:1]))[1]
+
+
 def test_settings(runs):
     names = ["a", "b", "c"]
     text = settings_tables(names, runs)
