@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import traceback
 import typing
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from lightning_adv.run.takes import Takes
 
 _KINDS = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
 _LONGEST_LIST = 250
+_HOOKS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.")
+"""Where the functions come from that Lightning's strategies are given: hooks of communication, policies of wrapping."""
 
 
 class MistakeError(ValueError):
@@ -58,13 +61,15 @@ def check_function(found: Any, allowed: Takes, name: str) -> None:
     """
     if not callable(found):
         raise MistakeError(f"{name!r} is no class.{_choices(allowed.classes)}")
-    # What Lightning's strategies are given: hooks of communication, policies of wrapping.
-    hook = allowed.anything_callable and str(getattr(found, "__module__", "")).startswith("torch.distributed.")
-    if not hook and not makes(found, allowed.classes):
-        raise MistakeError(
-            f"{name!r} is a function, and a configuration calls none that does not say that it returns "
-            f"{one_of(allowed.classes)}.{_choices(allowed.classes)}"
-        )
+    hook = allowed.anything_callable and str(getattr(found, "__module__", "")).startswith(_HOOKS)
+    if hook or makes(found, allowed.classes):
+        return
+    if not allowed.classes:
+        raise MistakeError(f"{name!r} is a function, and a configuration calls none: name a class of objects to call.")
+    raise MistakeError(
+        f"{name!r} is a function, and a configuration calls none that does not say that it returns "
+        f"{one_of(allowed.classes)}.{_choices(allowed.classes)}"
+    )
 
 
 def makes(function: Any, kinds: tuple[type, ...]) -> bool:
@@ -170,7 +175,9 @@ def _check_class(found: type, allowed: Takes) -> None:
     Raises:
         MistakeError: It is not.
     """
-    fits = issubclass(found, allowed.classes) or (allowed.anything_callable and "__call__" in dir(found))
+    # Python's own, such as functools.partial, would bring a function where none may be named.
+    own = found.__module__.partition(".")[0] not in sys.stdlib_module_names
+    fits = issubclass(found, allowed.classes) or (allowed.anything_callable and own and "__call__" in dir(found))
     if not fits:
         kinds = [kind for kind in _KINDS if issubclass(found, kind)]
         what = f", which is {one_of(tuple(kinds[:1]))}" if kinds and kinds[0] is not Recipe else ""

@@ -65,7 +65,10 @@ def not_built(message: str) -> str | None:
         'a.B cannot be built: b is missing'
     """
     found = re.findall(r"Problem with given class_path '([^']+)':\n\s*(\S.*)", message)
-    return f"{found[-1][0]} cannot be built: {found[-1][1]}" if found else None
+    if found:
+        return f"{found[-1][0]} cannot be built: {found[-1][1]}"
+    reasons = re.findall(r"^  - (.*)$", message, re.MULTILINE)
+    return next((reason for reason in reasons if not reason.startswith(("Expected ", "Not a valid "))), None)
 
 
 def explain_value(message: str) -> str:

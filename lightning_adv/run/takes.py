@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import inspect
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import PathLike
@@ -16,8 +18,14 @@ from jsonargparse.typing import get_registered_type
 from torch import Tensor
 
 _MODULE = r"\b(?:\w+\.)+"
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
-_SEQUENCES = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Set)
+_MAPPINGS = (
+    dict, collections.OrderedDict, collections.defaultdict, collections.abc.Mapping, collections.abc.MutableMapping
+)  # fmt: skip
+_SEQUENCES = (
+    list, tuple, set, frozenset, collections.deque, collections.abc.Iterable, collections.abc.Collection,
+    collections.abc.Sequence, collections.abc.Set, collections.abc.MutableSequence, collections.abc.MutableSet,
+)  # fmt: skip
+_MARKS = (typing.Annotated, typing.Required, typing.NotRequired)
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,13 @@ class Takes:
 
     @property
     def classes(self) -> tuple[type, ...]:
-        """All base classes, those of list items too."""
+        """All base classes, those of the items of lists and mappings too."""
         return self.parts + self.made + (self.listed.classes if self.listed else ())
 
     @property
     def composed(self) -> bool:
         """Whether the key takes a class at all."""
-        return bool(self.classes) or self.anything_callable or self.mapped is not None
+        return bool(self.classes) or self.anything_callable or self.listed is not None or self.mapped is not None
 
     @property
     def text(self) -> bool:
@@ -75,22 +83,35 @@ def takes(hint: Any) -> Takes:
         return Takes(null=True)
     if hint in (Any, object, inspect.Parameter.empty):
         return Takes(anything=True, null=True)
-    if origin is typing.Annotated:
+    if isinstance(hint, typing.NewType):
+        return takes(hint.__supertype__)
+    if origin in _MARKS:
         return takes(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return _together([takes(argument) for argument in arguments])
     if origin is collections.abc.Callable or hint in (typing.Callable, collections.abc.Callable):
         made = takes(arguments[-1]).parts if arguments else ()
         return Takes(made=made, anything_callable=not made)
-    if origin in _SEQUENCES and arguments and (items := takes(arguments[0])).composed:
-        return Takes(listed=items)
-    if origin in _MAPPINGS and len(arguments) == 2 and (values := takes(arguments[1])).composed:
-        return Takes(mapped=values)
+    listed, mapped = _items(hint)
+    if (items := _together([takes(item) for item in listed or mapped])).composed:
+        return Takes(listed=items if listed else None, mapped=items if mapped else None)
+    if getattr(hint, "_is_protocol", False) and "__call__" in vars(hint):
+        return Takes(anything_callable=True)
     if inspect.isclass(hint) and issubclass(hint, Tensor):
         return Takes()  # as torch's learning rates: no file holds one
     if origin is Literal or not _is_part(origin or hint):
         return Takes(leaves=(hint,))
     return Takes(parts=(origin or hint,))
+
+
+def _items(hint: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the types of what a list holds, whichever place each has, and of the values of a mapping."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    named = inspect.isclass(hint) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+    if named or typing.is_typeddict(hint):
+        fields = list(typing.get_type_hints(hint).values())
+        return (fields if named else (), fields)
+    return (arguments if origin in _SEQUENCES else (), arguments[1:] if origin in _MAPPINGS else ())
 
 
 def _is_part(hint: Any) -> bool:
@@ -99,7 +120,8 @@ def _is_part(hint: Any) -> bool:
         return False
     if issubclass(hint, (Enum, PathLike, tuple)) or get_registered_type(hint) is not None:
         return False
-    return not typing.is_typeddict(hint)
+    # What a protocol takes the parser compares method by method.
+    return not (typing.is_typeddict(hint) or getattr(hint, "_is_protocol", False))
 
 
 def _together(alternatives: list[Takes]) -> Takes:

@@ -61,6 +61,9 @@ def fit(text: str) -> str:
         ("data: {class_path: [DigitsDataModule]}", ["data.class_path: it must be the name of a class"]),
         ("data: {class_path: DigitsDataModule, batch_size: 3}", ["'batch_size' stands beside class_path", "init_args"]),
         ("trainer: 5", ["trainer: it must be a mapping of keys, such as accelerator, got 5"]),
+        ("data: {class_path: DigitsDataModule, dict_kwargs: {batch_siz: 1}}", ["'batch_siz'", "'batch_size'"]),
+        ("trainer: {logger: [{class_path: CSVLogger, dict_kwargs: {x: 1}}]}", ["CSVLogger: there is no option 'x'"]),
+        ("model: {dict_kwargs: {attack: {class_path: PDG}}}", ["attack: ", "'PDG'", "'PGD'"]),
         # misspelled keys
         ("modle: {class_path: MadryTraining}", ["no key 'modle'", "'model'"]),
         ("trainr: {max_epochs: 3}", ["no key 'trainr'", "'trainer'"]),

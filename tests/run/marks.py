@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from lightning.pytorch import LightningDataModule
 from torch.optim import SGD, Optimizer
@@ -44,3 +44,30 @@ class Untyped(LightningDataModule):
     def __init__(self, anything=None, any_value: Any = None, function: Callable | None = None) -> None:
         super().__init__()
         self.anything, self.any_value, self.function = anything, any_value, function
+
+
+class Named(NamedTuple):
+    """A tuple with names."""
+
+    function: Callable
+
+
+class Typed(TypedDict):
+    """A mapping with keys of their own types."""
+
+    function: Callable
+
+
+class Nested(LightningDataModule):
+    """A data module of somebody's that takes callables in whatever holds them."""
+
+    def __init__(
+        self,
+        items: Sequence[Annotated[Callable, "each"]] = (),
+        pair: tuple[int, Callable] | None = None,
+        mapping: Mapping[str, list[Callable]] | None = None,
+        named: Named | None = None,
+        typed: Typed | None = None,
+        either: Any | Callable = None,
+    ) -> None:
+        super().__init__()

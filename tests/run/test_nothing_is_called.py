@@ -107,19 +107,43 @@ def test_what_takes_any_value_gets_it_as_it_stands(capsys, key, form):
     refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml", "--trainer.max_epochs=1")
 
 
+FUNCTION = {"class_path": f"{HERE}.mark"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"items": [FUNCTION]}, {"pair": [1, FUNCTION]}, {"mapping": {"a": [FUNCTION]}}, {"named": [FUNCTION]},
+        {"named": {"function": FUNCTION}}, {"typed": {"function": FUNCTION}}, {"either": FUNCTION},
+        {"items": [{"class_path": "functools.partial", "dict_kwargs": {"func": FUNCTION}}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nothing_is_called_in_whatever_holds_it(capsys, options):
+    Path("sent.yaml").write_text(yaml.safe_dump({"data": {"class_path": f"{HERE}.Nested", "init_args": options}}))
+    assert next(iter(options)) in refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
+
+
+@pytest.mark.parametrize("name", ["os._exit", "torch.distributed.run.run", "lambda *_: 1", f"{HERE}.mark"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("trainer.callbacks", "LambdaCallback", "setup"), ("trainer.callbacks", "BackboneFinetuning", "lambda_func"),
+        ("trainer.strategy", "DDPStrategy", "ddp_comm_hook"), ("model.init_args.scheduler", "LambdaLR", "lr_lambda"),
+    ],
+)  # fmt: skip
+def test_a_hook_is_no_function_of_anybody(capsys, keys, name):
+    key, kind, hook = keys
+    Path("sent.yaml").write_text(yaml.safe_dump(nested(key, {"class_path": kind, "init_args": {hook: name}})))
+    assert hook in refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
+
+
 def test_an_option_of_the_network_is_data(capsys):
     options = nested("model.init_args.backbone.options.width", FORMS["class"])
     Path("sent.yaml").write_text(yaml.safe_dump(options))
     with pytest.raises((SystemExit, TypeError)):
         main(["fit", "--config", "digits/madry", "--config", "sent.yaml", "--trainer.fast_dev_run=true"])
     assert not MARK.exists()
-
-
-def test_a_callable_is_no_function_of_anybody(capsys):
-    """Lightning's LambdaCallback would call it with the Trainer."""
-    hook = {"class_path": "LambdaCallback", "init_args": {"on_fit_start": f"{HERE}.mark"}}
-    Path("sent.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [hook]}}))
-    assert "on_fit_start" in refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
 
 
 @pytest.mark.parametrize("optimizer", [f"{HERE}.make_sgd", "timm.optim.create_optimizer_v2", "timm.optim.Lamb"])
