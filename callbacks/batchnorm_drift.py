@@ -60,9 +60,10 @@ class BatchNormDrift(Observer):
             checkpoint of another run; None for no such comparison.
         checkpoint_domain: The BatchNorm domain to take from a checkpoint that has domains. None takes the one that its
             regime predicts with, else ``main``.
-        every_n_epochs: See :class:`~lightning_adv.callbacks.observer.Observer`.
-        every_n_steps: Likewise.
-        figures_every_n_looks: Likewise.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
         ValueError: An argument is out of its range.

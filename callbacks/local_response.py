@@ -62,9 +62,10 @@ class LocalResponse(Observer):
         source: The checkpoint of another run of this package, on whose network transferred examples are made, through
             the BatchNorm domain that it predicts with. It must take the same images and tell the same number of
             classes.
-        every_n_epochs: See :class:`~lightning_adv.callbacks.observer.Observer`.
-        every_n_steps: See there.
-        figures_every_n_looks: See there.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
         ValueError: An argument is out of its range.

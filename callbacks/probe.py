@@ -80,7 +80,7 @@ def take_probe(
         regime: What it trains.
         split: ``training`` or ``validation``.
         images: Number of images; None takes ``default``, or all images where there are fewer.
-        default: See ``images``.
+        default: How many images stand for ``images=None``.
         chunk: Images that are looked at together, the last chunk may have fewer.
         observer: Name of the observer, for the seeds and for errors.
 

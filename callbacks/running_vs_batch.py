@@ -48,9 +48,10 @@ class RunningVsBatch(Observer):
         batch_size: Images of each batch; None is the training loader's, as far as there are so many images.
         attack: What makes the adversarial images, through the BatchNorm mode that it has itself; None takes the
             regime's ``evaluation_attack``.
-        every_n_epochs: See :class:`~lightning_adv.callbacks.observer.Observer`.
-        every_n_steps: Likewise.
-        figures_every_n_looks: Likewise.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
         ValueError: An argument is out of its range.

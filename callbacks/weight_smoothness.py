@@ -32,9 +32,10 @@ class WeightSmoothness(Observer):
     Args:
         layers: Patterns of convolutions' names, as in ``layer1.**``. Those of 1×1 kernels have no shape, and are left
             out.
-        every_n_epochs: See :class:`~lightning_adv.callbacks.observer.Observer`.
-        every_n_steps: See there.
-        figures_every_n_looks: See there.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
         ValueError: An argument is out of its range.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning_adv._version import __version__
-from lightning_adv.hints import did_you_mean
+from lightning_adv.hints import bounded, did_you_mean
 from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.run.processes import follow_launcher
 from lightning_adv.streams import unbroken_streams
@@ -102,7 +102,8 @@ def _known_command(name: str) -> str:
         return name
     hint = did_you_mean(name, _COMMANDS)
     sys.stderr.write(
-        f"lightning-adv: error: there is no command {name!r}.{hint} The commands are {', '.join(_COMMANDS)}.\n"
+        f"lightning-adv: error: there is no command {bounded(repr(name))}.{hint} The commands are "
+        f"{', '.join(_COMMANDS)}.\n"
         "See lightning-adv --help.\n"
     )
     raise SystemExit(2)
@@ -118,7 +119,7 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
         return resolve_configs(arguments)
     except ValueError as error:
         program = "lightning-adv" if command.startswith("-") else f"lightning-adv {command}"
-        sys.stderr.write(f"{program}: error: {error}\n")
+        sys.stderr.write(f"{program}: error: {bounded(error)}\n")
         raise SystemExit(1) from error
 
 

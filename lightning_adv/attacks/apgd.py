@@ -49,7 +49,7 @@ class APGD(Attack):
         norm: ``"linf"`` or ``"l2"``.
         loss: ``"cross_entropy"``, or ``"dlr"``, the difference of logits ratio (equation 6; at least 3 classes).
         restarts: Number of runs; of each sample the worst result is kept, as in :class:`PGD`.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
         ValueError: An argument is out of its range.

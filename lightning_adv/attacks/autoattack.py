@@ -62,8 +62,8 @@ class AutoAttack(Attack):
         attacks: Any of ``"apgd-ce"``, ``"apgd-dlr"``, ``"apgd-t"``, ``"fab"``, ``"fab-t"`` and ``"square"``, in the
             order in which they run. ``"apgd-dlr"`` needs 3 classes and ``"apgd-t"`` 4.
         batch_size: Number of samples attacked at a time, 250 in the package.
-        batchnorm: ``"eval"`` or ``"batch"``. In batch mode clean images fill up a batch that has shrunk, so that its
-            statistics stay those of a batch.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch. In
+            batch mode clean images fill up a batch that has shrunk, so that its statistics stay those of a batch.
 
     Raises:
         ValueError: An argument is out of its range.

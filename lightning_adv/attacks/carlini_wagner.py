@@ -60,8 +60,9 @@ class CarliniWagner(Attack):
             ``"least_likely"``.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
             Success is judged without it.
-        diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -258,15 +259,17 @@ class DCarliniWagner(CarliniWagner):
     """D-C&W: the L2 attack on randomly resized and padded inputs, for transfer (Xie et al. 2019, section 3.4.2).
 
     Args:
-        eps: See :class:`CarliniWagner`.
+        eps: Largest L2 distance of an example, a number or a fraction; None sets no bound.
         steps: 250 there.
         learning_rate: 0.01 there.
         confidence: 10 there.
         diversity_probability: p, 0.5 there (section 3.4.1).
-        diversity_scale: See :class:`PGD`.
-        binary_search_steps: See :class:`CarliniWagner`.
-        label: See :class:`CarliniWagner`.
-        batchnorm: See :class:`CarliniWagner`.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
+        binary_search_steps: Number of trade-offs c tried, from 0.001.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -304,11 +307,13 @@ class CarliniWagnerLinf(PGD):
         eps: Radius, 8/255 there.
         steps: Number of steps, 30 there.
         step_size: 2/255 there, which is what :class:`PGD` takes for these two.
-        diversity_probability: Above 0 it is D-C&W in Linf; see :class:`PGD`.
-        diversity_scale: See :class:`PGD`.
-        restarts: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        diversity_probability: Probability p of transforming the input of a step; above 0 it is D-C&W in Linf.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
+        restarts: Number of runs; of each sample the worst result is kept.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(

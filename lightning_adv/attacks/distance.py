@@ -50,7 +50,7 @@ def parse_step_size(value: StepSize, eps: float, steps: int) -> float:
     ``eps / steps``, so that the steps reach the edge of the ball from its centre.
 
     Args:
-        value: See :data:`StepSize`.
+        value: A distance, a share of the radius such as ``"eps/8"``, or None.
         eps: The radius.
         steps: How many steps there are.
 

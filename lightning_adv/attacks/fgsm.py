@@ -19,9 +19,10 @@ class FGSM(PGD):
     Args:
         eps: Radius and step. The paper has no default of its own (0.25 on MNIST, 0.1 on CIFAR-10); 8/255 is the
             field's threat model for CIFAR-10.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class IFGSM(PGD):
         eps: Radius, 16/255 in Kurakin et al. (section 2.2).
         steps: Number of steps; None is their rule min(eps + 4, 1.25 eps), eps in grey levels.
         step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -77,9 +79,10 @@ class MIFGSM(PGD):
         steps: Number of steps, 10 there.
         step_size: None is eps / steps, as there.
         momentum: Decay factor mu, 1 there.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -113,10 +116,12 @@ class DIFGSM(PGD):
         steps: None is the rule min(eps + 4, 1.25 eps), eps in grey levels, as there.
         step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
         diversity_probability: p, 0.5 there.
-        diversity_scale: See :class:`PGD`.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -154,10 +159,12 @@ class MDIFGSM(PGD):
         step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
         momentum: Decay factor mu, 1 there.
         diversity_probability: p, 0.5 there.
-        diversity_scale: See :class:`PGD`.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(
@@ -198,9 +205,10 @@ class GD(PGD):
         eps: Radius of the random start, 4/255 there.
         steps: Number of steps, 5 there.
         step_size: One grey level there, which is what :class:`PGD` takes for these two.
-        norm: See :class:`PGD`.
-        label: See :class:`PGD`.
-        batchnorm: See :class:`PGD`.
+        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
+        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
+            ``"least_likely"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
     """
 
     def __init__(

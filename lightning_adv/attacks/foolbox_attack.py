@@ -55,7 +55,7 @@ class FoolboxAttack(Attack):
         eps: Radius in the attack's distance, a number or a fraction.
         options: The arguments of that class. Where it takes a ``distance``, one of ``"l0"``, ``"l1"``, ``"l2"`` and
             ``"linf"``.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
         ValueError: An argument is out of its range, or Foolbox has no such attack.

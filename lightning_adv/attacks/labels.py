@@ -24,7 +24,7 @@ def choose_labels(
     """Return the labels that the attack uses.
 
     Args:
-        choice: See :data:`LabelChoice`.
+        choice: Whose label it is, as :data:`LabelChoice` lists them.
         y: True labels (N,).
         clean_logits: Logits (N, K) of the clean images.
         generator: Draws the random targets.

@@ -39,10 +39,12 @@ class PGD(Attack):
 
     Args:
         eps: Radius of the ball, in the unit of the images; a number or a fraction such as ``"8/255"``. The defaults
-            of the first three arguments are those that Madry et al. (section 5) train CIFAR-10 networks with.
+            of the first three arguments are those that Madry et al. (section 5) train CIFAR-10 networks with. 0 gives
+            the images back: where a curve over ``eps`` begins.
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the ball's norm, or its share of the radius, such as ``"eps/8"``. None is a
             quarter of ``eps``, and ``eps / steps`` where that is more, so that few steps reach the edge of the ball.
+            0 leaves the start as it is: what the random start does by itself (a run warns of it).
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
         start: ``"uniform"`` in the ball, ``"zero"``, or ``"gaussian"``: 0.001 N(0, 1) in each entry (TRADES, Zhang et
             al. 2019, algorithm 1).
@@ -56,11 +58,12 @@ class PGD(Attack):
             but the true one, and n at the n nearest (Gowal et al. 2019, section 3, MultiTargeted).
         momentum: Decay factor mu of MI-FGSM (Dong et al. 2018, equation 6); 0 is no momentum.
         diversity_probability: Probability p of transforming the input of a step (Xie et al. 2019, equation 3.6).
-        diversity_scale: See :func:`~lightning_adv.attacks.diversity.resize_and_pad`.
+        diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
+            then padded to the image's.
         project: False leaves the ball out (GD in Xie et al. 2020, section 7.5.4); [0, 1] still holds.
         restarts: Number of runs; of each sample the worst result is kept: a successful one if there is one, then one
             that is misclassified at least, then the one with the largest loss.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
         early_stop: True keeps of each sample the first iterate at which the attack has succeeded (the label is left, or
             the target reached), and takes it out of the batch. So a sample is broken if any iterate of any restart is
             (rounding apart: a smaller batch may round otherwise), and not only if a run ends so; the start is no
@@ -170,7 +173,7 @@ class PGD(Attack):
 
     @property
     def reach(self) -> float | None:
-        """See :attr:`Attack.reach`. A step of signs is longer than ``step_size``, by how much depends on the images."""
+        """How far the steps lead (:attr:`Attack.reach`); None for steps of signs: it depends on the images."""
         signed = self.direction == "sign" and not isinstance(self.norm, Linf)
         return None if signed else super().reach
 
@@ -222,12 +225,12 @@ class PGD(Attack):
         """Return what one run has reached after each of some numbers of steps, instead of after ``steps``.
 
         Args:
-            model: See :meth:`Attack.__call__`.
-            x: Likewise.
-            y: Likewise.
+            model: Maps images (N, C, H, W) in [0, 1] to logits (N, K).
+            x: Clean images (N, C, H, W) in [0, 1].
+            y: True labels (N,).
             at: Numbers of steps, increasing, each at least 1.
-            domain: See :meth:`Attack.__call__`.
-            generator: Likewise.
+            domain: The BatchNorm domain to attack through; None is the active one.
+            generator: The source of randomness, as in a call of the attack.
 
         Returns:
             For each number n the result of the attack with ``steps=n`` and one restart, of the same noise.

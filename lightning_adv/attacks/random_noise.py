@@ -36,7 +36,7 @@ class RandomNoise(Attack):
         eps: Radius of the ball, in the unit of the images; a number or a fraction such as ``"8/255"``.
         draws: Number of perturbations of each sample, at least 1. Each costs one forward pass.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
         ValueError: An argument is out of its range.

@@ -54,7 +54,7 @@ class StAdv(Attack):
         max_flow: The longest way along each axis, in pixels; None sets no bound, as the paper.
         label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
             ``"least_likely"``.
-        batchnorm: ``"eval"`` or ``"batch"``.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
         ValueError: An argument is out of its range. In a call: the images are not (N, C, H, W).

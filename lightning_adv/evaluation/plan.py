@@ -111,7 +111,7 @@ def make_plan(
         eps: For each norm its radii, increasing; numbers or fractions such as ``"8/255"``.
         steps_curve: The accuracy over the number of steps; None for none.
         corruptions: The common corruptions; None for none.
-        exhaustive: See :class:`Plan`.
+        exhaustive: Attack also samples that another attack, or the same at a smaller radius, has broken.
         seed: Seed of all noise.
 
     Raises:

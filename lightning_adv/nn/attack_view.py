@@ -148,7 +148,7 @@ class AttackView(nn.Module):
         """Return the logits (N, K) of images (N, C, H, W).
 
         Raises:
-            NoViewError: See :meth:`prepare`.
+            NoViewError: No view can be made of the network for such images.
         """
         build = self._builds.get(_kind(x))
         if build is None or build.links.is_stale():

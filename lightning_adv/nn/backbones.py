@@ -22,7 +22,7 @@ from lightning_adv.nn.libraries import (
     find_network,
     use_cifar_stem,
 )
-from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
+from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
 from lightning_adv.recipe import Recipe
 
 Stem = Literal["default", "cifar"]
@@ -62,7 +62,7 @@ class Backbone(Recipe):
             ``lightning-adv export`` wrote. It must have keys for all of the network; a classifier of another number of
             classes stays new. What was loaded is logged.
         mean: Mean of each channel, pixels in [0, 1]. ``None``: the one that the network was pretrained with.
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel, above 0; ``None`` as for ``mean``.
         options: Further keyword arguments of the network's constructor, such as ``drop_path_rate``.
         checkpoint_domain: The BatchNorm domain to take from a checkpoint that has domains. None takes the one that
             its regime predicts with, else ``main``.
@@ -95,7 +95,7 @@ class Backbone(Recipe):
                 object.__setattr__(self, name, tuple(value))
 
     def build(self, num_classes: int) -> NormalizedNetwork:
-        """Build the network with ``num_classes`` outputs. See :func:`create_backbone`."""
+        """Build the network with ``num_classes`` outputs, as :func:`create_backbone` does."""
         return create_backbone(
             self.name,
             num_classes,
@@ -234,6 +234,8 @@ def _check_channels(in_channels: int, **given: Channels | None) -> None:
                 f"backbone.{name} needs one value for each of the {in_channels} channels (backbone.in_channels), "
                 f"got {tuple(values)}."
             )
+        if values is not None:
+            check_values(f"backbone.{name}", values)
 
 
 def _per_channel(given: Channels | None, own: Channels, in_channels: int) -> Channels:

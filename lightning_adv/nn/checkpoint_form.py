@@ -260,10 +260,10 @@ def check_keepers(callbacks: Mapping[str, Any], *, source: str) -> None:
 
     Args:
         callbacks: The states of callbacks by their keys, which begin with the class's name.
-        source: See :func:`check_form`.
+        source: The argument and the file, for the error.
 
     Raises:
-        ValueError: See there.
+        ValueError: A field has another form than it must have.
     """
     forms = {
         "dirpath": or_none(TEXT),

@@ -203,7 +203,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
         ValueError: The file is missing, or cannot be read as data.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False of a path that is too long, where Path raises
         raise ValueError(f"{argument}: there is no file {path}.")
     try:
         if path.suffix == ".safetensors":

@@ -18,7 +18,7 @@ class Normalize(nn.Module):
         std: Standard deviation of each channel, in the same unit.
 
     Raises:
-        ValueError: The lengths differ, or a value of ``std`` is not positive.
+        ValueError: The lengths differ, or a value is not finite, or one of ``std`` not positive.
 
     Example:
         >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 1, 1)).item()
@@ -32,8 +32,8 @@ class Normalize(nn.Module):
         super().__init__()
         if len(mean) != len(std):
             raise ValueError(f"mean and std need one value for each channel, got {len(mean)} and {len(std)} values.")
-        if not all(value > 0 for value in std):
-            raise ValueError(f"std must be positive in every channel, got {tuple(std)}.")
+        check_values("mean", mean)
+        check_values("std", std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
@@ -44,6 +44,23 @@ class Normalize(nn.Module):
     def extra_repr(self) -> str:
         """Show the values when the network is printed."""
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+def check_values(name: str, values: Sequence[float]) -> None:
+    """Check the values of a mean or of a standard deviation.
+
+    Args:
+        name: The argument's name, for the error; it ends in ``mean`` or ``std``.
+        values: One for each channel.
+
+    Raises:
+        ValueError: One is not finite, or of a standard deviation not positive, in the network's fp32.
+    """
+    rounded = torch.tensor(values, dtype=torch.float32)
+    positive = name.endswith("std")
+    if not rounded.isfinite().all() or (positive and not (rounded > 0).all()):
+        allowed = "positive and finite" if positive else "finite"
+        raise ValueError(f"{name} must be {allowed} in every channel, got {tuple(values)}.")
 
 
 class NormalizedNetwork(nn.Module):

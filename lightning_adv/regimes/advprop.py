@@ -13,6 +13,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain_norms
 from lightning_adv.regimes.augmentation import AutoAugment
 from lightning_adv.regimes.base import Regime
+from lightning_adv.regimes.keywords import RegimeKeywords, Unpack
 from lightning_adv.regimes.objectives import check_mixture, pairing_distance
 
 
@@ -25,8 +26,9 @@ class AdvPropTraining(Regime):
     ``val/clean_accuracy_main``, ``val/robust_accuracy_adversarial`` and so on (tables 6.1 and 7.3).
 
     Args:
-        backbone: See :class:`~lightning_adv.regimes.base.Regime`. The network needs BatchNorms.
-        attack: What makes the adversarial images, through the auxiliary BatchNorms; see :func:`advprop_attack`.
+        backbone: What network to build; it needs BatchNorms.
+        attack: What makes the adversarial images, through the auxiliary BatchNorms;
+            :func:`advprop_attack` makes those of the thesis.
         clean_fraction: Clean images for each adversarial one, from 0 to 1 (figure 6.1).
         logit_pairing: Weight of adversarial logit pairing (section 6.4.1, ALP).
         reduction: ``"sum"`` adds the mean losses of the domains (algorithm 2, line 6); ``"mean"`` is the mean over all
@@ -56,7 +58,7 @@ class AdvPropTraining(Regime):
         reduction: Literal["sum", "mean"] = "sum",
         augmentation: AutoAugment | None = None,
         inference_domain: Literal["main", "adversarial"] = "main",
-        **kwargs: Any,
+        **kwargs: Unpack[RegimeKeywords],
     ) -> None:
         check_mixture(clean_fraction, logit_pairing)
         for name, given, allowed in (

@@ -129,8 +129,8 @@ class Regime(Classifier):
 
         Args:
             checkpoint_path: The file.
-            *args: See ``LightningModule.load_from_checkpoint``.
-            **kwargs: See there; ``weights_only`` is true if it is not given.
+            *args: Those of ``LightningModule.load_from_checkpoint``.
+            **kwargs: Those of Lightning's method; ``weights_only`` is true if it is not given.
 
         Raises:
             ValueError: The file is missing, cannot be read as data, names a class that was not imported, or has a field

@@ -13,6 +13,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
 from lightning_adv.nn.libraries import default_image_shape
 from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.regimes.keywords import AdversarialKeywords, Unpack
 from lightning_adv.regimes.madry import MadryTraining
 from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.objectives import CrossEntropy, Objective
@@ -26,7 +27,7 @@ class BlockwiseRetraining(MadryTraining):
     ``backbone.pretrained``. Frozen parameters are in no optimizer, and frozen modules stay in eval mode.
 
     Args:
-        backbone: See :class:`~lightning_adv.regimes.base.Regime`; with ``checkpoint`` or ``pretrained``.
+        backbone: What network to build, with ``checkpoint`` or ``pretrained``.
         blocks: Names of the blocks to retrain, such as ``[m0, m2]`` (section 5.2). None leaves it to ``cutoff``.
         cutoff: The network is cut before this block: its name, or its number from 1. With neither ``blocks`` nor
             ``cutoff`` all blocks are retrained.
@@ -57,7 +58,7 @@ class BlockwiseRetraining(MadryTraining):
         only_batchnorm: bool = False,
         attack: Attack | None = PGD(eps="8/255", steps=7, label="predicted"),  # noqa: B008
         objective: Objective = CrossEntropy(clean_fraction=1.0),  # noqa: B008 (recipes)
-        **kwargs: Any,
+        **kwargs: Unpack[AdversarialKeywords],
     ) -> None:
         for name, given, allowed in (("side", side, ("before", "after")), ("unit", unit, ("block", "layer"))):
             if given not in allowed:

@@ -44,7 +44,7 @@ class Classifier(LightningModule):
         num_classes: Number of classes; None asks the Trainer's data module for its ``num_classes``.
         evaluation_attack: The attack of validation and test.
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
-        channels_last: See :class:`~lightning_adv.regimes.base.Regime`.
+        channels_last: Whether the network's convolutions work channels-last.
 
     Raises:
         ValueError: An argument is out of its range.

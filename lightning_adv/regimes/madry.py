@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes.base import Regime
+from lightning_adv.regimes.keywords import RegimeKeywords, Unpack
 from lightning_adv.regimes.objectives import CrossEntropy, Forward, Objective
 from lightning_adv.regimes.weight_perturbation import WeightPerturbation
 
@@ -21,7 +22,7 @@ class MadryTraining(Regime):
     step from a random start (``PGD(steps=1, step_size=1.25 eps)``) is fast adversarial training (Wong et al. 2020).
 
     Args:
-        backbone: See :class:`~lightning_adv.regimes.base.Regime`.
+        backbone: What network to build.
         attack: The inner maximisation. The default is that of "Dissecting Local Properties of Adversarial Examples",
             section 3: PGD-10 at 8/255 with steps of 2/255. Its ``batchnorm`` says how BatchNorm works meanwhile.
         objective: The outer minimisation: :class:`CrossEntropy`, :class:`TRADES` or :class:`MART`.
@@ -48,7 +49,7 @@ class MadryTraining(Regime):
         objective: Objective = CrossEntropy(),  # noqa: B008 (a recipe)
         weight_perturbation: WeightPerturbation | None = None,
         eps_warmup_epochs: int = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[RegimeKeywords],
     ) -> None:
         if eps_warmup_epochs < 0:
             raise ValueError(f"eps_warmup_epochs must be at least 0, got {eps_warmup_epochs}.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_adv.nn.activations import find_kinks, smooth_backward
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.libraries import default_image_shape
+from lightning_adv.regimes.keywords import MadryKeywords, Unpack
 from lightning_adv.regimes.madry import MadryTraining
 
 
@@ -18,7 +19,7 @@ class SmoothAdversarialTraining(MadryTraining):
     """Adversarial training with every ReLU replaced by a smooth activation (section 5.4).
 
     Args:
-        backbone: See :class:`~lightning_adv.regimes.base.Regime`. Its own ``activation`` stays free for this regime.
+        backbone: What network to build. Its own ``activation`` stays free for this regime.
         activation: ``"softplus"``, ``"parametric_softplus"``, ``"silu"``, ``"gelu"``, ``"elu"``, ``"celu"`` or
             ``"smooth_relu"`` (section 5.4.1 and equation 5.4). None takes the network as it is, for those that have no
             ReLU to begin with (EfficientNet, section 5.5.2).
@@ -44,7 +45,7 @@ class SmoothAdversarialTraining(MadryTraining):
         activation: str | None = "silu",
         activation_options: dict[str, Any] | None = None,
         smooth_gradient: Literal["attack", "update", "both"] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[MadryKeywords],
     ) -> None:
         if smooth_gradient not in (None, "attack", "update", "both"):
             raise ValueError(f"smooth_gradient must be attack, update, both or null, got {smooth_gradient!r}.")

@@ -133,9 +133,9 @@ def damage(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[str, str
     """Return one sentence for each thing that cannot be read, after the names of the runs that it is said of.
 
     Args:
-        names: See :func:`problem_lists`.
-        runs: See there.
-        left_out: See there.
+        names: For each run its name.
+        runs: The runs.
+        left_out: By name, why a run cannot be shown at all.
     """
     whole = [(name, f"It is not shown: {reason.removeprefix('RUN: ')}") for name, reason in left_out.items()]
     return whole + _grouped(names, [[said for of_file in run.damaged.values() for said in of_file] for run in runs])

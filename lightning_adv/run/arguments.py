@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from lightning_adv.hints import bounded
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as those of the other commands are."""
@@ -16,5 +18,5 @@ class Parser(argparse.ArgumentParser):
         Raises:
             SystemExit: With status 2.
         """
-        sys.stderr.write(f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
+        sys.stderr.write(f"{self.prog}: error: {bounded(message)}\nSee {self.prog} --help.\n")
         raise SystemExit(2)

@@ -22,6 +22,7 @@ import lightning_adv.data  # noqa: F401 (what is imported can be named by its cl
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
 from lightning_adv.callbacks.learning_rate import LearningRate
 from lightning_adv.files import set_aside, unwritable
+from lightning_adv.hints import bounded
 from lightning_adv.nn.checkpoints import read_checkpoint
 from lightning_adv.regimes import Regime
 from lightning_adv.run.epoch_lines import EpochLines, wants_lines
@@ -254,7 +255,7 @@ class AdversarialCLI(LightningCLI):
             return None
         logger = self.trainer.loggers[0]  # no other process asks for its folder yet: see _first_csv_logger
         if self._has_version:
-            new = not Path(str(logger.log_dir)).exists()
+            new = not os.path.exists(str(logger.log_dir))  # False of a path that is too long, where Path raises
         else:
             with taking_a_version(Path(str(logger.root_dir))):
                 folder = Path(str(logger.log_dir))  # CSVLogger chooses the version now
@@ -310,8 +311,8 @@ class AdversarialCLI(LightningCLI):
 
         Args:
             tested: What ``trainer.test`` returned.
-            checkpoint: See :func:`collect_results`.
-            weights: Likewise.
+            checkpoint: The one whose weights were tested; None if they come from none.
+            weights: Which weights they are: ``"best"``, ``"last"``, ``"untrained"`` or ``"checkpoint"``.
         """
         if self._is_dry():
             rank_zero_info("trainer.fast_dev_run runs a few batches: there are no results.")
@@ -402,12 +403,12 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         told = _told_by_us(error)
         if told is None:
             raise
-        sys.stderr.write(f"lightning-adv: error: {told}\n")
+        sys.stderr.write(f"lightning-adv: error: {bounded(told)}\n")
         raise SystemExit(1) from error
     except OSError as error:
         if error.filename is None or (_told_by_us(error) is None and error.errno not in _OF_THE_DISK):
             raise
-        sys.stderr.write(f"lightning-adv: error: {unwritable(error)}\n")
+        sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}\n")
         raise SystemExit(1) from error
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_adv.hints import bounded
 from lightning_adv.run.arguments import Parser
 
 
@@ -29,7 +30,7 @@ def run_export(arguments: Sequence[str]) -> None:
     try:
         export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
     except ValueError as error:
-        sys.stderr.write(f"lightning-adv: error: {error}\n")
+        sys.stderr.write(f"lightning-adv: error: {bounded(error)}\n")
         raise SystemExit(1) from error
     print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")
 

@@ -12,6 +12,8 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_adv.hints import bounded
+from lightning_adv.run.help_texts import HelpFormatter
 from lightning_adv.run.messages import explain
 from lightning_adv.run.mistakes import first_mistake
 from lightning_adv.run.sources import sources
@@ -23,6 +25,9 @@ class Parser(LightningArgumentParser):
 
     _given: Sequence[Mapping[str, Any]] = ()
     """What is being parsed, one source after another."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
 
     def parse_args(  # type: ignore[override]  # argparse's overloads
         self, args: Sequence[str] | None = None, namespace: Any = None, **kwargs: Any
@@ -91,7 +96,7 @@ class Parser(LightningArgumentParser):
         if mistake is None:
             return
         program = self.prog.replace(" [options]", "")
-        sys.stderr.write(f"{program}: error: {mistake}\n")
+        sys.stderr.write(f"{program}: error: {bounded(mistake)}\n")
         sys.stderr.write(f"See {program} --help; --print_config writes out all the keys of a configuration.\n")
         raise SystemExit(2)
 

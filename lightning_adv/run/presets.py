@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.files import unwritable
+from lightning_adv.hints import bounded
 from lightning_adv.reading import read_yaml
 from lightning_adv.recipe import check_class_paths
 from lightning_adv.run.configs import complete_flags, find_config, preset_names, resolve_configs
@@ -48,12 +49,12 @@ def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise SystemExit(128 + number) from interrupt
     except ValueError as error:
-        sys.stderr.write(f"lightning-adv {command}: error: {explain_value(str(error))}\n")
+        sys.stderr.write(f"lightning-adv {command}: error: {bounded(explain_value(str(error)))}\n")
         raise SystemExit(1) from error
     except OSError as error:
         if error.filename is None:  # of something else than a file
             raise
-        sys.stderr.write(f"lightning-adv {command}: error: {unwritable(error)}\n")
+        sys.stderr.write(f"lightning-adv {command}: error: {bounded(unwritable(error))}\n")
         raise SystemExit(1) from error
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_adv.files import clear_unfinished, write_whole
+from lightning_adv.hints import bounded
 from lightning_adv.locks import alone
 from lightning_adv.reading import shorten
 from lightning_adv.report.page import build_page
@@ -45,7 +46,7 @@ def run_report(arguments: Sequence[str]) -> None:
             else:
                 report.write()
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"lightning-adv: error: {shorten(error, 1000)}\n")
+        sys.stderr.write(f"lightning-adv: error: {bounded(shorten(error, 10000))}\n")
         raise SystemExit(1) from error
     print(f"The report is {shorten(given.output, 1000)} ({given.output.stat().st_size / 1e6:.1f} MB)")
 
@@ -67,7 +68,7 @@ class Report:
         self.output = output
         self._read: dict[Path, tuple[object, Run | ValueError]] = {}
         self._told: set[str] = set()
-        if output.is_dir():
+        if os.path.isdir(output):  # False of a path that is too long, where Path raises
             raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
         for folder in self.folders:
             check_folder(folder)

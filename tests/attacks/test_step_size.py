@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks import (
+    APGD,
     DIFGSM,
     FGSM,
     GD,
@@ -17,6 +18,7 @@ from lightning_adv.attacks import (
     Attack,
     CarliniWagnerLinf,
     FoolboxAttack,
+    RandomNoise,
     StAdv,
 )  # fmt: skip
 from lightning_adv.attacks.distance import parse_step_size
@@ -33,6 +35,29 @@ def test_steps_that_are_not_given_reach_the_edge(kind, eps, steps):
     attack = kind(eps, steps)
     assert attack.step_size * steps >= eps * (1 - 1e-9)
     assert shortfall(attack, "attack") is None
+
+
+@pytest.mark.parametrize("kind", [*ITERATED, FGSM, APGD, RandomNoise])
+def test_a_radius_of_zero_gives_the_images_back(kind):
+    """Where a curve over eps begins. GD has no ball that would hold a step of its own length."""
+    x, y = torch.rand(4, 3, 40, 40), torch.tensor([0, 1, 2, 0])
+    attack = GD(eps=0, step_size=0) if kind is GD else kind(eps=0)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    assert torch.equal(attack(model, x, y), x)
+    assert shortfall(attack, "attack") is None
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_step_of_zero_leaves_the_start_which_a_run_warns_of(norm):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    x, y = torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+    attack = PGD(eps=0.2, steps=3, step_size=0, norm=norm)
+    started = attack(model, x, y, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(started, x)
+    once = PGD(eps=0.2, steps=1, step_size=0, norm=norm)(model, x, y, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(started, once)
+    assert torch.equal(PGD(eps=0.2, step_size=0, norm=norm, start="zero")(model, x, y), x)
+    assert "cannot reach the edge of its ball: 3 steps go 0 far at most" in shortfall(attack, "attack")
 
 
 @pytest.mark.parametrize("steps", [5, 7, 10, 20, 100])

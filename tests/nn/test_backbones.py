@@ -183,8 +183,13 @@ def test_normalization_is_part_of_the_state_dict():
     [
         ({"mean": (0.5,)}, "backbone.mean needs one value for each of the 3 channels"),
         ({"std": (0.5, 0.5)}, "backbone.std needs one value for each of the 3 channels"),
-        ({"std": (0.5, 0.0, 0.5)}, "std must be positive"),
-        ({"std": (0.5, float("nan"), 0.5)}, "std must be positive"),
+        ({"std": (0.5, 0.0, 0.5)}, "backbone.std must be positive and finite in every channel"),
+        ({"std": (0.5, -0.5, 0.5)}, "backbone.std must be positive"),
+        ({"std": (0.5, float("nan"), 0.5)}, "backbone.std must be positive"),
+        ({"std": (0.5, float("inf"), 0.5)}, "backbone.std must be positive"),
+        ({"std": (0.5, 1e-60, 0.5)}, "backbone.std must be positive"),  # 0 in the network's fp32
+        ({"mean": (0.5, float("nan"), 0.5)}, "backbone.mean must be finite in every channel"),
+        ({"mean": (0.5, 1e60, 0.5)}, "backbone.mean must be finite"),
     ],
 )
 def test_bad_normalization_is_refused(arguments, message):

@@ -109,7 +109,7 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     if settings.suspicion_images < 0:
         raise ValueError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
-    if settings.checkpoint is not None and not Path(settings.checkpoint).expanduser().is_file():
+    if settings.checkpoint is not None and not os.path.isfile(Path(settings.checkpoint).expanduser()):
         raise ValueError(f"checkpoint: there is no file {settings.checkpoint}.")
     if settings.data is None:
         raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")

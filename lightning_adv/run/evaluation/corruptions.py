@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
         baseline = Baseline("alexnet", ALEXNET_ERRORS, ALEXNET_CLEAN_ERROR)
     else:
         path = Path(corruptions.baseline).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ValueError(f"corruptions.baseline must be alexnet or an evaluation.json: there is no file {path}.")
         baseline = _read_evaluation(path)
     asked = [
