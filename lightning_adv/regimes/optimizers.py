@@ -96,7 +96,7 @@ def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]])
     except (ValueError, TypeError) as error:
         hint = ""
         if len(groups) > 1 and "parameter group" in str(error) + str(getattr(error, "__notes__", "")):
-            hint = " It takes all parameters as one group: decay_norm_and_bias must be true."
+            hint = ". It takes all parameters as one group: decay_norm_and_bias must be true."
         raise ValueError(f"optimizer cannot be built: {error}{hint}") from error
     if not isinstance(built, Optimizer):
         raise ValueError(f"optimizer must return a torch.optim.Optimizer, got {type(built).__name__}.")

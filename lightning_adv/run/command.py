@@ -39,7 +39,7 @@ from lightning_adv.run.messages import missing_recipe, not_built
 from lightning_adv.run.mistakes import check_parsed
 from lightning_adv.run.noise import without_noise
 from lightning_adv.run.parser import Parser, read_files_as_data
-from lightning_adv.run.placing import check_vacant, holding, place_of, taking_a_version
+from lightning_adv.run.placing import check_resumable, check_vacant, holding, place_of, taking_a_version
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
@@ -230,11 +230,14 @@ class AdversarialCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Make sure that the run folder can be written before anything is computed."""
-        folder = self._prepare_folder()
         path = self.config["fit"].get("ckpt_path")
+        resumed = None if path is None else run_folder_of(path)
+        if resumed is not None and self.trainer.is_global_zero and not self._is_dry():
+            check_resumable(resumed)
+        folder = self._prepare_folder()
         if folder is None:
             return
-        if path is None or run_folder_of(path) is None:
+        if path is None or resumed is None:
             check_vacant(folder)
             return
         set_aside(folder / "results.json")  # they are of the run before: this one may be killed before it has its own

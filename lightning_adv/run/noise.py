@@ -23,6 +23,9 @@ _WARNINGS = (
     # lightning 2.6, utilities/_pytree.py, builds its leaves as torch before 2.9 had them
     "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec) and treespec.is_leaf()` "
     "instead.",
+    # lightning 2.6, trainer/call.py: a test of any run's checkpoint, whose training had this observer of ours
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided during "
+    "`Trainer` instantiation. Please add the following callbacks: ['Throughput'].",
 )
 
 

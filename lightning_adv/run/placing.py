@@ -85,6 +85,18 @@ def holding(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_resumable(folder: Path) -> None:
+    """Check that a run can go on in its folder.
+
+    Raises:
+        ValueError: It cannot be written.
+    """
+    try:
+        check_writable(folder, argument="ckpt_path")
+    except ValueError as error:
+        raise ValueError(f"{error} A run goes on in its own folder: copy it to a place that can be written.") from error
+
+
 def check_vacant(folder: Path) -> None:
     """Check that a run folder holds no run that a new one would replace; make room where nothing of it was saved.
 

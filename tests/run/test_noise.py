@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch.utils._pytree import LeafSpec
 
+from lightning_adv.cli import main
 from lightning_adv.run.epoch_lines import wants_lines
 from lightning_adv.run.noise import without_noise
 from tests.run.shortened import fit
@@ -56,6 +58,14 @@ def test_no_warning_of_lightnings_own_making():
         pytest.skip("this torch does not warn")
     quiet = True
     assert caught() == ["something else"]
+
+
+def test_a_test_of_a_run_is_told_nothing_about_observers_and_folders(tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    run = fit()
+    recwarn.clear()
+    main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt"])
+    assert not [told for each in recwarn if re.search("callbacks used|dirpath", told := str(each.message))]
 
 
 def test_a_line_for_each_epoch_and_the_same_bits(tmp_path, monkeypatch, capsys):

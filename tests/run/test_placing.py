@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.run.folder import Start, check_epochs
 from lightning_adv.run.logger import RunLogger
-from lightning_adv.run.placing import check_vacant, holding, place_of, taking_a_version
+from lightning_adv.run.placing import check_resumable, check_vacant, holding, place_of, taking_a_version
 from tests.faults.disk import full_disk
 
 
@@ -81,6 +82,18 @@ def test_a_folder_with_a_run_is_refused_and_one_without_anything_saved_is_begun_
 def rows(path):
     with path.open(newline="") as file:
         return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_a_run_whose_folder_cannot_be_written_is_not_sent_to_another(tmp_path, monkeypatch):
+    """It goes on in its own, whatever the logger's save_dir is."""
+
+    def read_only(**kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("lightning_adv.run.folder.tempfile.TemporaryFile", read_only)
+    words = r"^ckpt_path: \S+ cannot be written \(Read-only file system\)\. A run goes on in its own folder: copy it"
+    with pytest.raises(ValueError, match=words):
+        check_resumable(tmp_path)
 
 
 def test_after_a_full_disk_the_metrics_are_whole(tmp_path, caplog):
