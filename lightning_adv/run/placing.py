@@ -32,8 +32,9 @@ def place_of(command: str, given: Mapping[str, Any], checkpoint: str | None) -> 
     """
     run = None if checkpoint is None else run_folder_of(checkpoint)
     place = {key: given.get(key) for key in _PLACE}
-    if run is not None and os.access(run, os.W_OK) and _is_of(run, place):
-        return {"save_dir": str(run), "name": command, "version": None}
+    if checkpoint is not None and run is not None and os.access(run, os.W_OK) and _is_of(run, place):
+        below = run if Path(checkpoint).is_absolute() else Path(os.path.relpath(run))
+        return {"save_dir": str(below), "name": command, "version": None}
     if place["version"] is None:
         return place | {"name": f"{place['name']}/{command}" if place["name"] else command}
     return place

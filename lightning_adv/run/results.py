@@ -171,6 +171,8 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
 def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     """Print the table of one run."""
     table = Table(title=f"{results['regime']}: {results['network']} on {results['dataset']}", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut cannot be used
     table.add_row("seed", str(results["seed"]))
     for row in _coverage_rows(results):
         table.add_row(*row)

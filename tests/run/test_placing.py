@@ -30,6 +30,14 @@ def test_what_is_done_with_a_run_goes_below_it_also_where_it_has_moved(tmp_path,
     assert place_of("test", place, checkpoint) == told
 
 
+def test_a_path_that_was_given_from_here_stays_so(tmp_path, monkeypatch):
+    place = {"save_dir": "runs", "name": "digits", "version": None}
+    checkpoint = a_run(tmp_path / "runs/digits/version_0", **place)
+    monkeypatch.chdir(tmp_path)
+    told = {"save_dir": "runs/digits/version_0", "name": "test", "version": None}
+    assert place_of("test", place, os.path.relpath(checkpoint)) == told
+
+
 def test_a_place_that_is_given_is_taken(tmp_path):
     own = {"save_dir": "runs", "name": "digits", "version": "seed0"}
     checkpoint = a_run(tmp_path / "run", **own)
