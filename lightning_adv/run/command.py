@@ -408,6 +408,9 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
             raise
         sys.stderr.write(f"lightning-adv: error: {bounded(told)}\n")
         raise SystemExit(1) from error
+    except MisconfigurationException as error:  # Lightning's for what the user has set, found when the data are there
+        sys.stderr.write(f"lightning-adv: error: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from error
     except OSError as error:
         if error.filename is None or (_told_by_us(error) is None and error.errno not in _OF_THE_DISK):
             raise

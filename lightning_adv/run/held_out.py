@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Se
 
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.checks import check_shape
+from lightning_adv.regimes.evaluation import length_of
 
 _IMAGES = 16
 
@@ -34,7 +35,8 @@ class HeldOutCheck(Callback):
         """Take test images, check them as a test would, and tell if there are none (a Lightning hook).
 
         Raises:
-            ValueError: They are no images or labels that the network takes, or there are several test loaders.
+            ValueError: They are no images or labels that the network takes, there are several test loaders, or the
+                share that is to be tested is none.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, LightningDataModule) or trainer.limit_test_batches == 0:
@@ -48,6 +50,7 @@ class HeldOutCheck(Callback):
                     f"data: {type(data).__name__}.test_dataloader() gives {len(loaders)} loaders, but the result of a "
                     "run is that of one: test the others by themselves."
                 )
+            _check_limit(trainer.limit_test_batches, loaders)
             batch = None if not loaders else _few(loaders[0])
             if batch is None:
                 self.missing = f"{type(data).__name__} has no test images"
@@ -104,6 +107,16 @@ def _test_loaders(data: LightningDataModule) -> list[Any]:
         return []
     given = data.test_dataloader()
     return [] if given is None else [loader for loader in CombinedLoader(given).flattened if loader is not None]
+
+
+def _check_limit(limit: int | float | None, loaders: Sequence[Any]) -> None:
+    """Check that a share of the test batches is one at least; Lightning does so when the test begins."""
+    count = length_of(loaders[0]) if loaders else None
+    if count and isinstance(limit, float) and int(limit * count) == 0:
+        raise ValueError(
+            f"trainer.limit_test_batches is {limit}, which is less than one batch of {count}: give a larger share, or "
+            "a number of batches."
+        )
 
 
 def _few(loader: Any) -> Any:

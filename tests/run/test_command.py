@@ -358,6 +358,8 @@ def test_arguments_that_do_not_parse(capsys, arguments, words):
         (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
         (["--ckpt_path=last"], ["ckpt_path", "no file last"]),
         (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/madry"]),
+        (["--trainer.limit_test_batches=0.1"], ["limit_test_batches is 0.1, which is less than one batch of 1"]),
+        (["--trainer.overfit_batches=0.1"], ["0.1 of the `val_dataloader`"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
         (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
         (["--trainer.strategy=ddp_spawn"], ["trainer.strategy is 'ddp_spawn'", "use 'ddp'"]),
