@@ -156,9 +156,11 @@ def test_resume_goes_on_without_what_is_damaged(run):
 def test_what_lies_beside_a_checkpoint(run):
     checkpoint = run / "checkpoints" / "best.ckpt"
     whole = {name: (run / name).read_bytes() for name in ("config.yaml", "results.json")}
+    tested = json.loads(whole["results.json"])["checkpoint"]
+    content = {"epoch": tested["epoch"], "global_step": tested["step"]}
 
     def read(folder):
-        _results(checkpoint)
+        _results(checkpoint, content)
         _data_of_run(str(checkpoint))
 
     assert fuzz(read, whole, run, 100) > 10
