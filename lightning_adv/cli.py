@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from lightning_adv._version import __version__
 from lightning_adv.hints import bounded, did_you_mean
 from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
-from lightning_adv.run.processes import follow_launcher
+from lightning_adv.run.processes import follow_launcher, let_launcher_end
 from lightning_adv.streams import unbroken_streams
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
@@ -64,6 +64,9 @@ def main(args: Sequence[str] | None = None) -> None:
             follow_launcher()
             try:
                 _main(sys.argv[1:], own_process=True)
+            except Exception:
+                let_launcher_end()
+                raise
             except KeyboardInterrupt as interrupt:  # before a command has begun, which says more
                 raise SystemExit(130) from interrupt
     else:

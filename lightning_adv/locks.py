@@ -108,8 +108,9 @@ def _take(path: Path) -> int | None:
                 break
         os.close(descriptor)  # its holder has just removed it
     me = {"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-    os.truncate(descriptor, 0)
-    os.write(descriptor, json.dumps(me).encode())
+    with suppress(OSError):  # it is held on a full disk too; who holds it is not said there
+        os.truncate(descriptor, 0)
+        os.write(descriptor, json.dumps(me).encode())
     return descriptor
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, dict_to_namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
@@ -34,37 +31,19 @@ from lightning_adv.run.folder import (
     run_folder_of,
 )
 from lightning_adv.run.held_out import HeldOutCheck, best_validation, check_gives
-from lightning_adv.run.logger import RunLogger
-from lightning_adv.run.messages import missing_recipe, not_built
+from lightning_adv.run.logger import DEFAULT_LOGGER, RunLogger, first_csv_logger
+from lightning_adv.run.messages import missing_recipe, not_built, told_by_us
 from lightning_adv.run.mistakes import check_parsed
 from lightning_adv.run.noise import without_noise
 from lightning_adv.run.parser import Parser, read_files_as_data
-from lightning_adv.run.placing import check_resumable, check_vacant, holding, place_of, taking_a_version
+from lightning_adv.run.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
 from lightning_adv.run.predictions import PredictionTable
 from lightning_adv.run.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.run.save_config import SaveConfig
 from lightning_adv.run.stopping import Together, how_to_go_on, stopping_signal
-from lightning_adv.run.trainer_values import check_values
+from lightning_adv.run.trainer_values import check_trainer, check_values
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-_LOGGER: dict[str, Any] = {
-    "class_path": "lightning.pytorch.loggers.CSVLogger",
-    "init_args": {"save_dir": "runs", "name": "run"},
-}
-
-
-_FINDERS = {
-    "LearningRateFinder": "model.init_args.optimizer.init_args.lr",
-    "BatchSizeFinder": "data.init_args.batch_size",
-}
-
-
-class _Held(ExitStack):
-    """Locks. Lightning's weight averaging copies the module and all that it reaches, which is the command too."""
-
-    def __deepcopy__(self, memo: object) -> _Held:
-        return self
 
 
 class AdversarialCLI(LightningCLI):
@@ -78,7 +57,7 @@ class AdversarialCLI(LightningCLI):
         read_files_as_data()
         self._start = Start()
         self._held_out = HeldOutCheck()
-        self._held = _Held()
+        self._held = Held()
         self._asked = args[0] if args else None
         try:
             super().__init__(
@@ -94,13 +73,15 @@ class AdversarialCLI(LightningCLI):
                 parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
                 # One whole batch says before training whether validation works and fits into memory. Lightning's
                 # second would say nothing more, and costs as much as several training steps: it is attacked too.
-                trainer_defaults={"logger": _LOGGER, "num_sanity_val_steps": 1},
+                trainer_defaults={"logger": DEFAULT_LOGGER, "num_sanity_val_steps": 1},
                 args=list(args),
             )
         except BaseException as error:  # an interrupt too
             self._start.undo()
             number = stopping_signal(error)
             if number is None:
+                if isinstance(error, OSError):  # other errors advise what to change
+                    error.add_note(how_to_go_on(self._start.folder))
                 raise
             rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._start.folder)}\n")
             raise SystemExit(128 + number) from error
@@ -159,7 +140,7 @@ class AdversarialCLI(LightningCLI):
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
         config["weights_only"] = True
-        logger = _first_csv_logger(config).init_args
+        logger = first_csv_logger(config).init_args
         if path is not None:
             check_run_checkpoint(path, resumes=self.subcommand == "fit")
         if path is not None and self.subcommand == "fit":
@@ -176,7 +157,7 @@ class AdversarialCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Let the configuration that is saved name the place that was given: it is of the run."""
-        vars(_first_csv_logger(self.config[self.subcommand]).init_args).update(self._given_place)
+        vars(first_csv_logger(self.config[self.subcommand]).init_args).update(self._given_place)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
@@ -222,7 +203,7 @@ class AdversarialCLI(LightningCLI):
         except (ModuleNotFoundError, MisconfigurationException) as error:  # as a logger whose package is not there
             raise ValueError(" ".join(str(error).split())) from error
         except ValueError as error:
-            if _told_by_us(error) is None and (told := not_built(str(error))):
+            if told_by_us(error) is None and (told := not_built(str(error))):
                 raise ValueError(told) from error
             raise
 
@@ -256,7 +237,7 @@ class AdversarialCLI(LightningCLI):
         """Return the run folder, which can be written; None where it is not up to this process, or there is none."""
         if not self.trainer.is_global_zero or self._is_dry():
             return None
-        logger = self.trainer.loggers[0]  # no other process asks for its folder yet: see _first_csv_logger
+        logger = self.trainer.loggers[0]  # no other process asks for its folder yet: see first_csv_logger
         if self._has_version:
             new = not os.path.exists(str(logger.log_dir))  # False of a path that is too long, where Path raises
         else:
@@ -278,7 +259,9 @@ class AdversarialCLI(LightningCLI):
             rank_zero_info(f"Nothing was tested: {self._held_out.missing}. {best_validation(best)}")
             return
         checkpoint, weights = None, "last" if self.trainer.global_step else "untrained"
-        if best.best_model_path:
+        if best.best_model_path and not Path(best.best_model_path).is_file():
+            rank_zero_warn(f"{best.best_model_path} was removed while the run went on: the last weights are tested.")
+        elif best.best_model_path:
             # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
             content = read_checkpoint(best.best_model_path, argument="best_checkpoint")
             self.model.load_state_dict(content["state_dict"])
@@ -331,62 +314,9 @@ class AdversarialCLI(LightningCLI):
             self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint, weights=weights
         )
         if self.trainer.is_global_zero:
+            print_results(results, None if folder is None else Path(folder))  # first: the disk may be full
             if folder is not None:
                 write_results(results, Path(folder))
-            print_results(results, None if folder is None else Path(folder))
-
-
-def check_trainer(config: Any) -> None:
-    """Check that a run can end under this Trainer: in the test of its best checkpoint.
-
-    Args:
-        config: The Trainer's arguments.
-
-    Raises:
-        ValueError: It cannot.
-    """
-    strategy = config.strategy
-    name = strategy if isinstance(strategy, str) else ""
-    arguments = strategy.get("init_args") if isinstance(strategy, Namespace) else None
-    method = "popen" if arguments is None else arguments.get("start_method", "popen")
-    if name.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")) or method != "popen":
-        raise ValueError(
-            f"trainer.strategy is {name or method!r}, whose processes end with the training, and the test after it "
-            "would start others: use 'ddp'."
-        )
-    if config.enable_checkpointing is False:
-        raise ValueError(
-            "trainer.enable_checkpointing is false, but every run keeps its best checkpoint, which is tested, and its "
-            "last: leave it out."
-        )
-    given = config.get("callbacks")
-    names = [callback.class_path for callback in given] if isinstance(given, list) else []
-    for name in names:
-        short = name.rpartition(".")[2]
-        if short in _FINDERS:
-            raise ValueError(
-                f"trainer.callbacks has {short}, whose finding no configuration of the run would have, so that "
-                f"it could not be resumed or repeated: leave it out, and set {_FINDERS[short]} to what a few runs tell."
-            )
-        if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
-            raise ValueError(
-                f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
-                "out of one configuration. The config.yaml of a run has the callbacks of that run."
-            )
-
-
-def _first_csv_logger(config: Any) -> Any:
-    """Return the configuration of the CSVLogger that keeps the run folder, after putting it before other loggers.
-
-    The Trainer's folder is that of its first logger, and not every logger has one for each run.
-    """
-    given = config.trainer.logger
-    loggers = given if isinstance(given, list) else [given] if isinstance(given, Namespace) else []
-    ours = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
-    if not ours:
-        ours = [dict_to_namespace(_LOGGER)]
-    config.trainer.logger = ours[:1] + [logger for logger in loggers if logger is not ours[0]]
-    return ours[0]
 
 
 def run(arguments: Sequence[str]) -> AdversarialCLI:
@@ -403,7 +333,7 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         with without_noise():
             return AdversarialCLI(arguments)
     except (ValueError, FloatingPointError) as error:
-        told = _told_by_us(error)
+        told = told_by_us(error)
         if told is None:
             raise
         sys.stderr.write(f"lightning-adv: error: {bounded(told)}\n")
@@ -412,21 +342,8 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         sys.stderr.write(f"lightning-adv: error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from error
     except OSError as error:
-        if error.filename is None or (_told_by_us(error) is None and error.errno not in _OF_THE_DISK):
+        if error.filename is None or (told_by_us(error) is None and error.errno not in _OF_THE_DISK):
             raise
-        sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}\n")
+        notes = "".join(getattr(error, "__notes__", ()))
+        sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}{notes}\n")
         raise SystemExit(1) from error
-
-
-def _told_by_us(error: BaseException) -> BaseException | None:
-    """Return the error of ours that this one is, or wraps; None for a library's, whose traceback is needed.
-
-    Ours are written for the user. jsonargparse wraps those of constructors in its own.
-    """
-    inner: BaseException | None = error
-    while inner is not None:
-        frames = list(traceback.walk_tb(inner.__traceback__))
-        if frames and str(frames[-1][0].f_globals.get("__name__", "")).startswith("lightning_adv."):
-            return inner
-        inner = inner.__cause__
-    return None

@@ -37,8 +37,8 @@ def check_writable(folder: Path, *, argument: str | None = None, keep: bool = Tr
     try:
         made += [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")  # a full disk takes the file, but no byte
     except OSError as error:
         if argument is not None:
             raise ValueError(f"{argument}: {folder} cannot be written ({error.strerror}).") from error

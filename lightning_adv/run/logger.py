@@ -8,13 +8,20 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_adv.files import write_whole
 
 _log = logging.getLogger("lightning_adv")
+
+DEFAULT_LOGGER: dict[str, Any] = {
+    "class_path": "lightning.pytorch.loggers.CSVLogger",
+    "init_args": {"save_dir": "runs", "name": "run"},
+}
 
 
 class RunLogger(CSVLogger):
@@ -66,3 +73,17 @@ class RunLogger(CSVLogger):
         writer.writerows(rows)
         write_whole(path, text.getvalue())
         experiment.metrics_keys = keys
+
+
+def first_csv_logger(config: Any) -> Any:
+    """Return the configuration of the CSVLogger that keeps the run folder, after putting it before other loggers.
+
+    The Trainer's folder is that of its first logger, and not every logger has one for each run.
+    """
+    given = config.trainer.logger
+    loggers = given if isinstance(given, list) else [given] if isinstance(given, Namespace) else []
+    ours = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
+    if not ours:
+        ours = [dict_to_namespace(DEFAULT_LOGGER)]
+    config.trainer.logger = ours[:1] + [logger for logger in loggers if logger is not ours[0]]
+    return ours[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
@@ -155,3 +156,17 @@ def _subclasses(waiting: list[type]) -> list[str]:
         waiting += found.__subclasses__()
         names += [] if inspect.isabstract(found) or found.__name__.startswith("_") else [found.__name__]
     return names
+
+
+def told_by_us(error: BaseException) -> BaseException | None:
+    """Return the error of ours that this one is, or wraps; None for a library's, whose traceback is needed.
+
+    Ours are written for the user. jsonargparse wraps those of constructors in its own.
+    """
+    inner: BaseException | None = error
+    while inner is not None:
+        frames = list(traceback.walk_tb(inner.__traceback__))
+        if frames and str(frames[-1][0].f_globals.get("__name__", "")).startswith("lightning_adv."):
+            return inner
+        inner = inner.__cause__
+    return None

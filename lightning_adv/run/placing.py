@@ -19,6 +19,13 @@ _PLACE = ("save_dir", "name", "version")
 _VERSION = "--trainer.logger.init_args.version"
 
 
+class Held(ExitStack):
+    """Locks. Lightning's weight averaging copies the module and all that it reaches, which is the command too."""
+
+    def __deepcopy__(self, memo: object) -> Held:
+        return self
+
+
 def place_of(command: str, given: Mapping[str, Any], checkpoint: str | None) -> dict[str, Any]:
     """Return where the CSVLogger of a command other than ``fit`` writes: never among the runs.
 

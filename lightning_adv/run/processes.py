@@ -37,6 +37,15 @@ def _follow(parent: int) -> None:
     _end(1, f"Process {parent}, which launched this one (rank {os.environ['LOCAL_RANK']}), has ended: it ends too.\n")
 
 
+def let_launcher_end() -> None:
+    """Wait a second after an error in a process that was launched: the launcher's end is said, where it is the cause.
+
+    A collective operation fails as soon as the connection does, which is before :func:`follow_launcher` looks again.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(1)
+
+
 def keep_together(launched: Sequence[subprocess.Popen[bytes]], go_on: Callable[[], str]) -> None:
     """Let a SIGTERM end this process at once, and with it those that it launched; and let their ends end this one.
 

@@ -24,7 +24,7 @@ from lightning_adv.regimes.trained_on import dataset_name
 from lightning_adv.run.versions import versions
 
 _WEIGHTS = {
-    "last": "none: the last weights, since no validation chose any",
+    "last": "none: the last weights, since there is no best checkpoint",
     "untrained": "none: the weights were not trained in this run",
 }
 

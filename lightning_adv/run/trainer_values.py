@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jsonargparse import Namespace
+
 _Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -51,6 +53,11 @@ ALLOWED: dict[str, _Rule] = {
 }
 """What is allowed by key, and in words."""
 
+_FINDERS = {
+    "LearningRateFinder": "model.init_args.optimizer.init_args.lr",
+    "BatchSizeFinder": "data.init_args.batch_size",
+}
+
 
 def check_values(config: Any) -> None:
     """Check the keys of :data:`ALLOWED`; null takes what Lightning does without.
@@ -74,3 +81,42 @@ def _given(config: Any) -> Iterator[tuple[str, Any]]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number or (key.endswith("algorithm") and value is not None):
             yield key, value
+
+
+def check_trainer(config: Any) -> None:
+    """Check that a run can end under this Trainer: in the test of its best checkpoint.
+
+    Args:
+        config: The Trainer's arguments.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    strategy = config.strategy
+    name = strategy if isinstance(strategy, str) else ""
+    arguments = strategy.get("init_args") if isinstance(strategy, Namespace) else None
+    method = "popen" if arguments is None else arguments.get("start_method", "popen")
+    if name.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")) or method != "popen":
+        raise ValueError(
+            f"trainer.strategy is {name or method!r}, whose processes end with the training, and the test after it "
+            "would start others: use 'ddp'."
+        )
+    if config.enable_checkpointing is False:
+        raise ValueError(
+            "trainer.enable_checkpointing is false, but every run keeps its best checkpoint, which is tested, and its "
+            "last: leave it out."
+        )
+    given = config.get("callbacks")
+    names = [callback.class_path for callback in given] if isinstance(given, list) else []
+    for name in names:
+        short = name.rpartition(".")[2]
+        if short in _FINDERS:
+            raise ValueError(
+                f"trainer.callbacks has {short}, whose finding no configuration of the run would have, so that "
+                f"it could not be resumed or repeated: leave it out, and set {_FINDERS[short]} to what a few runs tell."
+            )
+        if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
+            raise ValueError(
+                f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
+                "out of one configuration. The config.yaml of a run has the callbacks of that run."
+            )

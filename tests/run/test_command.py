@@ -20,7 +20,7 @@ from lightning_adv.cli import main
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import MadryTraining, Regime, StandardTraining
 from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm
-from lightning_adv.run.command import check_trainer
+from lightning_adv.run.trainer_values import check_trainer
 from tests.data.fake_folder import write_dataset
 from tests.run.shortened import FAST_ATTACK, SHORT, fit, results
 
