@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,16 +90,19 @@ def read_yaml(path: Path, *, most: int = MEGABYTE) -> Any:
     text = read_text(path, most=most)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)  # ten times quicker, where libyaml is there
     try:
-        node = loader.get_single_node()
-        if node is None:
+        if not loader.check_node():
             return None
+        node = loader.get_node()
+        if loader.check_node():
+            line = loader.get_node().start_mark.line + 1
+            raise _Refused(f"it has a second document, from line {line}: a file is one, without a line of ---")
         _check_node(node)
         return loader.construct_document(node)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        where = "" if mark is None else f" in line {mark.line + 1}"
+        where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
         raise ValueError(f"it is no YAML: {shorten(error.problem)}{where}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML: {shorten(' '.join(str(error).split()))}") from error
@@ -214,14 +217,24 @@ class _Refused(ValueError):  # noqa: N818 (no error of its own: the reason as it
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _check_keys(key for key, _ in pairs)
+    given = Counter(key for key, _ in pairs)
+    if given and max(given.values()) > 1:
+        raise _Refused(f"the key {shorten(given.most_common(1)[0][0])} is given twice")
     return dict(pairs)
 
 
-def _check_keys(keys: Iterable[Hashable]) -> None:
-    given = Counter(keys)
-    if given and max(given.values()) > 1:
-        raise _Refused(f"the key {shorten(given.most_common(1)[0][0])} is given twice")
+def _check_keys(keys: Iterable[yaml.Node]) -> None:
+    """Check that no key stands twice: YAML's loaders drop the first without a word."""
+    lines: dict[tuple[str, str], int] = {}
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name, line = (key.tag, key.value), key.start_mark.line + 1
+        if name in lines:
+            raise _Refused(
+                f"the key {shorten(key.value)} is given twice in one mapping, in line {lines[name]} and line {line}"
+            )
+        lines[name] = line
 
 
 def _check_node(root: yaml.Node) -> None:
@@ -249,7 +262,7 @@ def _check_node(root: yaml.Node) -> None:
 
 def _parts(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
-        _check_keys(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        _check_keys(key for key, _ in node.value)
         return [part for pair in node.value for part in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_adv.hints import did_you_mean
-from lightning_adv.run.config_files import check_config_file
+from lightning_adv.reading import read_yaml
 
 _FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -90,7 +90,7 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
     """Replace the names after ``--config`` and ``-c`` by paths.
 
     Raises:
-        ValueError: See :func:`find_config` and :func:`~lightning_adv.run.config_files.check_config_file`.
+        ValueError: See :func:`find_config`; or a file is no configuration.
     """
     resolved: list[str] = []
     for argument in arguments:
@@ -105,6 +105,13 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def _readable(name: str) -> str:
+    """Return the path of a file that holds one mapping of keys, as every configuration does."""
     path = find_config(name)
-    check_config_file(path)
+    try:
+        content = read_yaml(Path(path))
+    except ValueError as error:
+        raise ValueError(f"--config: {path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"--config: {path} must be a mapping of keys such as model, data and trainer, but is {found}.")
     return path

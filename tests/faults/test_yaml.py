@@ -87,14 +87,20 @@ def test_the_commonest_mistakes(text, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"model: {}\n---\ndata: {}\n", ["2 YAML documents", "from line 3"]),
-        (b"model:\n  init_args: {}\ndata: {}\nmodel: {}\n", ["'model' twice", "line 1 and line 4"]),
-        (b"model:\n  init_args:\n    attack: PGD\n    attack: FGSM\n", ["'attack' twice", "line 3 and line 4"]),
-        ("model: {}\n".encode("utf-16"), ["mine.yaml is not text in UTF-8"]),
-        (bytes(range(256)), ["mine.yaml is not text in UTF-8"]),
+        (b"model: {}\n---\ndata: {}\n", ["a second document", "from line 3"]),
+        (b"model:\n  init_args: {}\ndata: {}\nmodel: {}\n", ["the key model is given twice", "line 1 and line 4"]),
+        (
+            b"model:\n  init_args:\n    attack: PGD\n    attack: FGSM\n",
+            ["the key attack is given twice", "line 3 and line 4"],
+        ),
+        ("model: {}\n".encode("utf-16"), ["mine.yaml cannot be read: it is not UTF-8"]),
+        (bytes(range(256)), ["mine.yaml cannot be read: it is not UTF-8"]),
         (b"# nothing\n", ["mine.yaml must be a mapping of keys", "is empty"]),
-        (b"- model\n", ["must be a mapping of keys", "a sequence"]),
-        (b"model: [1\n", ["mine.yaml is not YAML", "line 2"]),
+        (b"- model\n", ["must be a mapping of keys", "a list"]),
+        (b"a: &a [1, 1]\nb: &b [*a, *a]\nc: &c [*b, *b]\nmodel: *model\n", ["it is no YAML", "line 4"]),
+        (b"model: &model\n  attack: *model\n", ["it refers to itself"]),
+        (b"[" * 5000, ["nest"]),
+        (b"model: [1\n", ["it is no YAML", "line 2"]),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "evaluate"])

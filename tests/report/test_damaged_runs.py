@@ -31,7 +31,7 @@ DAMAGE = {
     "yaml bomb": (CONFIG, BOMB, "more than 200,000 values"),
     "yaml bomb of merges": (CONFIG, MERGED, "more than 200,000 values"),
     "yaml key twice": (CONFIG, "model: {a: 1}\nmodel: {a: 2}\n", "the key model is given twice"),
-    "yaml documents": (CONFIG, "a: 1\n---\nb: 2\n", "another document in line 2"),
+    "yaml documents": (CONFIG, "a: 1\n---\nb: 2\n", "a second document, from line"),
     "yaml of code": (CONFIG, "a: !!python/object/apply:os.system [false]", "could not determine a constructor"),
     "yaml tag of another kind": (CONFIG, "a: !!bool maybe", "not of the kind that it is marked as"),
     "yaml day that is none": (CONFIG, "a: 2026-13-01", "not of the kind that it is marked as"),

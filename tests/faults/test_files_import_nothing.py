@@ -1,7 +1,8 @@
 """No command, key or function that reads a file imports a module because the file names it.
 
 ``beside.py`` lies in the working directory, which is on the path, as it is where somebody unpacks a run folder. It
-leaves a mark when it is imported.
+leaves a mark when it is imported. What a configuration calls of what is imported already is in
+``tests/run/test_configurations_call_nothing.py``.
 """
 
 from __future__ import annotations
