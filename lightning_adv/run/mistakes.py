@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from lightning_adv.hints import did_you_mean
 from lightning_adv.run.class_paths import MistakeError
 from lightning_adv.run.sources import load_text
-from lightning_adv.run.values import Walk, actions_of, check_value
+from lightning_adv.run.values import Walk, actions_of, check_value, is_file
 
 
 def first_mistake(parser: Any, given: Iterable[Mapping[str, Any]], *, leaves: bool) -> str | None:
@@ -72,7 +72,7 @@ def _check_keys(given: Mapping[Any, Any], actions: Mapping[str, Action], walk: W
             value = load_text(value)
             if isinstance(value, Mapping):
                 _check_keys(value, actions, walk, f"{dest}.")
-            elif not isinstance(value, str):
+            elif not (isinstance(value, str) and is_file(value)):
                 raise MistakeError(
                     f"{dest}: it must be a mapping of keys, such as {_example(dest, actions)}, got {value!r}."
                 )

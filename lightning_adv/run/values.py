@@ -43,7 +43,9 @@ def check_value(given: Any, action: Any, walk: Walk, where: str, place: str) -> 
     """Check the value of one key."""
     hint, allowed = action._typehint, takes(action._typehint)
     value = load_text(given)
-    if value is None:
+    if given == "" and walk.leaves:  # YAML's null, but no null on the command line
+        _check_leaf(given, hint, where)
+    elif value is None:
         if walk.parsed or walk.leaves:
             _check_null(action, allowed, where)
     elif not allowed.composed or (allowed.anything and not walk.parsed):
@@ -82,7 +84,7 @@ def _check_composed(value: Any, action: Any, allowed: Takes, walk: Walk, where: 
         return
     one = allowed if allowed.parts or allowed.made or allowed.anything_callable else allowed.listed or allowed
     if isinstance(value, str):
-        if not allowed.text and not _is_file(value):
+        if not allowed.text and not is_file(value):
             _remember(walk, place, _located(value, one, where))
     elif isinstance(value, Mapping):
         if not (value == {} and walk.parsed):
@@ -93,7 +95,7 @@ def _check_composed(value: Any, action: Any, allowed: Takes, walk: Walk, where: 
         raise MistakeError(f"{where}: it must {_needs(allowed)}, got {_short(value)}.")
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
     """Whether the part is in a file of its own, which the parser looks for beside the file that names it."""
     return name.endswith((".yaml", ".yml", ".json"))
 
@@ -137,11 +139,11 @@ def _check_part(value: Mapping[Any, Any], action: Any, allowed: Takes, walk: Wal
         if not isinstance(path, str):
             raise MistakeError(f"{where}.class_path: it must be the name of a class, got {_short(path)}.")
         _remember(walk, place, _located(str(path), allowed, where))
-        beside = [name for name in value if name not in _SPEC and not str(name).startswith("__")]
-        if beside:
-            raise MistakeError(
-                f"{where}: {beside[0]!r} stands beside class_path: options of the class go into init_args."
-            )
+    beside = [name for name in value if name not in _SPEC and not str(name).startswith("__")]
+    if beside and len(beside) < len(value):
+        other = next(name for name in value if name in _SPEC)
+        hint = did_you_mean(beside[0], _SPEC) or " Options of the class go into init_args."
+        raise MistakeError(f"{where}: {beside[0]!r} stands beside {other}.{hint}")
     kind = walk.found.get(place) or _default_class(action, allowed)
     if kind is None:
         near = did_you_mean(next(iter(value), ""), _SPEC)

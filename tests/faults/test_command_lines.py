@@ -43,25 +43,28 @@ def mutated(line: list[str], draw: random.Random) -> list[str]:
     return line
 
 
-def fuzz(seed: int, tmp_path, monkeypatch) -> None:
-    """Parse and build, without training."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_adv.run.command.AdversarialCLI._run_subcommand", lambda *_: None)
+def mistyped(seed: int) -> None:
+    """Parse and build what a mutated command line names."""
     draw = random.Random(seed)
-    line = mutated(draw.choice(LINES), draw)
-    status, said = told(*line)
+    status, said = told(*mutated(draw.choice(LINES), draw))
     assert status in (0, 1, 2)
     if "error: " in said or status:
         check_readable(status, said)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_mutated_command_lines(seed, tmp_path, monkeypatch):
-    fuzz(seed, tmp_path, monkeypatch)
+@pytest.fixture
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_in_an_empty_folder", "without_training")
+def test_mutated_command_lines():
+    for seed in range(8):
+        mistyped(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
-def test_many_mutated_command_lines(block, tmp_path, monkeypatch):
-    for seed in range(100 + 20 * block, 120 + 20 * block):
-        fuzz(seed, tmp_path, monkeypatch)
+@pytest.mark.usefixtures("_in_an_empty_folder", "without_training")
+def test_many_mutated_command_lines():
+    for seed in range(100, 300):
+        mistyped(seed)
