@@ -14,6 +14,8 @@ import yaml
 from lightning_adv.run.configs import find_config
 from tests.faults.told import check_readable, told
 
+pytestmark = pytest.mark.usefixtures("without_training")
+
 CONFIGS = ("advprop", "blockwise", "madry", "sat", "standard", "trades")
 
 
@@ -213,12 +215,12 @@ def mistaken(seed: int) -> None:
     check_readable(*told("fit", "--config", "mine.yaml"))
 
 
-def test_mutated_configurations(without_training):
+def test_mutated_configurations():
     for seed in range(6):
         mistaken(seed)
 
 
 @pytest.mark.slow
-def test_many_mutated_configurations(without_training):
-    for seed in range(100, 300):
+def test_many_mutated_configurations():
+    for seed in range(100, 250):
         mistaken(seed)
