@@ -84,3 +84,33 @@ def test_a_process_that_something_else_started_outlives_it():
     time.sleep(0.6)
     assert alive(child)
     os.kill(child, signal.SIGKILL)
+
+
+FAILING = """
+import os, sys
+from lightning_adv.run.processes import follow_launcher, let_launcher_end
+follow_launcher()
+print("ready", flush=True)
+sys.stdin.read()
+let_launcher_end()
+print("it fails", file=sys.stderr, flush=True)
+"""
+FAILING_LAUNCHER = """
+import os, subprocess, sys
+from lightning_adv.run.processes import follow_launcher
+follow_launcher()
+environment = os.environ | {"LOCAL_RANK": "1"}
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=environment, stdin=subprocess.PIPE)
+child.wait()
+"""
+
+
+def test_an_error_that_comes_from_the_launchers_end_is_told_as_such():
+    """As where a collective operation fails at once: here the end of a pipe."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", FAILING_LAUNCHER, FAILING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout.readline() == "ready\n"
+    launcher.kill()
+    _, told = launcher.communicate(timeout=20)
+    assert re.fullmatch(r"Process \d+, which launched this one \(rank 1\), has ended: it ends too\.\n", told)
