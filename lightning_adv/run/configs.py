@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import locale
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -107,8 +109,12 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
 def _readable(name: str) -> str:
     """Return the path of a file that holds one mapping of keys, as every configuration does."""
     path = find_config(name)
+    encoding = locale.getpreferredencoding(do_setlocale=False)
     try:
         content = read_yaml(Path(path))
+        # jsonargparse 4.53 opens it without an encoding, and takes the locale's.
+        if codecs.lookup(encoding).name != "utf-8" and not Path(path).read_bytes().isascii():
+            raise ValueError(f"it is not of ASCII alone, and would be read as {encoding}: set PYTHONUTF8=1")
     except ValueError as error:
         raise ValueError(f"--config: {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):

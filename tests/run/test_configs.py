@@ -1,3 +1,4 @@
+import locale
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,19 @@ def test_only_what_follows_config_is_replaced():
     resolved = resolve_configs(arguments)
     assert resolved[2].endswith("digits/madry.yaml")
     assert resolved[3:] == arguments[3:]
+
+
+def test_shipped_configurations_are_of_ascii_alone():
+    """They are read by any locale."""
+    folder = Path(__file__).parents[2] / "configs"
+    assert [path.name for path in folder.rglob("*.yaml") if not path.read_bytes().isascii()] == []
+
+
+def test_a_configuration_that_the_locale_would_read_otherwise(tmp_path, monkeypatch):
+    path = tmp_path / "it.yaml"
+    path.write_text("trainer: {logger: {init_args: {name: Zażółć}}}\n", encoding="utf-8")
+    assert resolve_configs(["--config", str(path)]) == ["--config", str(path)]
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda do_setlocale=True: "ISO-8859-1")
+    with pytest.raises(ValueError, match=r"it\.yaml cannot be read: .* would be read as ISO-8859-1: set PYTHONUTF8=1"):
+        resolve_configs(["--config", str(path)])
+    assert resolve_configs(["--config", "digits/madry"])[1].endswith("madry.yaml")
