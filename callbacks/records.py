@@ -36,7 +36,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 class Records:
     """The table and the figures of one analysis; for the first process only.
 
-    A table that cannot be written ends no training: ``lost`` says what is missing of it at the end.
+    What cannot be written ends no training: :attr:`lost` says what is missing at the end.
 
     Args:
         folder: The run folder.
@@ -52,7 +52,14 @@ class Records:
         self._drawn_rows = 0
         self._waiting: list[Row] = []
         self._failed = False
-        self.lost: str | None = None
+        self._lost_rows: str | None = None
+        self._lost_pictures: str | None = None
+
+    @property
+    def lost(self) -> str | None:
+        """What could not be written, and why; None if everything could."""
+        lost = [told for told in (self._lost_rows, self._lost_pictures) if told is not None]
+        return ", ".join(lost) if lost else None
 
     def problem(self) -> str | None:
         """Say what is wrong with a table that is there and would be gone on with; None if nothing is."""
@@ -73,11 +80,11 @@ class Records:
         try:
             append_rows(self.table, self._waiting)
         except OSError as error:
-            if self.lost is None:
+            if self._lost_rows is None:
                 rank_zero_warn(f"{self.table} cannot be written ({error.strerror}): training goes on, its rows wait.")
-            self.lost = f"{self.table} ({error.strerror})"
+            self._lost_rows = f"{self.table} ({error.strerror})"
             return
-        self._waiting, self.lost = [], None
+        self._waiting, self._lost_rows = [], None
 
     def draw(self, trainer: Trainer) -> None:
         """Draw the table as it is, and send the pictures to the loggers that take them."""
@@ -95,18 +102,23 @@ class Records:
         """Draw what is not drawn yet, and send the table to the loggers that take tables."""
         if self._waiting:
             self.append([])
-        rows = read_table(self.table) if self.table.is_file() else []
-        if len(rows) > self._drawn_rows:
-            self.draw(trainer)
         try:
+            rows = read_table(self.table) if self.table.is_file() else []
+            if len(rows) > self._drawn_rows:
+                self.draw(trainer)
             send_table(trainer.loggers, f"{self._analysis}/table", rows)
         except Exception as error:
             self._warn(error)
 
     def _warn(self, error: Exception) -> None:
         """Tell once that a picture failed: days of training are worth more than it, and the table has its numbers."""
+        if isinstance(error, OSError):
+            reason = error if error.strerror is None else error.strerror
+            self._lost_pictures = f"pictures of {self._analysis} ({reason})"
         if not self._failed:
-            rank_zero_warn(f"Pictures or tables of {self._analysis} are missing: {error!r}. {self.table} is whole.")
+            rank_zero_warn(
+                f"Pictures or tables of {self._analysis} are missing: {error!r}. The numbers are in {self.table}."
+            )
         self._failed = True
 
 

@@ -243,10 +243,10 @@ def test_a_picture_that_fails_does_not_end_training(tmp_path):
         def draw(self, rows):
             raise OSError("no space left")
 
-    with pytest.warns(
-        UserWarning, match=r"tables of first_weight are missing: OSError.*first_weight.csv is whole"
-    ) as told:
-        run = fit(tmp_path, Broken(figures_every_n_looks=1), LastCheckpoint())
+    observer = Broken(figures_every_n_looks=1)
+    with pytest.warns(UserWarning, match=r"tables of first_weight are missing: OSError.*are in .*first_weight") as told:
+        run = fit(tmp_path, observer, LastCheckpoint())
+    assert observer.lost == "pictures of first_weight (no space left)"  # which a command ends with, and status 1
     assert looks(run) == [(0, 3), (1, 7), (2, 11)]
     assert (run / "checkpoints/last.ckpt").is_file()
     assert sum("first_weight" in str(warning.message) for warning in told) == 1
