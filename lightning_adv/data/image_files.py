@@ -59,13 +59,15 @@ def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
     """
     if check == "off":
         return
-    errors, turned = [], []
+    errors, turned, largest = [], [], []
     for path in paths:
         looked = _look(path, decode=check == "decode")
         if looked.error is not None:
             errors.append(f"{path} ({looked.error})")
         if looked.turned:
             turned.append(path)
+        if looked.largest is not None:
+            largest.append(looked.largest)
     if errors:
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
         raise ValueError(
@@ -76,6 +78,12 @@ def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
         rank_zero_warn(
             f"data.root is {str(root)!r}, where {len(turned)} of {len(paths)} images are stored turned or mirrored, by "
             f"their EXIF orientation, and are read as they are stored: {turned[0]} is the first."
+        )
+    if largest and max(largest) < 2**12:
+        rank_zero_warn(
+            f"data.root is {str(root)!r}, where no value of {len(largest)} images of 16 bits is above {max(largest)}: "
+            "they are read as shares of 65535, and so are nearly black. If they hold fewer bits, scale them, or let a "
+            "TIFF declare the depth (MaxSampleValue)."
         )
 
 
@@ -100,7 +108,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(
             f"it is {width}×{height} pixels, and the longer side may be {LONGEST} times the shorter one at most"
         )
-    depth = _declared_depth(image) if image.format == "TIFF" else None
+    depth = _declared_depth(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _scaled(image, depth).convert("RGB")
     if image.has_transparency_data:
@@ -150,7 +158,7 @@ def _check_range(mode: str, values: npt.NDArray[Any], largest: int) -> None:
 
 
 def _declared_depth(image: Any) -> int | None:
-    """Return how many bits a TIFF says that its 16-bit values have.
+    """Return how many bits a TIFF says that its 16-bit values have; None where it, or another format, says nothing.
 
     The largest value counts where it is that of a depth: by TIFF 6.0 it is the largest that occurs, and would stretch
     each image by its own contrast.
@@ -158,6 +166,8 @@ def _declared_depth(image: Any) -> int | None:
     Raises:
         ValueError: It has several pages, signed values, or colours of fewer bits than Pillow takes them to have.
     """
+    if image.format != "TIFF":
+        return None
     if image.n_frames > 1:
         raise ValueError(f"it has {image.n_frames} pages, and which of them is the image is not known")
     tags = image.tag_v2
@@ -184,6 +194,7 @@ def _numbers(value: Any) -> list[int]:
 class _Looked(NamedTuple):
     error: str | None
     turned: bool
+    largest: int | None = None  # of an image of 16 bits that was decoded
 
 
 def _look(path: str, *, decode: bool) -> _Looked:
@@ -195,9 +206,12 @@ def _look(path: str, *, decode: bool) -> _Looked:
             file.seek(0)
             with _identified(file) as image:
                 end = _ENDS.get(str(image.format))
+                largest = None
                 if decode or size < _SMALL or end is None or not tail.endswith(end):
                     to_rgb(image)
-                return _Looked(None, _is_turned(image))
+                    if image.mode.startswith("I;16") and _declared_depth(image) is None:
+                        largest = int(np.asarray(image).max())
+                return _Looked(None, _is_turned(image), largest)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
         return _Looked(_reason(error), turned=False)
 

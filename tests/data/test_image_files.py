@@ -265,3 +265,17 @@ def test_what_is_no_file_does_not_hang(tmp_path):
             read(path)
     with within(2), pytest.raises(ValueError, match="1 of 1 images cannot be read"):
         check_images(tmp_path, [str(tmp_path / "pipe.png")], "quick")
+
+
+@pytest.mark.parametrize(("values", "told"), [(TWELVE, True), (TWELVE * 16, False)])
+def test_images_of_16_bits_that_hold_no_more_than_12_are_told(tmp_path, values, told):
+    """Nothing says how many bits they have: they are read by the range of 16, and may be nearly black by that."""
+    for name in ("0.png", "1.tiff"):
+        Image.fromarray(values.astype(np.uint16)).save(tmp_path / name)
+    paths = [str(tmp_path / name) for name in ("0.png", "1.tiff")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_images(tmp_path, paths, "decode")
+    assert [f"no value of 2 images of 16 bits is above {values.max()}" in str(one.message) for one in caught] == (
+        [True] if told else []
+    )
