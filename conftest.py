@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # otherwise each test process starts a pool of compilers
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import logging
 import random
 import zlib
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def pytest_runtest_call() -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> Iterator[None]:
+    logging.getLogger("lightning_adv").propagate = True
     yield
     for name in LEFT_BEHIND:
         os.environ.pop(name, None)

@@ -56,7 +56,7 @@ def check_values(name: str, values: Sequence[float]) -> None:
     Raises:
         ValueError: One is not finite, or of a standard deviation not positive, in the network's fp32.
     """
-    rounded = torch.tensor(values, dtype=torch.float32)
+    rounded = torch.tensor(values, dtype=torch.float32, device="cpu")  # also where networks are built on meta
     positive = name.endswith("std")
     if not rounded.isfinite().all() or (positive and not (rounded > 0).all()):
         allowed = "positive and finite" if positive else "finite"

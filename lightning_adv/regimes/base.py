@@ -304,7 +304,8 @@ class Regime(Classifier):
         Raises:
             FloatingPointError: The loss is NaN or infinite. The weights of the step before are still in place.
         """
-        check_training_loss(loss, self.global_step, self.current_epoch, self.trainer.checkpoint_callbacks)
+        checkpoints = () if self._trainer is None else self.trainer.checkpoint_callbacks  # a loop of one's own has none
+        check_training_loss(loss, self.global_step, self.current_epoch, checkpoints)
         self.train_loss.update(loss.detach())
         return loss
 
@@ -313,8 +314,11 @@ class Regime(Classifier):
 
         To log in every step would cost half a millisecond.
         """
-        batches = int(self.trainer.num_training_batches), length_of(self.trainer.train_dataloader)
-        self.coverage["training_batches"] = batches
+        planned = self.trainer.num_training_batches  # infinite where the loader has no length
+        used = (
+            planned if isinstance(planned, int) else self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        )
+        self.coverage["training_batches"] = used, length_of(self.trainer.train_dataloader)
         if self.train_loss.weight > 0:  # a regime of one's own may know no loss to log
             self.log("train/loss", self.train_loss, prog_bar=True)
         step_plateau(self)

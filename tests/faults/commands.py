@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lightning_adv.cli import main
 
+_ROOT = Path(__file__).parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
@@ -35,7 +36,11 @@ class Command:
     def __init__(self, folder: Path, *arguments: str, temporary: Path | None = None) -> None:
         self._said = folder / f"said-{time.monotonic_ns()}.txt"
         self._process = _CONTEXT.Process(target=_run, args=(folder, arguments, self._said, temporary or folder))
-        self._process.start()
+        sys.path.append(str(_ROOT))  # where the new process finds this module
+        try:
+            self._process.start()
+        finally:
+            sys.path.remove(str(_ROOT))
         self._began = time.monotonic()
 
     def kill_when(self, happened: Callable[[], bool]) -> bool:

@@ -24,11 +24,14 @@ def said_by_a_trainer(tmp_path):
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)  # whatever a test before has set above it
     try:
         Trainer(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     return messages
 
 
