@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 # seed_everything leaves its seeds in the environment, and a strategy of several processes the place where they met.
 LEFT_BEHIND = (
-    "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE",
+    "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "LOCAL_RANK", "WORLD_SIZE",
 )  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def pytest_runtest_call() -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_of_another_test() -> Iterator[None]:
-    logging.getLogger("lightning_adv").propagate = True
+    logger = logging.getLogger("lightning_adv")  # which the commands give a handler of their own for a time
+    logger.propagate, logger.disabled = True, False
+    logger.setLevel(logging.NOTSET)
     yield
     for name in LEFT_BEHIND:
         os.environ.pop(name, None)
