@@ -173,13 +173,13 @@ def test_an_option_before_the_command_is_left_to_the_parser(tmp_path, capsys):
 
 def test_the_configuration_is_not_written_out_for_loggers_that_are_not_there(tmp_path):
     asked = []
-    parser = SimpleNamespace(dump=lambda *_, **__: asked.append("dump") or "{}")
+    parser = SimpleNamespace(dump=lambda _, format="yaml", **__: asked.append(format) or "{}")
     logged = SimpleNamespace(log_hyperparams=asked.append)
     saving = SaveConfig(parser, None)
     saving.save_config(SimpleNamespace(loggers=[CSVLogger(tmp_path)]), None, "fit")
-    assert asked == []
+    assert asked == ["yaml"]  # the run's own file
     saving.save_config(SimpleNamespace(loggers=[CSVLogger(tmp_path), logged, logged]), None, "fit")
-    assert asked == ["dump", {}, {}]
+    assert asked == ["yaml", "yaml", "json", {}, {}]
 
 
 @pytest.mark.parametrize(("given", "steps"), [([], 1), (["--trainer.num_sanity_val_steps=2"], 2)])
