@@ -166,9 +166,8 @@ def test_a_class_is_written_down_by_the_path_that_users_import_it_by():
 def test_nothing_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
     (tmp_path / "beside.py").write_text("raise SystemExit('the file ran')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for config in ({"class_path": "beside.Attack"}, {"class_path": "xml.dom.minidom.Document"}):
-        with pytest.raises(ValueError, match="was not imported: nothing is imported because a file names it"):
-            Attack.from_config(config)
+    with pytest.raises(ValueError, match="was not imported: nothing is imported because a file names it"):
+        Attack.from_config({"class_path": "beside.Attack"})
     with pytest.raises(ValueError, match="must be the dotted path of a class, got 3"):
         Attack.from_config({"class_path": 3})
     with pytest.raises(ValueError, match=r"beside was not imported"):
