@@ -158,11 +158,17 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         return None
     lacking = [name for name, is_one in _NEEDED.items() if not is_one(description.get(name))]
+    try:
+        check_form(description, _FORM, source=f"{argument}: {path}")
+    except ValueError as error:  # which says of one field what is there
+        if not lacking:
+            raise
+        what = f"{path} lacks {', '.join(lacking)}, or has something else there"
+        raise ValueError(f"{argument}: {what}: export the network again. {error}") from error
     if lacking:
         raise ValueError(
             f"{argument}: {path} lacks {', '.join(lacking)}, or has something else there: export the network again."
         )
-    check_form(description, _FORM, source=f"{argument}: {path}")
     if description["sha256"] != _sha256(weights):
         raise ValueError(
             f"{argument}: {path} describes other weights than {weights} (their checksums differ): put the right one "

@@ -130,7 +130,7 @@ def test_exported_files_say_the_size_of_images_and_have_the_usual_mode(run):
         (
             "normalization",
             {"mean": 0.5, "std": [0.5]},
-            "lacks normalization, or has something else there: export the network again",
+            "the field normalization.mean 0.5, where a list of numbers",
         ),
     ],
 )
