@@ -16,14 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 def packed(path: str) -> str | None:
     """Return where a file of the repository must be in the wheel; None where it must not be there."""
-    top = path.split("/")[0]
-    if path.startswith("lightning_adv/report/assets/"):
-        return path
-    if top == "lightning_adv" and path.endswith((".py", "py.typed")):
-        return path
-    if (top == "callbacks" and path.endswith(".py")) or (top == "configs" and path.endswith(".yaml")):
-        return f"lightning_adv/{path}"
-    return None
+    assets = path.startswith("lightning_adv/report/assets/")
+    return (
+        path if path.startswith("lightning_adv/") and (assets or path.endswith((".py", "py.typed", ".yaml"))) else None
+    )
 
 
 def check_contents(wheel: Path) -> None:

@@ -47,7 +47,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.attacks import PGD
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
-from lightning_adv.nn.attack_view import attack_view
+from lightning_adv.nn.view.attack_view import attack_view
 from lightning_adv.regimes import TRADES, MadryTraining
 
 PLAIN, AGAIN, BOUND, OURS = "plain loop", "plain loop, again", "eager bound", "lightning_adv PGD"

@@ -24,10 +24,10 @@ from timing import CLOCKS, WORKLOADS, ratios
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.commands.evaluate.settings import parse_settings
+from lightning_adv.commands.shared.networks import load_network
 from lightning_adv.evaluation import Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.plan import BATCHES
-from lightning_adv.run.evaluation.networks import load_network
-from lightning_adv.run.evaluation.settings import parse_settings
 
 SKIPPING, EVERY = "lightning_adv evaluate", "every attack on every sample"
 FULL, AGAIN, EARLY = "full loop", "full loop, again", "early stop"

@@ -19,7 +19,7 @@ import torch
 from timing import RESNET18_WIDTH16, WORKLOADS, Workload
 from torch import Tensor, nn
 
-from lightning_adv.nn.attack_view import attack_view
+from lightning_adv.nn.view.attack_view import attack_view
 
 PLAIN = "the network, weights frozen"
 VARIANTS: dict[str, dict[str, Any] | None] = {

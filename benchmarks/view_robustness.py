@@ -16,11 +16,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD, Attack
-from lightning_adv.attacks.autoattack import AutoAttack
+from lightning_adv.attacks.external.autoattack import AutoAttack
 from lightning_adv.cli import main as lightning_adv
 from lightning_adv.data import DigitsDataModule
-from lightning_adv.nn.attack_view import attack_view
 from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.view.attack_view import attack_view
 
 # The configuration, the radius in which its networks are attacked (that of their training), and through what.
 STUDIES: dict[str, tuple[str, float, tuple[str | None, ...]]] = {

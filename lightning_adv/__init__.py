@@ -7,5 +7,8 @@ The rooms: :mod:`lightning_adv.attacks` (the inner maximisation), :mod:`lightnin
 """
 
 from lightning_adv._version import __version__
+from lightning_adv.core.moved import find_moved_modules
 
 __all__ = ["__version__"]
+
+find_moved_modules()

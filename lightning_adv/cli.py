@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning_adv._version import __version__
-from lightning_adv.hints import bounded, did_you_mean
-from lightning_adv.run.configs import addition_names, config_names, preset_names, resolve_configs
-from lightning_adv.run.processes import follow_launcher, let_launcher_end
-from lightning_adv.streams import unbroken_streams
+from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
+from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
+from lightning_adv.core.streams import unbroken_streams
+from lightning_adv.core.suggestions import bounded, did_you_mean
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
 
@@ -129,22 +129,22 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
 def _load(command: str) -> Callable[[list[str]], object]:
     """Import what a command needs and no more, since Lightning takes seconds; return what runs a command line."""
     if command == "report":
-        from lightning_adv.run.report import run_report
+        from lightning_adv.commands.report import run_report
 
         return lambda arguments: run_report(arguments[1:])
     if command == "export":
-        from lightning_adv.run.export import run_export
+        from lightning_adv.commands.export import run_export
 
         return lambda arguments: run_export(arguments[1:])
     if command == "evaluate":
-        from lightning_adv.run.evaluation.command import run_evaluate
+        from lightning_adv.commands.evaluate.command import run_evaluate
 
         return lambda arguments: run_evaluate(arguments[1:])
     if command == "transfer":
-        from lightning_adv.run.transfer import run_transfer
+        from lightning_adv.commands.transfer import run_transfer
 
         return lambda arguments: run_transfer(arguments[1:])
-    from lightning_adv.run.command import run
+    from lightning_adv.commands.fit.command import run
 
     return run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lightning_adv.cli import main
-from lightning_adv.run.configs import config_names, preset_names
-from lightning_adv.run.evaluation.settings import parse_settings
+from lightning_adv.commands.evaluate.settings import parse_settings
+from lightning_adv.commands.shared.configs import config_names, preset_names
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

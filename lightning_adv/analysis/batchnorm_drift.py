@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.analysis.table import Record
-from lightning_adv.nn.names import named_batchnorms, select_layers
+from lightning_adv.core.table import Record
+from lightning_adv.nn.layers import named_batchnorms, select_layers
 from lightning_adv.nn.trace import unwrap
 
 
@@ -67,7 +67,7 @@ def tracked_batchnorms(
     Args:
         network: Any network.
         domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
-        layers: Patterns, see :func:`~lightning_adv.nn.names.select_layers`.
+        layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
         argument: What an error calls ``layers``.
 
     Raises:
@@ -91,7 +91,7 @@ def running_statistics(
     Args:
         network: Any network.
         domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
-        layers: Patterns, see :func:`~lightning_adv.nn.names.select_layers`.
+        layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
 
     Returns:
         Copies on the CPU, in float32, or float64 where the network has that.
@@ -124,7 +124,7 @@ def sample_channels(
 
     Args:
         norms: The BatchNorms to choose from.
-        layers: Patterns of layers, see :func:`~lightning_adv.nn.names.select_layers`; None is the one in the middle.
+        layers: Patterns of layers, see :func:`~lightning_adv.nn.layers.select_layers`; None is the one in the middle.
         count: Channels of each layer; all of them where it has fewer.
         argument: What an error calls ``layers``.
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_adv.analysis.labels import label
 from lightning_adv.analysis.running_vs_batch import KINDS
-from lightning_adv.analysis.table import Looks, Row, looks
+from lightning_adv.core.figure_labels import label
+from lightning_adv.core.table import Looks, Row, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

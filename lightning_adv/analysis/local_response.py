@@ -20,7 +20,7 @@ from torchmetrics import Metric
 
 from lightning_adv.attacks import attacking
 from lightning_adv.nn.blocks import split_blocks
-from lightning_adv.nn.names import named_layers
+from lightning_adv.nn.layers import named_layers
 from lightning_adv.nn.trace import has_parameters, trace_forward
 
 GROUPS = ("", "_successful", "_failed")

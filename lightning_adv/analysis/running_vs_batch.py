@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
 from lightning_adv.analysis.batchnorm_drift import ChannelStatistics, Statistics, tracked_batchnorms
-from lightning_adv.analysis.table import Record
 from lightning_adv.attacks import attacking
+from lightning_adv.core.table import Record
 
 KINDS = ("clean", "adversarial")
 """The two kinds of images."""
@@ -51,7 +51,7 @@ def batch_statistics(
         network: Any network.
         x: Images (N, C, H, W) in [0, 1], at least two.
         domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
-        layers: Patterns, see :func:`~lightning_adv.nn.names.select_layers`.
+        layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
         held: BatchNorms that normalise by their running statistics in training too (frozen ones), and so do here.
 
     Returns:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from lightning_adv.analysis.labels import label
-from lightning_adv.reading import WIDTH, CsvFile, Problems, read_csv
+from lightning_adv.core.figure_labels import label
+from lightning_adv.core.reading import WIDTH, CsvFile, Problems, read_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

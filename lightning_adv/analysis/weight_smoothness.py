@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Adam, NAdam, Optimizer, RAdam, RMSprop
 
-from lightning_adv.analysis.table import Record
+from lightning_adv.core.table import Record
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
-from lightning_adv.nn.names import named_layers, select_layers
+from lightning_adv.nn.layers import named_layers, select_layers
 
 MEANS = ("relative_kernel_variance", "relative_total_variation", "high_frequency_share")
 """The measures that do not depend on the scale of the weights: those that are averaged over convolutions."""
@@ -181,7 +181,7 @@ def spatial_convolutions(network: nn.Module, layers: str | Sequence[str] = "**")
 
     Args:
         network: Any network.
-        layers: Patterns of names, see :func:`~lightning_adv.nn.names.select_layers`.
+        layers: Patterns of names, see :func:`~lightning_adv.nn.layers.select_layers`.
 
     Raises:
         ValueError: There is none, or a pattern matches none.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_adv.analysis.labels import label
-from lightning_adv.analysis.table import Row, looks, series
 from lightning_adv.analysis.weight_smoothness import MEANS
+from lightning_adv.core.figure_labels import label
+from lightning_adv.core.table import Row, looks, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

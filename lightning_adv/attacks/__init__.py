@@ -1,13 +1,13 @@
 """The inner maximisation: ``x_adv = attack(model, x, y)``."""
 
 from lightning_adv.attacks.apgd import APGD
-from lightning_adv.attacks.autoattack import AutoAttack
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf
 from lightning_adv.attacks.base import Attack, attacking
 from lightning_adv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerLinf, DCarliniWagner
 from lightning_adv.attacks.ensemble import LogitEnsemble
+from lightning_adv.attacks.external.autoattack import AutoAttack
+from lightning_adv.attacks.external.foolbox_attack import FoolboxAttack
 from lightning_adv.attacks.fgsm import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM
-from lightning_adv.attacks.foolbox_attack import FoolboxAttack
 from lightning_adv.attacks.pgd import PGD
 from lightning_adv.attacks.random_noise import RandomNoise
 from lightning_adv.attacks.spatial import StAdv

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
 
 _TINY = torch.finfo(torch.float32).tiny
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) to logits (N, K)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.threat import attack_name, threat_model
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 
 _ROUNDING = 1e-6  # ten steps of a tenth are an exact match to people
 

@@ -11,10 +11,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.data.in_memory import InMemoryDataset, UInt8Batch, to_images
 from lightning_adv.data.sampler import DrawnOrder, EpochSampler, SharedDrawnOrder, TrainLoader
 from lightning_adv.data.splits import Indices, stratified_split
-from lightning_adv.hints import did_you_mean
 
 
 class Splits(NamedTuple):

@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_adv.core.seeds import AUGMENTATION, derive_data_seed
 from lightning_adv.data import folders, image_files
 from lightning_adv.data.base import ImageDataModule, Splits, check_at_least, check_choice, check_fraction
 from lightning_adv.data.fingerprint import fingerprint_of_files
 from lightning_adv.data.folders import Samples
 from lightning_adv.data.in_memory import CropFlip, UInt8Batch, UInt8Dataset
 from lightning_adv.data.sampler import Key, split_keys
-from lightning_adv.data.seeding import AUGMENTATION, derived_seed
 from lightning_adv.data.splits import stratified_split
 
 Augmentation = Literal["imagenet", "cifar", "none"]
@@ -280,7 +280,7 @@ class FolderDataset(Dataset[UInt8Batch]):
         if self.seed is None:
             return self.transform(image)
         # timm's and torchvision's transforms draw from three global generators
-        seed = derived_seed(self.seed, AUGMENTATION, epoch, index)
+        seed = derive_data_seed(self.seed, AUGMENTATION, epoch, index)
         with isolate_rng(include_cuda=False):
             random.seed(seed)
             np.random.seed(seed % 2**32)

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_adv.core.seeds import AUGMENTATION, derive_data_seed
 from lightning_adv.data.sampler import Key, split_keys
-from lightning_adv.data.seeding import AUGMENTATION, derived_seed
 
 PADDING = 4
 """Zeros on each side before the random crop of CIFAR-like images, as usual since He et al. 2016, section 4.2."""
@@ -90,7 +90,7 @@ class CropFlip:
         if self._drawn != (epoch, index.device):
             # one table for each epoch, so that a batch costs an indexing operation; drawn on the CPU, so that the
             # draws are the same for every device
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, AUGMENTATION, epoch))
+            generator = torch.Generator().manual_seed(derive_data_seed(self.seed, AUGMENTATION, epoch))
             offsets = torch.randint(0, 2 * PADDING + 1, (self.count, 2), generator=generator)
             flips = torch.rand(self.count, generator=generator) < 0.5
             self._offsets, self._flips = offsets.to(index.device), flips.to(index.device)

@@ -16,7 +16,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
-from lightning_adv.data.seeding import EVALUATION, ORDER, derived_seed
+from lightning_adv.core.seeds import EVALUATION, ORDER, derive_data_seed
 
 Key = tuple[int, int]
 """(epoch, index): what the training sampler yields, so that a dataset can augment image ``index`` by both."""
@@ -52,7 +52,7 @@ class EpochSampler(DistributedSampler[Key]):
     def __init__(self, dataset: Dataset[Any], *, num_replicas: int, rank: int, seed: int, drop_last: bool) -> None:
         # DistributedSampler seeds by seed + epoch, hence the derived seed
         super().__init__(
-            dataset, num_replicas=num_replicas, rank=rank, seed=derived_seed(seed, ORDER), drop_last=drop_last
+            dataset, num_replicas=num_replicas, rank=rank, seed=derive_data_seed(seed, ORDER), drop_last=drop_last
         )
         self.skip = 0
 
@@ -64,7 +64,7 @@ class EpochSampler(DistributedSampler[Key]):
 
 def drawn_order(count: int, seed: int) -> list[int]:
     """Return 0 ... ``count`` - 1 in an order that depends on these two only."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, EVALUATION))
+    generator = torch.Generator().manual_seed(derive_data_seed(seed, EVALUATION))
     return cast(list[int], torch.randperm(count, generator=generator).tolist())
 
 

@@ -15,7 +15,7 @@ from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.evaluation.plan import BATCHES, make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
-from lightning_adv.nn.checkpoints import say
+from lightning_adv.nn.weights.load import say
 
 
 def evaluate(

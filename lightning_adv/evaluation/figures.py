@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 from lightning_adv.evaluation.summary import Accuracy, Summary
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from lightning_adv.analysis.cifar_corruptions import evaluation_library
-from lightning_adv.analysis.corruptions import CORRUPTIONS, SEVERITIES, check_corruptions
 from lightning_adv.attacks import PGD
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
+from lightning_adv.evaluation.corruptions.cifar import evaluation_library
+from lightning_adv.evaluation.corruptions.corrupt import CORRUPTIONS, SEVERITIES, check_corruptions
 
 XIE_STEPS = (10, 20, 40, 60, 80, 100, 200, 500, 1000, 2000)
 """From 10 to 2000 attack iterations, the range of Xie 2020, figure 4.6."""

@@ -13,9 +13,9 @@ from lightning_adv.attacks.balls import get_ball
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import attack_name, ball_of, eps_of, threat_model
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
-from lightning_adv.nn.checkpoints import say
+from lightning_adv.nn.weights.load import say
 
 
 class ThreatModel(NamedTuple):

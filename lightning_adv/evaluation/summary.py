@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, cat
 
-from lightning_adv.analysis.corruption_errors import CorruptionError, sum_errors
-from lightning_adv.analysis.intervals import wilson_interval
+from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.evaluation.corruptions.errors import CorruptionError, sum_errors
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
 from lightning_adv.evaluation.verdicts import BROKEN, MISCLASSIFIED, SKIPPED, CaseVerdicts, ChunkVerdicts, broken_within
 

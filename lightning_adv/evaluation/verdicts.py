@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.analysis.corruption_errors import corruption_errors
-from lightning_adv.analysis.logits import logits_in_batches
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.attacks.balls import get_ball
+from lightning_adv.attacks.logits import logits_in_batches
+from lightning_adv.core.seeds import derive_seed
+from lightning_adv.evaluation.corruptions.errors import corruption_errors
 from lightning_adv.evaluation.options import CommonCorruptions
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
-from lightning_adv.seeds import derive_seed
 
 MISCLASSIFIED, BROKEN, SURVIVED, SKIPPED = "misclassified", "broken", "survived", "skipped"
 """A sample is misclassified as it is; broken by the attack; survives it; or was broken before, and is skipped."""
@@ -58,7 +58,7 @@ class ChunkVerdicts:
         cases: By :attr:`Case.key`, what each case did.
         curves: By :attr:`Case.key`, for each number of steps how many of the chunk's images are classified correctly.
         curve_images: How many images the curves are of.
-        corruptions: By corruption, the rows of :class:`~lightning_adv.analysis.corruption_errors.CorruptionError` at
+        corruptions: By corruption, the rows of :class:`~lightning_adv.evaluation.corruptions.errors.CorruptionError` at
             each severity.
     """
 

@@ -63,7 +63,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_error(row: Any) -> bool:
-    """Whether something is a row of :class:`~lightning_adv.analysis.corruption_errors.CorruptionError`."""
+    """Whether something is a row of :class:`~lightning_adv.evaluation.corruptions.errors.CorruptionError`."""
     if not isinstance(row, list) or len(row) != 5:
         return False
     name, severity, images, correct, total = row

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_adv.hints import did_you_mean
+from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.functional_relus import RELUS, find_functional_relus, make_relus_modules
 from lightning_adv.nn.smooth_relu import SmoothReLU, at_least_float32, positive
 from lightning_adv.nn.surgery import replace_modules

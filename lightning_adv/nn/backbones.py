@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
+from lightning_adv.core.recipe import Recipe
 from lightning_adv.nn.activations import replace_activations
-from lightning_adv.nn.checkpoints import load_weights, say
 from lightning_adv.nn.libraries import (
     Channels,
     build_timm,
@@ -23,7 +23,7 @@ from lightning_adv.nn.libraries import (
     use_cifar_stem,
 )
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
-from lightning_adv.recipe import Recipe
+from lightning_adv.nn.weights.load import load_weights, say
 
 Stem = Literal["default", "cifar"]
 

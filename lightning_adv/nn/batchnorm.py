@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.nn.domain_states import check_domain, plain_key, seed_domains
 from lightning_adv.nn.surgery import hidden_references, put_modules, replace_modules
+from lightning_adv.nn.weights.domain_states import check_domain, plain_key, seed_domains
 
 
 class DomainSwitch:

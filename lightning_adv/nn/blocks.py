@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.hints import did_you_mean
+from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.block_parts import layers, stages, timm_groups
 from lightning_adv.nn.trace import (
     LAYERS,

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
-from lightning_adv.nn.checkpoints import say
 from lightning_adv.nn.surgery import replace_modules
+from lightning_adv.nn.weights.load import say
 
 Channels: TypeAlias = Sequence[float]
 Library: TypeAlias = Literal["timm", "torchvision"]
@@ -50,7 +50,7 @@ def _unknown(name: str, looked_up: str, known: Sequence[str]) -> str:
 def _register_zoo() -> None:
     """Import the networks of this package, which register themselves with timm."""
     for module in ("preact_resnet", "small_cnn", "wide_resnet"):
-        importlib.import_module(f"lightning_adv.nn.{module}")
+        importlib.import_module(f"lightning_adv.nn.zoo.{module}")
 
 
 class Built(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
 
 
 class AutoAugment(Recipe):

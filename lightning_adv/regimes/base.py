@@ -14,15 +14,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.recipe import check_class_paths, find_class, public_path
+from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.checkpoint_form import LOADABLE, check_form
-from lightning_adv.nn.checkpoints import read_checkpoint, say
-from lightning_adv.recipe import check_class_paths, find_class, public_path
+from lightning_adv.nn.weights.checkpoint_form import LOADABLE, check_form
+from lightning_adv.nn.weights.load import read_checkpoint, say
 from lightning_adv.regimes.averaging import check_averaging, follow_until_started, save_current_weights
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.classifier import Classifier
-from lightning_adv.regimes.evaluation import length_of
-from lightning_adv.regimes.noise import run_seed
+from lightning_adv.regimes.metrics import length_of
 from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
 from lightning_adv.regimes.rebuilding import check_saved_arguments
 from lightning_adv.regimes.resume import (
@@ -58,7 +58,7 @@ class Regime(Classifier):
             training too, and no longer updates them (Xie & Yuille 2020, section 6.4.3, table 6.2: 10 of 110).
         compile: Whether ``torch.compile`` speeds the network up, in place: checkpoints stay the same.
         view: ``"auto"`` attacks a view of the network, which computes the same logits up to rounding and is faster
-            (:func:`~lightning_adv.nn.attack_view.attack_view`), wherever one can be made and the attack keeps BatchNorm
+            (:func:`~lightning_adv.nn.view.attack_view`), wherever one can be made and the attack keeps BatchNorm
             in eval mode. ``"off"`` attacks the network itself, always.
         attack_precision: In which precision attacks compute, in training and validation: ``"same"`` as the network, or
             ``"bf16"`` or ``"fp16"``. Images, steps, what is measured, and the attack of a test stay as they are.

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
 from lightning_adv.nn.libraries import default_image_shape
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.regimes.keywords import AdversarialKeywords, Unpack
 from lightning_adv.regimes.madry import MadryTraining
-from lightning_adv.regimes.noise import run_seed
 from lightning_adv.regimes.objectives import CrossEntropy, Objective
-from lightning_adv.seeds import derive_seed
 
 
 class BlockwiseRetraining(MadryTraining):

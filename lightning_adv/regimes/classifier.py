@@ -13,11 +13,12 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import check_logits
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import threat_model
+from lightning_adv.core.recipe import Recipe
+from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
-from lightning_adv.nn.checkpoints import check_activation, check_fits, say
-from lightning_adv.nn.finite import check_finite_network
-from lightning_adv.recipe import Recipe
+from lightning_adv.nn.weights.finite import check_finite_network
+from lightning_adv.nn.weights.load import check_activation, check_fits, say
 from lightning_adv.regimes.checks import (
     as_pair,
     check_attack_precision,
@@ -28,12 +29,10 @@ from lightning_adv.regimes.checks import (
     images_alone,
     no_statistics,
 )
-from lightning_adv.regimes.evaluation import Meters, ends_with_repetition, length_of
-from lightning_adv.regimes.noise import run_seed
+from lightning_adv.regimes.metrics import Meters, ends_with_repetition, length_of
 from lightning_adv.regimes.optimizers import callable_to_config
 from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
 from lightning_adv.regimes.views import Views
-from lightning_adv.seeds import derive_seed
 
 
 class Classifier(LightningModule):

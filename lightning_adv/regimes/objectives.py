@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) -> logits (N, K)."""

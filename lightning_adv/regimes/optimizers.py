@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adv.recipe import FACTORIES, find_class
+from lightning_adv.core.recipe import FACTORIES, find_class
 
 _Rule = tuple[Callable[[float], bool], str]
 _FINITE: _Rule = (lambda value: math.isfinite(value) and value >= 0, "a finite number of at least 0")
@@ -174,7 +174,7 @@ def callable_from_config(factory: Any) -> Any:
 
     Raises:
         ValueError: The class is neither an optimizer nor a schedule, or was not imported: see
-            :func:`~lightning_adv.recipe.find_class`.
+            :func:`~lightning_adv.core.recipe.find_class`.
     """
     if not isinstance(factory, dict):
         return factory

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.arguments import check_arguments, parameters_of
-from lightning_adv.recipe import find_class
+from lightning_adv.core.arguments import check_arguments, parameters_of
+from lightning_adv.core.recipe import find_class
 
 _DECIDE = ("build_network", "prepare_network", "configure_model", "forward", "logits")
 """The methods that decide what network there is, and what it is asked."""

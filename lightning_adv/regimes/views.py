@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.nn.attack_view import AttackView, NoViewError, attack_view, check_compile_mode, has_hooks
 from lightning_adv.nn.batchnorm import active_domain
+from lightning_adv.nn.view.attack_view import AttackView, NoViewError, attack_view, check_compile_mode, has_hooks
 
 View: TypeAlias = Literal["auto", "off"]
 AttackPrecision: TypeAlias = Literal["same", "bf16", "fp16"]
@@ -26,7 +26,7 @@ class Views:
         view: ``"auto"`` or ``"off"``, which attacks the network itself.
         precision: ``"same"`` is that of the network's own forward pass, autocast included; ``"bf16"`` and ``"fp16"``
             compute the attack's passes in that precision, on a view or not, unless the attack ``judges``.
-        compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.attack_view.attack_view`.
+        compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.view.attack_view`.
 
     Raises:
         ValueError: An argument is none of these.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_adv.recipe import Recipe
+from lightning_adv.core.recipe import Recipe
 from lightning_adv.regimes.objectives import Forward
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lightning_adv.reading import shorten
+from lightning_adv.core.reading import shorten
 
 _Read = TypeVar("_Read")
 

@@ -6,7 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from lightning_adv.reading import MEGABYTE, read_bytes
+from lightning_adv.core.reading import MEGABYTE, read_bytes
 
 _BEGINS = b"\x89PNG\r\n\x1a\n"
 _MOST_BYTES, _MOST_PIXELS = 20 * MEGABYTE, 100 * MEGABYTE  # of one picture; a figure has some hundred thousand

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from lightning_adv.reading import read_json
+from lightning_adv.core.reading import read_json
 
 _ACCURACIES: Final = tuple(f"{kind}_accuracy" for kind in ("clean", "robust"))
 _INTERVALS: Final = tuple(f"{kind}_interval" for kind in ("clean", "robust"))

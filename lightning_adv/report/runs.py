@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_adv.analysis.table import salvage_table
 from lightning_adv.analysis.training_curves import salvage_metrics
-from lightning_adv.reading import MEGABYTE, read_yaml, shorten
+from lightning_adv.core.reading import MEGABYTE, read_yaml, shorten
+from lightning_adv.core.table import salvage_table
 from lightning_adv.report.configs import flatten
 from lightning_adv.report.files import RunFiles
 from lightning_adv.report.pictures import read_picture

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 from lightning_adv.report.configs import MAIN, differences, shared
 from lightning_adv.report.results import is_number
 from lightning_adv.report.runs import Run

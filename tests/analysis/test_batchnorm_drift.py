@@ -19,7 +19,7 @@ from lightning_adv.analysis.batchnorm_drift import (
     symmetric_kl,
     tracked_batchnorms,
 )
-from lightning_adv.analysis.table import Record
+from lightning_adv.core.table import Record
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain_norms
 

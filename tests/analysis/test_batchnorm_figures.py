@@ -13,7 +13,7 @@ from lightning_adv.analysis.batchnorm_figures import (
     plot_running_against_batch,
     references,
 )
-from lightning_adv.analysis.table import Row
+from lightning_adv.core.table import Row
 
 # BatchNorm drift ------------------------------------------------------------------------------------------------------
 

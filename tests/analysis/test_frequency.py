@@ -7,8 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.analysis.frequency import FILTERS, FREQUENCY_SCALE, accuracy_over_frequency, log_amplitude_spectrum
-from lightning_adv.analysis.transformed_accuracy import TransformedAccuracy
+from lightning_adv.analysis.images.frequency import (
+    FILTERS,
+    FREQUENCY_SCALE,
+    accuracy_over_frequency,
+    log_amplitude_spectrum,
+)
+from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
 from lightning_adv.nn.batchnorm import convert_batchnorm
 
 

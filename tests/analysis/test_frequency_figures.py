@@ -4,8 +4,12 @@ import matplotlib
 import pytest
 import torch
 
-from lightning_adv.analysis.frequency_figures import plot_frequency_accuracy, plot_spectra, plot_transformed_accuracy
-from lightning_adv.analysis.transformed_accuracy import TransformedAccuracy
+from lightning_adv.analysis.images.frequency_figures import (
+    plot_frequency_accuracy,
+    plot_spectra,
+    plot_transformed_accuracy,
+)
+from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
 
 
 def frequency_table(filters=("low_pass", "merged", "high_pass")):

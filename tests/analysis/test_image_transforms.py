@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adv.analysis.image_transforms import (
+from lightning_adv.analysis.images.transforms import (
     LARGEST_RADIUS,
     high_pass,
     low_pass,

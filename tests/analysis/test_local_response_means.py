@@ -7,7 +7,7 @@ import torch
 
 from lightning_adv.analysis.local_response import Comparison, LocalResponses
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
-from lightning_adv.analysis.table import Row
+from lightning_adv.core.table import Row
 
 
 def seen(maximum, total, clean, adversarial):

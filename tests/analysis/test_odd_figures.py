@@ -15,18 +15,18 @@ from lightning_adv.analysis.batchnorm_figures import (
     plot_gaps,
     plot_running_against_batch,
 )
-from lightning_adv.analysis.corruption_errors import CorruptionError
-from lightning_adv.analysis.corruption_figures import plot_corruption_errors
-from lightning_adv.analysis.frequency_figures import plot_frequency_accuracy, plot_transformed_accuracy
-from lightning_adv.analysis.labels import label
+from lightning_adv.analysis.images.frequency_figures import plot_frequency_accuracy, plot_transformed_accuracy
+from lightning_adv.analysis.images.perturbation_figures import plot_perturbations
+from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
-from lightning_adv.analysis.perturbation_figures import plot_perturbations
-from lightning_adv.analysis.table import Row
 from lightning_adv.analysis.training_curves import plot_training_curves
-from lightning_adv.analysis.transfer import TransferRate
-from lightning_adv.analysis.transfer_figures import plot_ensemble_transfer, plot_transfer
-from lightning_adv.analysis.transformed_accuracy import TransformedAccuracy
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
+from lightning_adv.core.figure_labels import label
+from lightning_adv.core.table import Row
+from lightning_adv.evaluation.corruptions.errors import CorruptionError
+from lightning_adv.evaluation.corruptions.figures import plot_corruption_errors
+from lightning_adv.evaluation.transfer.figures import plot_ensemble_transfer, plot_transfer
+from lightning_adv.evaluation.transfer.rates import TransferRate
 from tests.report.fake_runs import _drift, _gap, _response, _smoothness
 
 NAMES = ["$x_{$", "_orig_mod.x", "层.é", "\x1b[31m", "\udcff", "x" * 200]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.analysis.perturbation_figures import plot_perturbations
-from lightning_adv.analysis.perturbations import attack_outcomes, perturbation_views
+from lightning_adv.analysis.images.perturbation_figures import plot_perturbations
+from lightning_adv.analysis.images.perturbations import attack_outcomes, perturbation_views
 
 
 def example():

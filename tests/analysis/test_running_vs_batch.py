@@ -22,7 +22,7 @@ from lightning_adv.analysis.running_vs_batch import (
 )
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain, domain_norms
-from lightning_adv.nn.names import named_batchnorms
+from lightning_adv.nn.layers import named_batchnorms
 
 
 def build():

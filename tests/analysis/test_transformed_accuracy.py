@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.analysis.image_transforms import patch_shuffle, saturate
-from lightning_adv.analysis.intervals import wilson_interval
-from lightning_adv.analysis.transformed_accuracy import (
+from lightning_adv.analysis.images.transformed_accuracy import (
     PAPER_LEVELS,
     TransformedAccuracy,
     accuracy_on_correctly_classified,
     correctly_classified,
 )
+from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
+from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.nn.batchnorm import convert_batchnorm
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torchmetrics.functional.image import total_variation
 
-from lightning_adv.analysis.table import Row
 from lightning_adv.analysis.weight_smoothness import (
     MEANS,
     KernelSmoothness,
@@ -20,6 +19,7 @@ from lightning_adv.analysis.weight_smoothness import (
     weight_smoothness,
 )
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
+from lightning_adv.core.table import Row
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain, export_plain
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lightning_adv.attacks import AutoAttack, FoolboxAttack
-from lightning_adv.attacks.adapters import bring_inside, check_installed, draw_seed, own_random_state
 from lightning_adv.attacks.balls import L1, L2, Linf
+from lightning_adv.attacks.external.adapters import bring_inside, check_installed, draw_seed, own_random_state
 
 ORDERS = {Linf: np.inf, L2: 2, L1: 1}
 

@@ -30,7 +30,7 @@ from lightning_adv.attacks import (
     StAdv,
     attacking,
 )
-from lightning_adv.nn.attack_view import attack_view
+from lightning_adv.nn.view.attack_view import attack_view
 
 DIVERSE = {"diversity_probability": 1, "diversity_scale": 0.8}  # below 1: a ViT takes one size only
 # So large a constant that few steps succeed; from the predicted label, as a wrong sample would not move.

@@ -23,7 +23,7 @@ from lightning_adv.attacks import (
 )  # fmt: skip
 from lightning_adv.attacks.distance import parse_step_size
 from lightning_adv.attacks.reach import shortfall
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 
 ITERATED = [PGD, IFGSM, MIFGSM, DIFGSM, MDIFGSM, GD, CarliniWagnerLinf]
 

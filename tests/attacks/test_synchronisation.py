@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.attacks import L1, PGD
-from lightning_adv.nn.attack_view import attack_view
+from lightning_adv.nn.view.attack_view import attack_view
 
 aten = torch.ops.aten
 READS = (

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lightning_adv.nn.view_weights import Links
+from lightning_adv.nn.view.weights import Links
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "attack_step.py"
 RATIO = r"(?:≈ )?\d+\.\d{3}"

@@ -9,7 +9,7 @@ import torch
 
 from lightning_adv.attacks import FGSM, PGD, Attack
 from lightning_adv.evaluation import make_plan
-from tests.run.shortened import fit
+from tests.commands.shortened import fit
 
 
 @pytest.fixture(scope="module")

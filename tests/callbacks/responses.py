@@ -4,9 +4,9 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_adv.analysis.table import read_table
 from lightning_adv.attacks import PGD
 from lightning_adv.callbacks import LastCheckpoint, LocalResponse
+from lightning_adv.core.table import read_table
 from lightning_adv.regimes import StandardTraining
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 

@@ -9,11 +9,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lightning_adv.analysis.batchnorm_drift import drift_records, running_statistics, sample_channels, symmetric_kl
-from lightning_adv.analysis.table import Record, read_table
 from lightning_adv.callbacks import LastCheckpoint
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
+from lightning_adv.core.table import Record, read_table
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.names import named_batchnorms
+from lightning_adv.nn.layers import named_batchnorms
 from lightning_adv.regimes import MadryTraining, Regime
 from tests.regimes.every_regime import make
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer

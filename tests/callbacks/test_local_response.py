@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.analysis.table import read_table
 from lightning_adv.attacks import FGSM, Attack
 from lightning_adv.callbacks import LocalResponse
+from lightning_adv.core.table import read_table
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import export_plain
 from lightning_adv.regimes import MadryTraining, StandardTraining

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_adv.analysis.table import read_table
 from lightning_adv.callbacks.conditions import seeing
+from lightning_adv.core.table import read_table
 from tests.callbacks.ddp_worker import CHUNK, OBSERVERS, REGIMES, Data, make
 from tests.regimes.toy import quiet_trainer
 

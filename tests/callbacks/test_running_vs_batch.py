@@ -7,11 +7,11 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.analysis.batchnorm_drift import running_statistics, sample_channels
 from lightning_adv.analysis.running_vs_batch import batch_statistics, gap_records
-from lightning_adv.analysis.table import Record, read_table
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.callbacks import LastCheckpoint
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
-from lightning_adv.nn.names import named_batchnorms
+from lightning_adv.core.table import Record, read_table
+from lightning_adv.nn.layers import named_batchnorms
 from tests.callbacks.overfitting import Recorder
 from tests.callbacks.test_batchnorm_drift import untracked, without_batchnorm
 from tests.regimes.every_regime import make

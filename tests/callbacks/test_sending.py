@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from lightning_adv.analysis.table import Row
 from lightning_adv.callbacks.sending import send_figure, send_table
+from lightning_adv.core.table import Row
 from tests.logged import OfflineRun, close_wandb, tensorboard
 
 ROWS = [Row(0, 3, "layer1.0.bn1", "main", "running_mean[17]", 0.25), Row(1, 7, "", "", "quadratic_sum", 1e-9)]

@@ -7,12 +7,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from lightning_adv.analysis.table import read_table
 from lightning_adv.analysis.training_curves import read_metrics
 from lightning_adv.analysis.weight_smoothness import MEANS, kernel_smoothness
 from lightning_adv.callbacks import LastCheckpoint, WeightSmoothness
+from lightning_adv.core.table import read_table
 from lightning_adv.nn.batchnorm import export_plain
-from lightning_adv.nn.names import named_layers
+from lightning_adv.nn.layers import named_layers
 from lightning_adv.regimes import MadryTraining, StandardTraining
 from tests.regimes.every_regime import make
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer

@@ -8,9 +8,9 @@ import torch
 
 from lightning_adv.data import CIFAR10DataModule, DigitsDataModule, ImageFolderDataModule, to_images
 from lightning_adv.data.in_memory import InMemoryDataset, UInt8Batch
+from tests.commands.shortened import fit, results
 from tests.data.fake_cifar10 import write_fake_cifar10
 from tests.data.fake_folder import write_dataset
-from tests.run.shortened import fit, results
 
 SIZES = {"batch_size": 16, "evaluation_batch_size": 7}
 

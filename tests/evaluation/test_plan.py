@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_adv.attacks import FGSM, GD, L1, MIFGSM, PGD, Attack, CarliniWagner, StAdv
-from lightning_adv.distances import tell_distance
+from lightning_adv.core.distances import tell_distance
 from lightning_adv.evaluation import StepsCurve, ThreatModel, evaluate, make_plan
 from lightning_adv.evaluation.plan import fit_attack
 from tests.evaluation.scripted import Breaks, FirstPixel, images

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.verdicts import predict
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-from lightning_adv.seeds import derive_seed
 from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 EPS = {"linf": [0.1, 0.2]}

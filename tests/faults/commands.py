@@ -17,9 +17,9 @@ _ROOT = Path(__file__).parents[2]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "lightning_adv.run.command",
-        "lightning_adv.run.evaluation.command",
-        "lightning_adv.run.report",
+        "lightning_adv.commands.fit.command",
+        "lightning_adv.commands.evaluate.command",
+        "lightning_adv.commands.report",
     ]
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_adv.run.command import AdversarialCLI
+from lightning_adv.commands.fit.command import AdversarialCLI
 
 _kept: dict[str | None, dict[str, Any]] = {}
 _BUILT = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")

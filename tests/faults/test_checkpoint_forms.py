@@ -12,11 +12,11 @@ import torch
 
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.local_response import load_source
+from lightning_adv.commands.export_checkpoint import export_checkpoint
+from lightning_adv.commands.shared.networks import load_network
+from lightning_adv.commands.shared.run_folder import check_run_checkpoint
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import MadryTraining
-from lightning_adv.run.evaluation.networks import load_network
-from lightning_adv.run.export_checkpoint import export_checkpoint
-from lightning_adv.run.folder import check_run_checkpoint
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 OPTIMIZER = partial(torch.optim.SGD, lr=0.05, momentum=0.9)

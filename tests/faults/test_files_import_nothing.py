@@ -2,7 +2,7 @@
 
 ``beside.py`` lies in the working directory, which is on the path, as it is where somebody unpacks a run folder. It
 leaves a mark when it is imported. What a configuration calls of what is imported already is in
-``tests/run/test_configurations_call_nothing.py``.
+``tests/commands/test_configurations_call_nothing.py``.
 """
 
 from __future__ import annotations

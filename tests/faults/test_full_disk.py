@@ -11,9 +11,9 @@ import torch
 
 from lightning_adv.callbacks import TrainingCurves
 from lightning_adv.regimes import MadryTraining
+from tests.commands.shortened import FAST_ATTACK, SHORT
 from tests.faults.disk import read_only, small_disk
 from tests.faults.told import check_readable, told
-from tests.run.shortened import FAST_ATTACK, SHORT
 
 FIT = [
     "fit", "--config=digits/madry", "--trainer.logger.init_args.version=0", "--last_checkpoint.every_n_train_steps=1",
@@ -116,7 +116,7 @@ def test_results_without_room_are_told_all_the_same(disk, monkeypatch, capsys):
 
     monkeypatch.setattr(MadryTraining, "on_test_epoch_end", full)
     shown = []
-    monkeypatch.setattr("lightning_adv.run.command.print_results", lambda results, _: shown.append(results))
+    monkeypatch.setattr("lightning_adv.commands.fit.command.print_results", lambda results, _: shown.append(results))
     refused(*FIT, names="results.json")
     disk.empty()
     assert len(shown) == 1

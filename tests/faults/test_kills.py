@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load
 
+from tests.commands.shortened import FAST_ATTACK
 from tests.faults.commands import Command
-from tests.run.shortened import FAST_ATTACK
 
 pytestmark = pytest.mark.slow
 

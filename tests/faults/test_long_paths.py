@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lightning_adv.hints import bounded
+from lightning_adv.core.suggestions import bounded
 from tests.faults.told import told
 
 LONG = "x" * 5000

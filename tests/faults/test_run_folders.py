@@ -19,22 +19,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_adv.analysis.table import continue_table, read_table
 from lightning_adv.analysis.training_curves import plot_training_curves, salvage_metrics
 from lightning_adv.attacks import FGSM, PGD
+from lightning_adv.commands.evaluate.corruptions import read_baseline
+from lightning_adv.commands.evaluate.folder import EvaluationFolder
+from lightning_adv.commands.evaluate.output import to_plain
+from lightning_adv.commands.evaluate.suspicions import is_suspicion, print_suspicions
+from lightning_adv.commands.export_checkpoint import _results
+from lightning_adv.commands.shared.presets import _data_of_run
+from lightning_adv.commands.shared.run_folder import continue_metrics
+from lightning_adv.core.table import continue_table, read_table
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve, make_plan, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
-from lightning_adv.nn.export import FORMAT, read_description
+from lightning_adv.nn.weights.export import FORMAT, read_description
 from lightning_adv.report.page import build_page, pack_table
 from lightning_adv.report.runs import read_run
 from lightning_adv.report.tables import problem_lists, settings_tables, summary_table
-from lightning_adv.run.evaluation.corruptions import read_baseline
-from lightning_adv.run.evaluation.folder import EvaluationFolder
-from lightning_adv.run.evaluation.output import to_plain
-from lightning_adv.run.evaluation.suspicions import is_suspicion, print_suspicions
-from lightning_adv.run.export_checkpoint import _results
-from lightning_adv.run.folder import continue_metrics
-from lightning_adv.run.presets import _data_of_run
 from tests.faults.mutations import mutate
 from tests.report.fake_runs import png
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_adv.run.configs import find_config
+from lightning_adv.commands.shared.configs import find_config
 from tests.faults.told import check_readable, told
 
 pytestmark = pytest.mark.usefixtures("without_training")

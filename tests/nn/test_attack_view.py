@@ -10,15 +10,15 @@ import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import lightning_adv.nn.view_weights as view_weights
+import lightning_adv.nn.view.weights as view_weights
 from lightning_adv.attacks import APGD, MIFGSM, PGD
 from lightning_adv.nn.activations import ACTIVATIONS, replace_activations, smooth_backward
-from lightning_adv.nn.attack_view import AttackView, NoViewError, attack_view
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-from lightning_adv.nn.folding import Affine, Pair
-from lightning_adv.nn.preact_resnet import PreActResNet
-from lightning_adv.nn.wide_resnet import WideResNet
+from lightning_adv.nn.view.attack_view import AttackView, NoViewError, attack_view
+from lightning_adv.nn.view.folding import Affine, Pair
+from lightning_adv.nn.zoo.preact_resnet import PreActResNet
+from lightning_adv.nn.zoo.wide_resnet import WideResNet
 from tests.nn.test_folding import Plain, stir
 from tests.regimes.toy import Graphs
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain, domain_norms, export_plain
-from lightning_adv.nn.domain_states import plain_state_dict
+from lightning_adv.nn.weights.domain_states import plain_state_dict
 
 
 def _timm(name):

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision import models
 
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-from lightning_adv.nn.checkpoints import LoadReport, check_fits, load_weights, say
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
+from lightning_adv.nn.weights.load import LoadReport, check_fits, load_weights, say
 
 
 def _plain(seed: int, classes: int = 3) -> nn.Module:

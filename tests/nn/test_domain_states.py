@@ -16,7 +16,7 @@ from lightning_adv.nn.batchnorm import (
     domain_norms,
     export_plain,
 )
-from lightning_adv.nn.domain_states import plain_state_dict, state_domains
+from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
 
 DOMAINS = ("main", "adversarial")
 

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as transforms
 
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-from lightning_adv.nn.export import export_network, read_description, write_network
+from lightning_adv.nn.weights.export import export_network, read_description, write_network
 from tests.faults.disk import full_disk
 
 

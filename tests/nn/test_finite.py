@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lightning_adv.nn.finite import not_finite
+from lightning_adv.nn.weights.finite import not_finite
 
 
 def test_finite_numbers_whose_sum_is_not_are_finite():

@@ -9,8 +9,8 @@ from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from lightning_adv.nn.attack_view import attack_view
-from lightning_adv.nn.folding import Affine, find_foldable, folded_weights, scale_and_shift
+from lightning_adv.nn.view.attack_view import attack_view
+from lightning_adv.nn.view.folding import Affine, find_foldable, folded_weights, scale_and_shift
 
 C = 4
 

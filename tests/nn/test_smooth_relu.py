@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from lightning_adv.nn.checkpoints import load_weights
 from lightning_adv.nn.smooth_relu import SmoothReLU, renew_alpha
+from lightning_adv.nn.weights.load import load_weights
 
 
 def _exact(x, alpha):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from lightning_adv.nn.checkpoints import load_weights
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
-from lightning_adv.nn.state_dicts import find_state_dict
+from lightning_adv.nn.weights.load import load_weights
+from lightning_adv.nn.weights.state_dicts import find_state_dict
 
 MEAN, STD = (0.1, 0.4, 0.7), (0.2, 0.5, 0.3)
 

@@ -10,10 +10,10 @@ from timm.models.resnetv2 import ResNetV2
 from torch import nn
 
 from lightning_adv.nn.backbones import Backbone, create_backbone
-from lightning_adv.nn.checkpoints import load_weights
-from lightning_adv.nn.preact_resnet import PreActResNet
-from lightning_adv.nn.small_cnn import SmallCNN
-from lightning_adv.nn.wide_resnet import WideResNet
+from lightning_adv.nn.weights.load import load_weights
+from lightning_adv.nn.zoo.preact_resnet import PreActResNet
+from lightning_adv.nn.zoo.small_cnn import SmallCNN
+from lightning_adv.nn.zoo.wide_resnet import WideResNet
 
 # as published: kuangliu/pytorch-cifar's PreActResNet-18 with the last BatchNorm, and RobustBench's WideResNets
 PARAMETERS = {"preact_resnet18": 11_172_170, "wide_resnet28_10": 36_479_194, "wide_resnet34_10": 46_160_474}

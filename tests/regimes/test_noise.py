@@ -2,8 +2,7 @@ import itertools
 
 import torch
 
-from lightning_adv.regimes.noise import run_seed
-from lightning_adv.seeds import derive_seed
+from lightning_adv.core.seeds import derive_seed, run_seed
 
 
 def test_every_part_changes_the_seed():

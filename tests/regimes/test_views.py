@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from lightning_adv.attacks import PGD, Attack
-from lightning_adv.nn.attack_view import AttackView
 from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.view.attack_view import AttackView
 from lightning_adv.regimes import AdvPropTraining, MadryTraining, SmoothAdversarialTraining, StandardTraining
 from tests.regimes.every_regime import REGIMES, make
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer

@@ -1,0 +1,1 @@
+"""Images as networks and attacks see them: frequencies, transforms, perturbations."""

@@ -1,0 +1,154 @@
+"""How well a network classifies images that have lost their textures, their shapes, or some of their frequencies.
+
+Zhang & Zhu, "Interpreting Adversarially Trained Convolutional Neural Networks" (ICML 2019): "accuracy on correctly
+classified images" (section 4.2, figures 5 and 7, tables 3 to 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.analysis.images.transforms import high_pass, low_pass, patch_shuffle, random_filter, saturate
+from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks.logits import logits_in_batches
+from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.suggestions import did_you_mean
+
+PAPER_LEVELS: Mapping[str, Sequence[float]] = {
+    "saturation": (0.25, 0.5, 1, 4, 8, 16, 64, 1024),
+    "patch_shuffle": (2, 4, 8),
+    "low_pass": (0.5,),
+    "high_pass": (0.5,),
+    "random_filter": (0.1,),
+}
+"""What tables 3 to 8 do to images. The levels of the filters are ours: the paper does not tell its own."""
+
+_TRANSFORMS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "saturation": lambda x, level, generator: saturate(x, level),
+    "patch_shuffle": lambda x, level, generator: patch_shuffle(x, _whole(level), generator),
+    "low_pass": lambda x, level, generator: low_pass(x, level),
+    "high_pass": lambda x, level, generator: high_pass(x, level),
+    "random_filter": lambda x, level, generator: random_filter(x, level, generator),
+}
+
+
+class TransformedAccuracy(NamedTuple):
+    """How many transformed images are classified correctly: one row of a tidy table.
+
+    Attributes:
+        transform: What was done to the images, such as ``low_pass``.
+        level: How strongly: the saturation level, the number of patches along a side, the radius on the frequency
+            scale, the probability of a frequency to go.
+        images: Which images: ``clean``, ``adversarial``, or ``correct`` for the clean ones that the network classifies
+            correctly as they are.
+        correct: Number of images that are classified correctly when transformed.
+        total: Number of images, at least 1.
+    """
+
+    transform: str
+    level: float
+    images: str
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images that are classified correctly."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy."""
+        return wilson_interval(self.correct, self.total)
+
+
+def correctly_classified(
+    network: nn.Module, x: Tensor, y: Tensor, *, domain: str | None = None, batch_size: int = 256
+) -> Tensor:
+    """Return which images a network classifies correctly. It is in eval mode meanwhile, and is left as it was.
+
+    Args:
+        network: Maps images (N, C, H, W) to logits (N, K).
+        x: Images (N, C, H, W).
+        y: Labels (N,).
+        domain: The BatchNorm domain to classify through; None leaves the active one.
+        batch_size: How many images to classify at a time.
+
+    Returns:
+        (N,) bool, on the device of the images.
+    """
+    if not len(x):  # not every network takes a batch of none
+        return torch.zeros(0, dtype=torch.bool, device=x.device)
+    logits = torch.cat(logits_in_batches(network, x, domain=domain, batch_size=batch_size))
+    check_labels(y, logits.shape[1])
+    return logits.argmax(1) == y
+
+
+def accuracy_on_correctly_classified(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    transforms: Mapping[str, Sequence[float]] | None = None,
+    *,
+    generator: torch.Generator,
+    domain: str | None = None,
+    batch_size: int = 256,
+) -> list[TransformedAccuracy]:
+    """Return which share of the images that a network classifies correctly it still does when they are transformed.
+
+    This leaves out how accurate a network is to begin with, so that robust networks, which mostly are less accurate,
+    can be compared with others.
+
+    Args:
+        network: Maps images (N, C, H, W) to logits (N, K).
+        x: Clean images (N, C, H, W) in [0, 1].
+        y: Labels (N,).
+        transforms: The levels of each transform: ``saturation``, ``patch_shuffle``, ``low_pass``, ``high_pass``,
+            ``random_filter``. None takes :data:`PAPER_LEVELS`.
+        generator: Draws the patches' orders and the filters' masks. All images get one, those too that are classified
+            wrongly, so that another network sees the same.
+        domain: The BatchNorm domain to classify through; None leaves the active one.
+        batch_size: How many images to transform and to classify at a time; it changes no result.
+
+    Raises:
+        ValueError: There is no such transform or level, these are no images in [0, 1] with labels, or the network
+            classifies none of them correctly.
+    """
+    check_images(x, y)
+    chosen = PAPER_LEVELS if transforms is None else transforms
+    _check_transforms(chosen, x[:1])
+    before = correctly_classified(network, x, y, domain=domain, batch_size=batch_size)
+    total = int(before.sum())
+    if total == 0:
+        raise ValueError(f"network classifies none of the {len(x)} images x correctly: there is no accuracy on those.")
+    rows: list[TransformedAccuracy] = []
+    for name, levels in chosen.items():
+        for level in levels:
+            correct = 0
+            for start in range(0, len(x), batch_size):
+                part = slice(start, start + batch_size)
+                transformed = _TRANSFORMS[name](x[part], level, generator)[before[part]]
+                labels = y[part][before[part]]
+                correct += int(correctly_classified(network, transformed, labels, domain=domain).sum())
+            rows.append(TransformedAccuracy(name, level, "correct", correct, total))
+    return rows
+
+
+def _check_transforms(transforms: Mapping[str, Sequence[float]], x: Tensor) -> None:
+    """Try every level on one image before a network runs."""
+    for name, levels in transforms.items():
+        if name not in _TRANSFORMS:
+            hint = did_you_mean(name, _TRANSFORMS)
+            raise ValueError(f"transforms has {name!r}; there are {', '.join(_TRANSFORMS)}.{hint}")
+        for level in levels:
+            _TRANSFORMS[name](x, level, torch.Generator())
+
+
+def _whole(level: float) -> int:
+    if not float(level).is_integer():
+        raise ValueError(f"the level of patch_shuffle is a number of patches along a side, got {level}.")
+    return int(level)

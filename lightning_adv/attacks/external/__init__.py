@@ -1,0 +1,1 @@
+"""Attacks of other packages, AutoAttack and Foolbox, with the promises of this one."""

@@ -1,0 +1,239 @@
+"""A look at a few fixed images after an epoch: does adversarial training overfit?"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal, cast, get_args
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, robust_overfitting, robustly_correct
+from lightning_adv.attacks import FGSM, PGD, Attack
+from lightning_adv.callbacks.conditions import seeing
+from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
+from lightning_adv.core.suggestions import did_you_mean
+from lightning_adv.regimes import Regime
+
+Action = Literal["warn", "stop", "restore"]
+
+CHUNK = 64
+"""Images that are attacked at once."""
+
+OBSERVER = "early_warning"
+
+
+class EarlyWarning(Callback):
+    """Warns of catastrophic and of robust overfitting, and on request stops or goes back.
+
+    It looks at the same ``images`` training and validation images each time, with the same attack noise, and logs
+
+    * ``early_warning/fgsm_accuracy`` and ``early_warning/robust_accuracy``: on the validation images,
+    * ``early_warning/train_robust_accuracy``: on the training images, as the data module's loader gives them,
+    * ``early_warning/catastrophic_gap``: the first less the second,
+    * ``early_warning/robust_gap``: the third less the second.
+
+    See :mod:`~lightning_adv.analysis.overfitting` for what they mean and where they come from.
+
+    It warns when a gap exceeds its limit while robust accuracy is no higher than at any look before, and then not again
+    until the gap has closed. It only logs, and never warns, during ``eps_warmup_epochs`` and where the regime does not
+    train for robustness (its ``monitor`` is a clean accuracy): there FGSM is the weaker attack by far, without anything
+    being overfitted.
+
+    The network is measured as it is trained: in the Trainer's precision, through the regime's ``inference_domain``,
+    with the weights of the last step and not their average where there is one (Lightning's ``WeightAveraging``).
+
+    Args:
+        every_n_epochs: Look at the end of every this many training epochs, after validation.
+        images: Number of training images, and of validation images; fewer where there are not so many.
+        attack: The strong attack; None takes the regime's ``evaluation_attack``.
+        fgsm: The single-step attack; None takes FGSM with the ``eps`` and ``norm`` of ``attack``.
+        catastrophic_gap: Limit in [0, 1]. Where nothing is overfitted the gap is 0.10 (Madry et al. 2018, table 2, FGSM
+            and PGD-20 on CIFAR-10). Wong et al.'s code stops when robust accuracy falls by 0.2 in an epoch.
+        overfitting_gap: Limit in [0, 1]. With 256 images a gap has a standard error of up to 0.044: 0.1 may be chance.
+        action: ``"warn"`` only; ``"stop"`` training too; ``"restore"`` the weights and buffers of the last look that
+            warned of nothing, and stop. The optimizer's state stays, and checkpoints hold those weights as well.
+
+    Attributes:
+        seconds: Wall time that the looks took so far, over resumed runs too.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> EarlyWarning(images=128, action="stop").state_dict()["best"]
+        0.0
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        images: int = 256,
+        attack: Attack | None = None,
+        fgsm: Attack | None = None,
+        catastrophic_gap: float = 0.2,
+        overfitting_gap: float = 0.2,
+        action: Action = "warn",
+    ) -> None:
+        for name, number in (("every_n_epochs", every_n_epochs), ("images", images)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"early_warning.{name} must be an integer of at least 1, got {number!r}.")
+        for name, gap in (("catastrophic_gap", catastrophic_gap), ("overfitting_gap", overfitting_gap)):
+            if not 0 <= gap <= 1:
+                raise ValueError(f"early_warning.{name} must lie in [0, 1], got {gap}.")
+        if action not in get_args(Action):
+            hint = did_you_mean(str(action), get_args(Action))
+            raise ValueError(
+                f"early_warning.action must be one of {', '.join(get_args(Action))}, got {action!r}.{hint}"
+            )
+        self.every_n_epochs = every_n_epochs
+        self.images = images
+        self.attack = None if attack is None else Attack.from_config(attack)
+        self.fgsm = None if fgsm is None else Attack.from_config(fgsm)
+        self.catastrophic_gap = catastrophic_gap
+        self.overfitting_gap = overfitting_gap
+        self.action = action
+        self.seconds = 0.0
+        self._best = 0.0
+        self._catastrophic = self._robust = False
+        self._good: dict[str, Any] | None = None
+        self._train = self._val = NOTHING
+
+    # When to look -------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check what the Trainer was given, and take the fixed images (a Lightning hook).
+
+        Raises:
+            ValueError: It cannot be looked at, or the action cannot be taken.
+        """
+        regime = self._checked(trainer, pl_module)
+        self._train, self._val = (
+            take_probe(trainer, regime, split=split, images=None, default=self.images, chunk=CHUNK, observer=OBSERVER)
+            for split in ("training", "validation")
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look, log and judge (a Lightning hook)."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        regime, start = cast(Regime, pl_module), time.perf_counter()
+        look = self._look(trainer, regime)
+        self.seconds += time.perf_counter() - start
+        numbers = {
+            "fgsm_accuracy": look.fgsm_accuracy,
+            "robust_accuracy": look.robust_accuracy,
+            "train_robust_accuracy": look.train_robust_accuracy,
+            "catastrophic_gap": look.catastrophic_gap,
+            "robust_gap": look.robust_gap,
+        }
+        # All processes have the same numbers; without sync_dist Lightning would warn that they may not.
+        regime.log_dict({f"early_warning/{name}": n for name, n in numbers.items()}, sync_dist=True, batch_size=1)
+        if _trains_for_robustness(regime) and trainer.current_epoch >= getattr(regime, "eps_warmup_epochs", 0):
+            self._judge(trainer, regime, look)
+        self._best = max(self._best, look.robust_accuracy)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the images (a Lightning hook)."""
+        self._train = self._val = NOTHING
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the looks so far have found, for the checkpoint; with ``"restore"`` the good weights too."""
+        told = {"catastrophic": self._catastrophic, "robust": self._robust, "seconds": self.seconds}
+        return {"best": self._best, "good": self._good, **told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's looks."""
+        self._best = state_dict["best"]
+        self._catastrophic = state_dict["catastrophic"]
+        self._robust = state_dict["robust"]
+        self.seconds = state_dict["seconds"]
+        self._good = state_dict["good"] if self.action == "restore" else None
+
+    # The look -----------------------------------------------------------------------------------------------------
+
+    def _look(self, trainer: Trainer, regime: Regime) -> Look:
+        attack, fgsm = self._attacks(regime)
+        measured = ((self._val, fgsm), (self._val, attack), (self._train, attack))
+        with seeing(trainer, regime):
+            counts = torch.stack([self._count(regime, *measurement) for measurement in measured])
+        correct = trainer.strategy.reduce(counts, reduce_op="sum")
+        return Look(*(n / probe.size for n, (probe, _) in zip(correct.tolist(), measured, strict=True)))
+
+    def _count(self, regime: Regime, probe: Probe, attack: Attack) -> Tensor:
+        """Count the images of this process that withstand an attack: int64 ()."""
+        correct = torch.zeros((), dtype=torch.int64, device=regime.device)
+        for chunk in probe.chunks:
+            x, y, noise = chunk.to(regime.device)
+            robust = robustly_correct(regime.network, x, y, attack, domain=regime.inference_domain, generator=noise)
+            correct += robust.sum()
+        return correct
+
+    def _attacks(self, regime: Regime) -> tuple[Attack, Attack]:
+        attack = regime.evaluation_attack if self.attack is None else self.attack
+        if self.fgsm is not None:
+            return attack, self.fgsm
+        if not isinstance(attack, PGD):
+            raise ValueError(
+                f"early_warning.fgsm must be given: {type(attack).__name__} is no PGD whose eps and norm it could take."
+            )
+        return attack, FGSM(attack.eps, norm=attack.norm, label=attack.label, batchnorm=attack.batchnorm)
+
+    def _checked(self, trainer: Trainer, pl_module: LightningModule) -> Regime:
+        if not isinstance(pl_module, Regime):
+            raise ValueError(f"EarlyWarning looks at a Regime, got a {type(pl_module).__name__}.")
+        self._attacks(pl_module)
+        if self.action != "warn" and not _trains_for_robustness(pl_module):
+            raise ValueError(
+                f"early_warning.action is {self.action!r}, but {type(pl_module).__name__} is monitored by "
+                f"{pl_module.monitor} and does not train for robustness: use 'warn', which logs the numbers."
+            )
+        averaging = any(isinstance(callback, WeightAveraging) for callback in cast(Any, trainer).callbacks)
+        if self.action == "restore" and averaging:
+            raise ValueError(
+                "early_warning.action is 'restore', but WeightAveraging puts the average over all epochs in the place "
+                "of the restored weights: use 'stop' or 'warn'."
+            )
+        return pl_module
+
+    # What follows from it -----------------------------------------------------------------------------------------
+
+    def _judge(self, trainer: Trainer, regime: Regime, look: Look) -> None:
+        before = (self._catastrophic, self._robust)
+        self._catastrophic = catastrophic_overfitting(
+            look, self._best, gap=self.catastrophic_gap, already=self._catastrophic
+        )
+        self._robust = robust_overfitting(look, self._best, gap=self.overfitting_gap, already=self._robust)
+        if not (self._catastrophic or self._robust) and self.action == "restore":
+            weights = {name: value.to("cpu", copy=True) for name, value in regime.state_dict().items()}
+            self._good = {"epoch": trainer.current_epoch, "weights": weights}
+        strong = type(self._attacks(regime)[0]).__name__
+        robust = f"{look.robust_accuracy:.1%} of {self._val.size} validation images withstand {strong}"
+        told = []
+        if self._catastrophic and not before[0]:
+            told.append(f"Catastrophic overfitting after epoch {trainer.current_epoch}: {robust}, but ")
+            told.append(f"{look.fgsm_accuracy:.1%} withstand FGSM. ")
+        if self._robust and not before[1]:
+            told.append(f"Robust overfitting after epoch {trainer.current_epoch}: {robust}, but ")
+            told.append(f"{look.train_robust_accuracy:.1%} of {self._train.size} training images do. ")
+        if told:
+            rank_zero_warn("".join([*told, self._act(trainer, regime)]).rstrip())
+
+    def _act(self, trainer: Trainer, regime: Regime) -> str:
+        """Do what was asked for, and say so."""
+        if self.action == "warn":
+            return ""
+        trainer.should_stop = True
+        if self.action == "stop":
+            return "Training stops."
+        if self._good is None:
+            return "Training stops; the weights stay as they are, since no look before was a good one."
+        regime.load_state_dict(self._good["weights"])
+        return f"Training stops with the weights of epoch {self._good['epoch']}, the last good look."
+
+
+def _trains_for_robustness(regime: Regime) -> bool:
+    return regime.monitor.endswith("robust_accuracy")

@@ -1,0 +1,178 @@
+"""The fixed images that an observer looks at: the same in each look, whatever the number of processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from lightning_adv.core.seeds import derive_seed, run_seed
+from lightning_adv.regimes import Regime
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that are looked at together.
+
+    Attributes:
+        index: The chunk's number among those of all processes.
+        seed: Seed of the attack's noise, the same in each look.
+        x: Images (n, C, H, W) in [0, 1], on the CPU.
+        y: Labels (n,), on the CPU.
+    """
+
+    index: int
+    seed: int
+    x: Tensor
+    y: Tensor
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor, torch.Generator]:
+        """Return images, labels and a newly seeded generator, on a device."""
+        return self.x.to(device), self.y.to(device), torch.Generator(device).manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Fixed images. Processes share the chunks, and each chunk has noise of its own.
+
+    Attributes:
+        chunks: The chunks of this process.
+        size: Number of images of all processes together.
+        count: Number of chunks of all processes together.
+    """
+
+    chunks: list[Chunk]
+    size: int
+    count: int
+
+
+NOTHING = Probe([], 0, 0)
+
+
+def take_probe(
+    trainer: Trainer, regime: Regime, *, split: str, images: int | None, default: int, chunk: int, observer: str
+) -> Probe:
+    """Take images of the Trainer's training or validation data by index: no loader, sampler or worker moves on.
+
+    Which images, their order and their noise depend on the run's seed, the observer and the split. Images are as the
+    data set gives them: a training set that augments does so, with a fixed seed.
+
+    Args:
+        trainer: The Trainer, in ``on_train_start``.
+        regime: What it trains.
+        split: ``training`` or ``validation``.
+        images: Number of images; None takes ``default``, or all images where there are fewer.
+        default: How many images stand for ``images=None``.
+        chunk: Images that are looked at together, the last chunk may have fewer.
+        observer: Name of the observer, for the seeds and for errors.
+
+    Raises:
+        ValueError: There is no such data, it has no index, or it has fewer images than were asked for.
+    """
+    dataset, given, collate = _images_of(trainer, split, observer)
+    if images is not None and images > len(given):
+        raise ValueError(
+            f"{observer}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
+        )
+    # Processes that nobody seeded have a seed each, and would not share one set of images.
+    seed = trainer.strategy.broadcast(run_seed() if regime.seed is None else regime.seed)
+    drawn = torch.Generator().manual_seed(derive_seed(seed, observer, split))
+    index = torch.randperm(len(given), generator=drawn)[: default if images is None else images]
+    index = torch.as_tensor(given)[index]
+    parts = list(enumerate(torch.split(index, chunk)))
+    shared = parts[trainer.global_rank :: trainer.world_size]
+    reader = DataLoader(dataset, batch_sampler=[part.tolist() for _, part in shared], collate_fn=collate)
+    # a loader draws from the global generator, and a data set that augments may too
+    with _stage(trainer, split), isolate_rng():
+        for set_seed in (random.seed, np.random.seed, torch.default_generator.manual_seed):
+            set_seed(seed % 2**32)
+        batches = [regime.check_batch(_on_device(trainer, regime, batch), 0) for batch in reader]
+    chunks = [
+        Chunk(number, derive_seed(seed, observer, split, number), x.cpu(), y.cpu())
+        for (number, _), (x, y) in zip(shared, batches, strict=True)
+    ]
+    return Probe(chunks, len(index), len(parts))
+
+
+def validation_size(trainer: Trainer, observer: str) -> int:
+    """Return the number of validation images.
+
+    Raises:
+        ValueError: There are none, or they have no index.
+    """
+    return len(_images_of(trainer, "validation", observer)[1])
+
+
+@contextmanager
+def _stage(trainer: Trainer, split: str) -> Iterator[None]:
+    """Tell the data module's hooks which images it is about: many augment wherever ``trainer.training`` is true."""
+    trainer.validating = split == "validation"
+    try:
+        yield
+    finally:
+        trainer.training = True
+
+
+def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequence[int], Any]:
+    """Return the data set of the first loader, the indices that it gives, and what makes batches of its items."""
+    if split == "validation" and trainer.val_dataloaders is None and trainer.enable_validation:
+        # Lightning leaves it to the first epoch that validates, which may come after the first look.
+        with _stage(trainer, split):
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
+    found = [] if loaders is None else CombinedLoader(loaders).flattened
+    if not found:
+        raise ValueError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any.")
+    loader = found[0]
+    dataset = getattr(loader, "dataset", None)
+    indexed = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None or not indexed:
+        raise ValueError(
+            f"{observer} takes its {split} images by their index: it needs a DataLoader that makes batches of a data "
+            f"set with a length, got a {type(loader).__name__} over a {type(dataset).__name__}."
+        )
+    return dataset, _indices(loader, split, observer), loader.collate_fn
+
+
+def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int]:
+    """Return the indices that a loader gives: all of its data set, or those of a ``SubsetRandomSampler``.
+
+    Raises:
+        ValueError: Its sampler may give others.
+    """
+    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    everything = range(len(cast(Any, loader.dataset)))
+    if isinstance(sampler, SubsetRandomSampler):
+        return sampler.indices
+    if isinstance(sampler, (SequentialSampler, RandomSampler)) and cast(Any, sampler.data_source) is loader.dataset:
+        return everything
+    # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
+    if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:
+        return everything
+    raise ValueError(
+        f"{observer} takes its {split} images by their index, and cannot tell which images a "
+        f"{type(sampler).__name__} gives: hold them out with torch.utils.data.Subset."
+    )
+
+
+def _on_device(trainer: Trainer, regime: Regime, batch: Any) -> Any:
+    """Do to a batch what the Trainer's loops do, the data module's hooks included."""
+    batch = regime._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+    return trainer.strategy.batch_to_device(batch)

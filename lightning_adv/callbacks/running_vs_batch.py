@@ -1,0 +1,174 @@
+"""How far the statistics of a batch are from the running statistics, while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_adv.analysis import batchnorm_figures as figures
+from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, sample_channels
+from lightning_adv.analysis.running_vs_batch import KINDS, BatchStatisticsMetric, batch_statistics, gap_records
+from lightning_adv.attacks import Attack
+from lightning_adv.callbacks.batchnorm_drift import domains_of, find_batchnorms
+from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.callbacks.probe import NOTHING, take_probe, validation_size
+from lightning_adv.core.table import Row
+from lightning_adv.regimes import Regime
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UNKNOWN_BATCH_SIZE = 128
+"""The batch size where the training loader does not tell its own."""
+
+
+class RunningVsBatch(Observer):
+    """Compares the statistics of a few fixed batches with the running statistics of every BatchNorm.
+
+    Xie 2020 (section 6.4.2, figure 6.6) finds that in adversarial training the mean of a batch converges to the running
+    mean, and its variance does not converge to the running variance on certain channels. Each look runs the same
+    batches of validation images, clean and attacked, through each BatchNorm domain, with every BatchNorm normalising as
+    in training: by the batch, or, where the regime holds it still, by its running statistics.
+
+    The table says what the gaps are: :func:`~lightning_adv.analysis.running_vs_batch.gap_records`. The loggers get
+    ``bn_gap/mean`` and ``bn_gap/variance``, the relative gaps averaged over the layers, in the domain of inference, for
+    the images that the regime trains this domain on: adversarial ones, unless it is the first of several or the regime
+    does not attack. Where one BatchNorm sees clean and adversarial images mixed (``clean_fraction``), its running
+    statistics are those of the mixture, and neither kind is without a gap. Figures: ``channels_<layer>`` (figure 6.6)
+    and ``gaps`` (over the looks).
+
+    Args:
+        layers: The BatchNorms to look at: patterns as in ``layer3.**``.
+        channel_layers: Those of which single channels are written down and drawn; None is the one in the middle.
+        channels: How many channels of each of them; which ones follows from the layer's name.
+        batches: Number of batches; the paper draws two. Processes share them, and none is split.
+        batch_size: Images of each batch; None is the training loader's, as far as there are so many images.
+        attack: What makes the adversarial images, through the BatchNorm mode that it has itself; None takes the
+            regime's ``evaluation_attack``.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    analysis = "bn_gap"
+
+    def __init__(
+        self,
+        layers: str | list[str] = "**",
+        channel_layers: str | list[str] | None = None,
+        channels: int = 20,
+        batches: int = 2,
+        batch_size: int | None = None,
+        attack: Attack | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figures_every_n_looks: int = 10,
+    ) -> None:
+        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
+        self.check_positive(channels=channels, batches=batches, batch_size=batch_size)
+        if batch_size == 1:
+            raise ValueError("bn_gap.batch_size must be at least 2, got 1: one image has no statistics of a batch.")
+        self.layers = layers
+        self.channel_layers = channel_layers
+        self.channels = channels
+        self.batches = batches
+        self.batch_size = batch_size
+        self.attack = None if attack is None else Attack.from_config(attack)
+        self._names: list[str] = []
+        self._sampled: dict[str, list[int]] = {}
+        self._probe = NOTHING
+
+    def prepare(self, trainer: Trainer, regime: Regime) -> None:
+        """Find the layers and take the batches.
+
+        Raises:
+            ValueError: There is no such layer, or the validation set has too few images.
+        """
+        norms = find_batchnorms(self, regime, self.layers)
+        self._names = list(norms)
+        self._sampled = sample_channels(
+            norms, self.channel_layers, self.channels, argument=f"{self.analysis}.channel_layers"
+        )
+        size = self._batch_size(trainer)
+        self._probe = take_probe(
+            trainer,
+            regime,
+            split="validation",
+            images=self.batches * size,
+            default=self.batches * size,
+            chunk=size,
+            observer=self.analysis,
+        )
+
+    def look(self, trainer: Trainer, regime: Regime) -> Look:
+        """Compare the statistics of the batches with the running statistics."""
+        running = {
+            label: running_statistics(regime.network, domain, self._names)
+            for label, domain in domains_of(regime).items()
+        }
+        batches: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in KINDS}
+        for label, domain in domains_of(regime).items():
+            for kind, moments in self._moments(regime, domain).items():
+                batches[kind][label] = moments
+        records = gap_records(running, batches, self._sampled)
+        own = "" if regime.inference_domain is None else regime.inference_domain
+        clean = not regime.adversarial or (len(regime.domains) > 1 and own == regime.domains[0])
+        kind = "clean" if clean else "adversarial"
+        return Look(
+            {name: average_over_layers(records, f"{kind}_relative_{name}_gap", [own]) for name in ("mean", "variance")},
+            records,
+        )
+
+    def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
+        """Draw figure 6.6 for each layer with single channels, and the gaps over the run."""
+        drawn = {
+            f"channels_{layer}": figures.plot_running_against_batch(rows, layer)
+            for layer in figures.channel_layers(rows)
+        }
+        return {**drawn, "gaps": figures.plot_gaps(rows)}
+
+    def release(self) -> None:
+        """Let go of the images."""
+        self._probe = NOTHING
+
+    def _moments(self, regime: Regime, domain: str | None) -> dict[str, dict[str, Tensor]]:
+        """Return (2, B, C) for each layer, by kind of image, from the batches of all processes."""
+        attack = regime.evaluation_attack if self.attack is None else self.attack
+        norms = find_batchnorms(self, regime, self._names)
+        metrics = {kind: BatchStatisticsMetric(norms, self._probe.count).to(regime.device) for kind in KINDS}
+        for chunk in self._probe.chunks:
+            x, y, noise = chunk.to(regime.device)
+            x_adv = attack(regime.network, x, y, domain=domain, generator=noise)
+            for kind, images in zip(KINDS, (x, x_adv), strict=True):
+                found = batch_statistics(
+                    regime.network, images, domain=domain, layers=self._names, held=regime.held_in_eval()
+                )
+                metrics[kind].update(chunk.index, found)
+        return {kind: metric.compute() for kind, metric in metrics.items()}
+
+    def _batch_size(self, trainer: Trainer) -> int:
+        """Return the images of each batch.
+
+        Raises:
+            ValueError: The validation set has too few.
+        """
+        images = validation_size(trainer, self.analysis)
+        size = self.batch_size
+        if size is None:
+            loader = trainer.train_dataloader
+            trained = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+            size = min(UNKNOWN_BATCH_SIZE if trained is None else trained, images // self.batches)
+        if size < 2 or self.batches * size > images:
+            asked = f"batches of {self.batch_size} images" if self.batch_size is not None else "batches"
+            raise ValueError(
+                f"bn_gap.batches asks for {self.batches} {asked}, but the validation set has {images} images: make "
+                "bn_gap.batches or bn_gap.batch_size smaller."
+            )
+        return size

@@ -1,0 +1,214 @@
+"""The command: checks first, then suspicions, then the attacks, chunk by chunk, then what they come to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.threat import threat_model
+from lightning_adv.commands.evaluate.corruptions import check_corruptible, read_baseline
+from lightning_adv.commands.evaluate.folder import EvaluationFolder
+from lightning_adv.commands.evaluate.output import print_summary, to_plain, write_figures, write_verdicts
+from lightning_adv.commands.evaluate.settings import Settings, parse_settings
+from lightning_adv.commands.evaluate.suspicions import is_suspicion, look, look_at_verdicts, print_suspicions
+from lightning_adv.commands.shared.devices import make_fabric
+from lightning_adv.commands.shared.images import TestImages, in_precision_of
+from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
+from lightning_adv.commands.shared.presets import told_in_one_line
+from lightning_adv.commands.shared.processes import keep_together
+from lightning_adv.core.versions import versions
+from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
+from lightning_adv.evaluation.fitting import leave_out_unfit
+from lightning_adv.evaluation.plan import BATCHES
+from lightning_adv.regimes.checks import check_precision
+from lightning_adv.regimes.trained_on import dataset_name
+
+_NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
+"""Settings that no number depends on; the checkpoint is told by its checksum."""
+
+
+def run_evaluate(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``evaluate``.
+
+    Raises:
+        SystemExit: With status 1 for something that cannot be evaluated, told in one line; 2 where the arguments do
+            not parse; 130 after Ctrl-C.
+    """
+    with (
+        told_in_one_line("evaluate", stopped="Stopped. The same command again goes on from here."),
+        ExitStack() as held,
+    ):
+        settings, plain = parse_settings(arguments)
+        _evaluate(settings, plain, held)
+
+
+def _evaluate(settings: Settings, plain: dict[str, Any], held: ExitStack) -> None:
+    loaded, images = _load(settings)
+    plan, baseline = _plan(settings, loaded, images), read_baseline(settings.corruptions)
+    folder = EvaluationFolder(settings.folder())
+    told = {name: value for name, value in plain.items() if name not in _NOT_COMPARED}
+    network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
+    told |= {"eps": _radii(plan), "network": network, "images": images.count}
+    told["versions"] = versions("torchvision", "lightning", "timm")
+    fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        held.enter_context(folder.alone())
+        if folder.begin(told, overwrite=settings.overwrite):
+            print(f"Going on with the evaluation in {folder.path}", flush=True)
+    fabric.launch()
+    if fabric.world_size > 1:
+        launched = getattr(fabric.strategy.launcher, "procs", [])
+        keep_together(launched, lambda: " The same command again goes on from here.")
+    loaded.network.to(fabric.device)
+    suspicions: list[dict[str, Any]] = []
+    if fabric.is_global_zero:
+        count = settings.suspicion_images
+        with fabric.autocast():
+            suspicions = folder.remember(
+                "suspicions", lambda: look(loaded.network, images, plan, count, fabric.device), is_suspicion
+            )
+        print_suspicions(suspicions, looked=False)  # before the attacks, which may take hours
+    _run_chunks(fabric, loaded, images, plan, folder, settings.batch_size)
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        return
+    chunks = folder.read_all(len(images))
+    summary = summarise(plan, chunks)
+    write_verdicts(plan, chunks, folder.path / "verdicts.csv")
+    write_figures(loaded.name, summary, folder.path)
+    suspicions += look_at_verdicts(plan, chunks)
+    told["network"] = loaded.facts
+    told = {"suspicions": suspicions, "settings": told, "device": fabric.device.type, "processes": fabric.world_size}
+    folder.finish({"name": settings.name, **to_plain(plan, summary, baseline), **told})
+    print_summary(f"{loaded.name} on {_dataset(settings)}", plan, summary, baseline, folder.path)
+    print_suspicions(suspicions, looked=bool(settings.suspicion_images and _radii(plan)))
+
+
+def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
+    """Read the network and the data, and check that they fit.
+
+    Raises:
+        ValueError: They do not, or an argument is not allowed.
+    """
+    check_precision(settings.precision, argument="precision")
+    for name in ("batch_size", "images"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if settings.suspicion_images < 0:
+        raise ValueError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
+    if settings.checkpoint is not None and not os.path.isfile(Path(settings.checkpoint).expanduser()):
+        raise ValueError(f"checkpoint: there is no file {settings.checkpoint}.")
+    if settings.data is None:
+        raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
+    images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)
+    classes = getattr(settings.data, "num_classes", None)
+    loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
+    check_takes(loaded, images)
+    if settings.precision.startswith("64"):
+        loaded = replace(loaded, network=loaded.network.double())
+    return loaded, images
+
+
+def _plan(settings: Settings, loaded: LoadedNetwork, images: TestImages) -> Plan:
+    """Return what to run, after a look at whether these images and classes allow it.
+
+    Raises:
+        ValueError: They do not, or an argument is not allowed.
+    """
+    check_corruptible(settings.corruptions, images.shape, settings.seed)
+    plan = make_plan(
+        settings.attacks,
+        _eps(settings, loaded),
+        steps_curve=settings.steps_curve,
+        corruptions=settings.corruptions,
+        exhaustive=settings.exhaustive,
+        seed=settings.seed,
+    )
+    if not plan.cases:
+        return plan
+    x, y = in_precision_of(loaded.network, torch.zeros(1, *images.shape)), torch.zeros(1, dtype=torch.long)
+    return leave_out_unfit(plan, loaded.network, x, y, num_classes=loaded.num_classes)
+
+
+def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | str]]:
+    """Return the radii that are given, or the one that the checkpoint's run was tested at.
+
+    Raises:
+        ValueError: It was tested at none.
+    """
+    if settings.eps is not None or not settings.attacks:
+        return {} if settings.eps is None else settings.eps
+    attack = loaded.evaluation_attack
+    threat = None if attack is None else threat_model(Attack.from_config(attack))
+    if threat is None:
+        raise ValueError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
+    return {threat["norm"].lower(): [threat["eps"]]}
+
+
+def _radii(plan: Plan) -> dict[str, list[float]]:
+    radii: dict[str, list[float]] = {}
+    for threat in plan.threats:
+        if threat.norm is not None and threat.eps is not None:
+            radii.setdefault(threat.norm, []).append(threat.eps)
+    return radii
+
+
+def _dataset(settings: Settings) -> str:
+    return str(dataset_name(settings.data))
+
+
+def _run_chunks(
+    fabric: Fabric,
+    loaded: LoadedNetwork,
+    images: TestImages,
+    plan: Plan,
+    folder: EvaluationFolder,
+    batch_size: int,
+) -> None:
+    """Evaluate the chunks of this process; what is known of them is written after each attack."""
+    network = loaded.network
+    numbers = range(fabric.global_rank, len(images), fabric.world_size)
+    curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
+    passes = len(plan.cases) + (0 if plan.corruptions is None else len(plan.corruptions.chosen))
+    work = passes * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(curve)
+    with _progress() if fabric.is_global_zero else nullcontext() as bar:
+        task = None if bar is None else bar.add_task("attacking", total=work)
+
+        def after_case(chunk: ChunkVerdicts, samples: int) -> None:
+            folder.write(chunk)
+            if bar is not None and task is not None:
+                bar.update(task, advance=samples)
+
+        for chunk in images.read(numbers):
+            x, y = in_precision_of(network, chunk.x).to(fabric.device), chunk.y.to(fabric.device)
+            with fabric.autocast():
+                evaluate_chunk(
+                    network,
+                    x,
+                    y,
+                    plan,
+                    number=chunk.number,
+                    first=chunk.first,
+                    index=chunk.indices,
+                    batch_size=batch_size,
+                    known=folder.read(chunk.number),
+                    after_case=after_case,
+                )
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))

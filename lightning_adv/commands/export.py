@@ -1,0 +1,54 @@
+"""``lightning-adv export``: the checkpoint of a run becomes a plain network that needs nothing of this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_adv.commands.shared.arguments import Parser
+from lightning_adv.core.suggestions import bounded
+
+
+def run_export(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``export``.
+
+    Raises:
+        SystemExit: With status 1 for a checkpoint that cannot be exported, told in one line; 2 where the arguments do
+            not parse.
+    """
+    given = _parser().parse_args(arguments)
+    # these import torch, which --help and mistakes do without
+    from lightning_adv.commands.export_checkpoint import export_checkpoint
+    from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS
+
+    folder = given.output if given.output is not None else _default_folder(given.checkpoint)
+    try:
+        export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
+    except ValueError as error:
+        sys.stderr.write(f"lightning-adv: error: {bounded(error)}\n")
+        raise SystemExit(1) from error
+    print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="lightning-adv export",
+        description="Write the network of a checkpoint as model.safetensors, with the keys of the original "
+        "architecture, and model.json, which says what it is and how robust.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="RUN/checkpoints/best.ckpt")
+    parser.add_argument("--output", type=Path, help="the folder to write (default: RUN/export)")
+    parser.add_argument("--domain", help="the BatchNorm domain (default: the one that the regime predicts with)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return parser
+
+
+def _default_folder(checkpoint: Path) -> Path:
+    folder = checkpoint.parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / "export"

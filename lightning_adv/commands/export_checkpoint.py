@@ -1,0 +1,107 @@
+"""A run's checkpoint as a plain network: what is written beside the weights, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.threat import threat_model
+from lightning_adv.core.files import clear_unfinished
+from lightning_adv.core.locks import alone
+from lightning_adv.core.reading import read_json
+from lightning_adv.core.versions import versions
+from lightning_adv.nn.weights.export import export_network, write_network
+from lightning_adv.nn.weights.finite import check_finite_network
+from lightning_adv.nn.weights.load import load_weights, say
+from lightning_adv.nn.weights.runs import read_run
+
+_RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
+
+
+def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = None, overwrite: bool = False) -> None:
+    """Write the network of a run's checkpoint as ``model.safetensors`` and ``model.json``.
+
+    With Lightning's weight averaging the checkpoint holds the averaged weights under ``state_dict``, and these are
+    exported: they are the ones that were validated.
+
+    Args:
+        checkpoint: The checkpoint that a regime of this package was saved in.
+        folder: Where to write.
+        domain: The BatchNorm domain; None takes the one that the regime predicts with.
+        overwrite: Whether files that are there may be replaced.
+
+    Raises:
+        ValueError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
+    """
+    backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
+    network = backbone.build(num_classes)
+    recipe = backbone.architecture()
+    report = load_weights(
+        network, checkpoint, argument="--checkpoint", domain=domain, domain_argument="--domain", recipe=recipe
+    )
+    say(f"--checkpoint: {report}")
+    check_finite_network(network, f"--checkpoint: {checkpoint}")
+    predicted = domain is None or domain == settings.get("inference_domain", "main")
+    facts = {
+        "domain": report.domain,
+        "class_names": content["regime"].get("class_names"),
+        "image_shape": content["regime"].get("image_shape"),
+        "trained_on": content["regime"].get("data"),
+        **_training(content, settings),
+        "evaluation_attack": settings.get("evaluation_attack"),
+        "results": _results(checkpoint, content) if predicted else None,
+        "versions": versions("torchvision", "timm", "safetensors")
+        | {"trained with lightning": content["pytorch-lightning_version"]},
+    }
+    exported = export_network(network, recipe, num_classes, facts=facts)
+    try:
+        with alone(folder / ".lightning-adv.lock", f"--output: {folder}", instead="give another --output"):
+            clear_unfinished(folder)
+            write_network(exported, folder, overwrite=overwrite)
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+
+
+def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what trained the network, and against what."""
+    class_path = content["regime"]["class_path"]
+    given, evaluation = settings.get("attack"), settings.get("evaluation_attack")
+    return {
+        "regime": class_path.rpartition(".")[2],
+        "training_attack": None if given is None else Attack.from_config(given).to_config(),  # 8/255 as a number
+        # of the accuracies below; what was trained against may be another
+        "threat_model": None if evaluation is None else threat_model(Attack.from_config(evaluation)),
+        "objective": settings.get("objective"),
+        "epoch": content["epoch"],
+        "global_step": content["global_step"],
+    }
+
+
+def _results(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the run folder says of this checkpoint.
+
+    ``fit`` tests the best checkpoint last: ``results.json`` is about that one if epoch and step agree. A run that was
+    resumed, and stopped again, may have found a better one since.
+    """
+    path = checkpoint.parent.parent / "results.json"
+    if checkpoint.name != "best.ckpt" or checkpoint.parent.name != "checkpoints" or not path.is_file():
+        return None
+    try:
+        results = read_json(path)
+        if not isinstance(results, dict):
+            raise ValueError("it holds no results")
+    except ValueError as error:  # the network is whole without it
+        say(f"{path} cannot be read ({error}): the export says nothing of the network's accuracies", warn=True)
+        return None
+    tested = results.get("checkpoint")
+    if not isinstance(tested, dict) or (tested.get("epoch"), tested.get("step")) != (
+        content["epoch"],
+        content["global_step"],
+    ):
+        return None
+    # the regimes with domains have accuracies of each
+    return {
+        name: value for name, value in results.items() if name in _RESULTS or "_accuracy" in name or "_interval" in name
+    }

@@ -1,0 +1,1 @@
+"""``lightning-adv fit``, ``validate``, ``test`` and ``predict``."""

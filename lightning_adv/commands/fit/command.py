@@ -1,0 +1,349 @@
+"""The LightningCLI of the project: ``fit``, ``validate``, ``test`` and ``predict``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
+from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
+from lightning_adv.callbacks.learning_rate import LearningRate
+from lightning_adv.commands.fit.epoch_lines import EpochLines, wants_lines
+from lightning_adv.commands.fit.logger import DEFAULT_LOGGER, RunLogger, first_csv_logger
+from lightning_adv.commands.fit.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
+from lightning_adv.commands.fit.predictions import PredictionTable
+from lightning_adv.commands.fit.quiet import without_noise
+from lightning_adv.commands.fit.results import collect_results, describe_checkpoint, print_results, write_results
+from lightning_adv.commands.fit.save_config import SaveConfig
+from lightning_adv.commands.fit.trainer_values import check_trainer, check_values
+from lightning_adv.commands.shared.held_out import HeldOutCheck, best_validation, check_gives
+from lightning_adv.commands.shared.messages import missing_recipe, not_built, told_by_us
+from lightning_adv.commands.shared.mistakes import check_parsed
+from lightning_adv.commands.shared.parser import Parser, read_files_as_data
+from lightning_adv.commands.shared.run_folder import (
+    Start,
+    check_epochs,
+    check_run_checkpoint,
+    continue_metrics,
+    run_folder_of,
+)
+from lightning_adv.commands.shared.stopping import Together, how_to_go_on, stopping_signal
+from lightning_adv.core.files import set_aside, unwritable
+from lightning_adv.core.suggestions import bounded
+from lightning_adv.nn.weights.load import read_checkpoint
+from lightning_adv.regimes import Regime
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class AdversarialCLI(LightningCLI):
+    """Trains a regime, tests its best checkpoint, and leaves everything in one run folder.
+
+    Args:
+        args: The command line without the program's name.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        read_files_as_data()
+        self._start = Start()
+        self._held_out = HeldOutCheck()
+        self._held = Held()
+        self._asked = args[0] if args else None
+        try:
+            super().__init__(
+                model_class=Regime,
+                datamodule_class=LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                parser_class=Parser,
+                # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.
+                parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
+                # One whole batch says before training whether validation works and fits into memory. Lightning's
+                # second would say nothing more, and costs as much as several training steps: it is attacked too.
+                trainer_defaults={"logger": DEFAULT_LOGGER, "num_sanity_val_steps": 1},
+                args=list(args),
+            )
+        except BaseException as error:  # an interrupt too
+            self._start.undo()
+            number = stopping_signal(error)
+            if number is None:
+                if isinstance(error, OSError):  # other errors advise what to change
+                    error.add_note(how_to_go_on(self._start.folder))
+                raise
+            rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._start.folder)}\n")
+            raise SystemExit(128 + number) from error
+        else:
+            self._tell_what_is_lost()
+        finally:
+            self._held.close()
+
+    def _tell_what_is_lost(self) -> None:
+        """End with a failing status where training went on without a file that it could not write.
+
+        Raises:
+            SystemExit: With status 1, after a sentence that names them.
+        """
+        writers = [*self.trainer.loggers, *self.trainer.callbacks] if hasattr(self, "trainer") else []  # type: ignore[attr-defined]
+        lost = [told for writer in writers if isinstance(told := getattr(writer, "lost", None), str)]
+        if lost:
+            rank_zero_only(sys.stderr.write)(
+                f"lightning-adv: error: Not everything could be written: {', '.join(lost)}.\n"
+            )
+            raise SystemExit(1)
+
+    # Arguments ----------------------------------------------------------------------------------------------------
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and asked of self
+        """Return the subcommand that is asked for, or all where an option comes first: each gets a parser built."""
+        known = LightningCLI.subcommands()
+        return {name: skipped for name, skipped in known.items() if name == self._asked} or known
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the two checkpoints, so that a configuration can set when they are written."""
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list: see __init__
+        check_values(self.config[self.config["subcommand"]])  # before the seed is set
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration alone: LightningCLI lets a checkpoint's arguments override what the user typed."""
+
+    def before_instantiate_classes(self) -> None:
+        """Check what would fail late, and go on in the run folder of a run that is resumed.
+
+        Raises:
+            ValueError: The Trainer is set up in a way that a run cannot end in, the regime lacks a part, or the
+                checkpoint is none of a run.
+        """
+        config = self.config[self.subcommand]
+        check_trainer(config.trainer)
+        arguments = config.model.get("init_args")
+        if arguments is not None and (wrong := missing_recipe(config.model.class_path, vars(arguments))):
+            raise ValueError(f"model.init_args.{wrong}")
+        check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
+        path = config.get("ckpt_path")
+        # Checkpoints are data: nothing that is loaded may run code.
+        config["weights_only"] = True
+        logger = first_csv_logger(config).init_args
+        if path is not None:
+            check_run_checkpoint(path, resumes=self.subcommand == "fit")
+        if path is not None and self.subcommand == "fit":
+            check_epochs(path, config.trainer.max_epochs)
+        folder = None if path is None else run_folder_of(path)
+        if self.subcommand == "fit" and folder is not None:
+            above = folder.parent if Path(path).is_absolute() else Path(os.path.relpath(folder.parent))
+            vars(logger).update({"save_dir": str(above), "name": "", "version": folder.name})
+            self.save_config_kwargs = {"config_filename": "config-resumed.yaml"}
+        self._given_place = vars(logger).copy()
+        if self.subcommand != "fit":
+            vars(logger).update(place_of(str(self.subcommand), vars(logger), path))
+        self._has_version = logger.get("version") is not None
+
+    def after_instantiate_classes(self) -> None:
+        """Let the configuration that is saved name the place that was given: it is of the run."""
+        vars(first_csv_logger(self.config[self.subcommand]).init_args).update(self._given_place)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Add the observers that every run has."""
+        own: dict[str, list[Callback]] = {
+            "fit": [
+                Throughput(),
+                TrainingCurves(),
+                LearningRate(logging_interval="epoch"),
+                self._start,
+                self._held_out,
+            ],
+            "predict": [PredictionTable()],
+        }
+        self.trainer_defaults["callbacks"] = [*own.get(str(self.subcommand), []), Together()]
+        if self.config[self.subcommand]["trainer"].get("sync_batchnorm"):
+            from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm  # imports timm
+
+            # torch's converter, the default, loses the activation of timm's BatchNormAct2d
+            given = self._get(self.config_init, "trainer.plugins")
+            others = given if isinstance(given, list) else [] if given is None else [given]
+            kwargs["plugins"] = [*others, TimmSyncBatchNorm()]
+        loggers = self._get(self.config_init, "trainer.logger")
+        if type(loggers[0]) is CSVLogger:  # not one of the user's own
+            first = self.config[self.subcommand].trainer.logger[0]
+            kwargs["logger"] = [RunLogger(**vars(first.init_args)), *loggers[1:]]
+        bar, given = (self._get(self.config_init, f"trainer.{name}") for name in ("enable_progress_bar", "callbacks"))
+        if wants_lines(bar, given):
+            kwargs["enable_progress_bar"] = False
+            self.trainer_defaults["callbacks"].append(EpochLines())
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:  # in several lines, or of another argument
+            raise ValueError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
+
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names (a hook of LightningCLI's).
+
+        Raises:
+            ValueError: A part needs a package that is not installed, or Lightning does not take its options.
+        """
+        try:
+            super().instantiate_classes()
+        except (ModuleNotFoundError, MisconfigurationException) as error:  # as a logger whose package is not there
+            raise ValueError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            if told_by_us(error) is None and (told := not_built(str(error))):
+                raise ValueError(told) from error
+            raise
+
+    # Subcommands --------------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Make sure that the run folder can be written before anything is computed."""
+        path = self.config["fit"].get("ckpt_path")
+        resumed = None if path is None else run_folder_of(path)
+        if resumed is not None and self.trainer.is_global_zero and not self._is_dry():
+            check_resumable(resumed)
+        folder = self._prepare_folder()
+        if folder is None:
+            return
+        if path is None or resumed is None:
+            check_vacant(folder)
+            return
+        set_aside(folder / "results.json")  # they are of the run before: this one may be killed before it has its own
+        for logger in self.trainer.loggers[:1]:
+            if isinstance(logger, CSVLogger):
+                continue_metrics(logger, path)
+
+    def before_validate(self) -> None:
+        """Make sure that there are images, and that the run folder can be written."""
+        check_gives(self.datamodule, {"validate": "val"}.get(str(self.subcommand), str(self.subcommand)))
+        self._prepare_folder()
+
+    before_test = before_predict = before_validate
+
+    def _prepare_folder(self) -> Path | None:
+        """Return the run folder, which can be written; None where it is not up to this process, or there is none."""
+        if not self.trainer.is_global_zero or self._is_dry():
+            return None
+        logger = self.trainer.loggers[0]  # no other process asks for its folder yet: see first_csv_logger
+        if self._has_version:
+            new = not os.path.exists(str(logger.log_dir))  # False of a path that is too long, where Path raises
+        else:
+            with taking_a_version(Path(str(logger.root_dir))):
+                folder = Path(str(logger.log_dir))  # CSVLogger chooses the version now
+                folder.mkdir()
+            new = True
+        folder = Path(str(logger.log_dir))
+        self._held.enter_context(holding(folder))
+        self._start.remember(folder, new=new)
+        return folder
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, or the last weights where no validation chose one, and report it."""
+        if self._is_dry() or self.trainer.interrupted:
+            return
+        best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint))
+        if self._held_out.missing:
+            rank_zero_info(f"Nothing was tested: {self._held_out.missing}. {best_validation(best)}")
+            return
+        checkpoint, weights = None, "last" if self.trainer.global_step else "untrained"
+        if best.best_model_path and not Path(best.best_model_path).is_file():
+            rank_zero_warn(f"{best.best_model_path} was removed while the run went on: the last weights are tested.")
+        elif best.best_model_path:
+            # Not by test's ckpt_path: weight averaging would put the weights before averaging in their place.
+            content = read_checkpoint(best.best_model_path, argument="best_checkpoint")
+            self.model.load_state_dict(content["state_dict"])
+            checkpoint, weights = describe_checkpoint(best.best_model_path, content, self.trainer.log_dir), "best"
+        self._report(self.trainer.test(self.model, datamodule=self.datamodule, verbose=False), checkpoint, weights)
+
+    def test(self, **kwargs: Any) -> None:
+        """Test and report a checkpoint."""
+        tested = self.trainer.test(**kwargs | {"verbose": False})
+        path, checkpoint = kwargs.get("ckpt_path"), None
+        if path is not None:
+            content = read_checkpoint(path, argument="ckpt_path")
+            checkpoint = describe_checkpoint(path, content, self.trainer.log_dir)
+        self._report(tested, checkpoint, "untrained" if checkpoint is None else "checkpoint")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the class probabilities of the test images to ``predictions.csv`` in the run folder."""
+        self.trainer.predict(**kwargs | {"return_predictions": False})
+        for table in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(table, PredictionTable) and table.path is not None:
+                print(f"{table.rows} predictions are in {table.path}")
+            elif isinstance(table, PredictionTable) and not self._is_dry():
+                print("Nothing was predicted: the data module has no image, or trainer.limit_predict_batches is 0.")
+
+    def _is_dry(self) -> bool:
+        """Whether this is a ``fast_dev_run``, which writes nothing."""
+        return bool(self.config[self.subcommand]["trainer"]["fast_dev_run"])
+
+    def _report(
+        self, tested: Sequence[Mapping[str, float]], checkpoint: Mapping[str, Any] | None, weights: str
+    ) -> None:
+        """Write and print the results.
+
+        Args:
+            tested: What ``trainer.test`` returned.
+            checkpoint: The one whose weights were tested; None if they come from none.
+            weights: Which weights they are: ``"best"``, ``"last"``, ``"untrained"`` or ``"checkpoint"``.
+        """
+        if self._is_dry():
+            rank_zero_info("trainer.fast_dev_run runs a few batches: there are no results.")
+            return
+        folder = self.trainer.log_dir
+        if not tested or "test/images" not in tested[0]:
+            rank_zero_info(
+                "Nothing was tested: the data module gives no test image, or trainer.limit_test_batches none."
+            )
+            return
+        seed = self.config[self.subcommand]["seed_everything"]
+        results = collect_results(
+            self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint, weights=weights
+        )
+        if self.trainer.is_global_zero:
+            print_results(results, None if folder is None else Path(folder))  # first: the disk may be full
+            if folder is not None:
+                write_results(results, Path(folder))
+
+
+def run(arguments: Sequence[str]) -> AdversarialCLI:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name, with the configurations' paths in place of their names.
+
+    Raises:
+        SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse; 128
+            and the signal's number after SIGTERM and Ctrl-C.
+    """
+    try:
+        with without_noise():
+            return AdversarialCLI(arguments)
+    except (ValueError, FloatingPointError) as error:
+        told = told_by_us(error)
+        if told is None:
+            raise
+        sys.stderr.write(f"lightning-adv: error: {bounded(told)}\n")
+        raise SystemExit(1) from error
+    except MisconfigurationException as error:  # Lightning's for what the user has set, found when the data are there
+        sys.stderr.write(f"lightning-adv: error: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.filename is None or (told_by_us(error) is None and error.errno not in _OF_THE_DISK):
+            raise
+        notes = "".join(getattr(error, "__notes__", ()))
+        sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}{notes}\n")
+        raise SystemExit(1) from error

@@ -1,0 +1,223 @@
+"""``lightning-adv report``: runs as one interactive page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from lightning_adv.commands.shared.arguments import Parser
+from lightning_adv.core.files import clear_unfinished, write_whole
+from lightning_adv.core.locks import alone
+from lightning_adv.core.reading import shorten
+from lightning_adv.core.suggestions import bounded
+from lightning_adv.report.page import build_page
+from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run, signature
+from lightning_adv.report.tables import damage
+
+_MOST_LINES = 20  # that are said on the terminal of what cannot be read; the page has them all
+
+
+def run_report(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    What cannot be read in a run folder is said on the page and on the standard error, and the rest is shown: the
+    status is 0 as long as one run can be.
+
+    Args:
+        arguments: The command line after ``report``.
+
+    Raises:
+        SystemExit: With status 1 where a folder is not there, no run can be shown or the page not be written, told in
+            one line; 2 where the arguments do not parse.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        report = Report(given.runs, given.output)
+        with report.alone():
+            if given.follow:
+                follow(report, given.interval)
+            else:
+                report.write()
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"lightning-adv: error: {bounded(shorten(error, 10000))}\n")
+        raise SystemExit(1) from error
+    print(f"The report is {shorten(given.output, 1000)} ({given.output.stat().st_size / 1e6:.1f} MB)")
+
+
+class Report:
+    """The page of some runs, which can be written again when they have gone on.
+
+    Args:
+        folders: The run folders. One that is given twice is shown once.
+        output: The file to write.
+
+    Raises:
+        ValueError: A folder is not there, the output is a folder, or a path cannot be followed: its links go round in
+            a circle.
+    """
+
+    def __init__(self, folders: Sequence[Path], output: Path) -> None:
+        self.folders = list({_resolve(folder): folder for folder in folders}.values())
+        self.output = output
+        self._read: dict[Path, tuple[object, Run | ValueError]] = {}
+        self._told: set[str] = set()
+        if os.path.isdir(output):  # False of a path that is too long, where Path raises
+            raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
+        for folder in self.folders:
+            check_folder(folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the page while this process writes it.
+
+        Raises:
+            ValueError: Another process does, or the page's folder cannot be written.
+        """
+        page = self.output.resolve()
+        with ExitStack() as held:
+            try:
+                lock = page.with_name(f".{page.name}.lock")
+                held.enter_context(alone(lock, f"--output: {self.output}", instead="give another --output"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            clear_unfinished(page.parent, page.name)
+            yield
+
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).")
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has ended with its test."""
+        return all(is_finished(folder) for folder in self.folders)
+
+    def state(self) -> object:
+        """Return what changes when a file of any of the runs changes."""
+        return [signature(folder) for folder in self.folders]
+
+    def write(self, reload_seconds: float | None = None) -> None:
+        """Write the page, whole or not at all. A run that has not changed is not read again.
+
+        A run that cannot be shown is left out, which the page and the terminal say.
+
+        Args:
+            reload_seconds: After how long the page loads itself again; None for never.
+
+        Raises:
+            ValueError: No run can be shown, or the page cannot be written.
+        """
+        names = dict(zip(self.folders, name_runs(self.folders), strict=True))
+        found = {names[folder]: self._run(folder) for folder in self.folders}
+        runs = {name: run for name, run in found.items() if isinstance(run, Run)}
+        left_out = {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
+        if not runs:
+            raise ValueError(next(iter(left_out.values())))
+        page = build_page(
+            list(runs), list(runs.values()), built=datetime.now(), reload_seconds=reload_seconds, left_out=left_out
+        )
+        try:
+            write_whole(self.output, page)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._tell(damage(list(runs), list(runs.values()), left_out))
+
+    def _run(self, folder: Path) -> Run | ValueError:
+        now = signature(folder)
+        if folder not in self._read or self._read[folder][0] != now:
+            self._read[folder] = (now, _read_or_say(folder))
+        return self._read[folder][1]
+
+    def _tell(self, damage: Sequence[tuple[str, str]]) -> None:
+        """Say once what cannot be read."""
+        lines = [line for of, said in damage if (line := f"{shorten(of)}: {said}") not in self._told]
+        self._told.update(lines)
+        for line in lines[:_MOST_LINES]:
+            sys.stderr.write(f"lightning-adv report: warning: {shorten(line, 500)}\n")
+        if len(lines) > _MOST_LINES:
+            sys.stderr.write(f"lightning-adv report: warning: {len(lines) - _MOST_LINES} more are on the page.\n")
+
+
+def _read_or_say(folder: Path) -> Run | ValueError:
+    try:
+        return read_run(folder)
+    except ValueError as error:
+        return error
+
+
+def _resolve(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.13 raises no RuntimeError
+        raise ValueError(f"RUN: {folder} cannot be followed ({error}).") from error
+
+
+def follow(report: Report, interval: float, quiet_seconds: float = 600.0) -> None:
+    """Write a page that loads itself again, each time the runs have gone on, until all have ended or Ctrl-C.
+
+    The last page stays as it is. A SIGTERM ends it as Ctrl-C does.
+
+    Args:
+        report: The page.
+        interval: Seconds between two looks at the folders.
+        quiet_seconds: After how long without a change to say, once, that the runs may have stopped.
+    """
+    written = report.state()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while not report.finished:
+            report.write(reload_seconds=interval)
+            print(f"{datetime.now():%H:%M:%S} {report.output}; Ctrl-C ends", flush=True)
+            written = _wait(report, written, interval, quiet_seconds)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    report.write()
+
+
+def _wait(report: Report, written: object, interval: float, quiet_seconds: float) -> object:
+    """Wait until a run has changed or all have ended, and return the state."""
+    quiet_from, told = time.monotonic(), False
+    while (now := report.state()) == written and not report.finished:
+        if not told and time.monotonic() - quiet_from > quiet_seconds:
+            told = True
+            print(f"No file has changed for {quiet_seconds / 60:g} minutes: the run may have stopped", flush=True)
+        time.sleep(interval)
+    return now
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="lightning-adv report",
+        description="Write runs as one interactive page that needs no network: accuracies, training curves, the "
+        "analyses over epochs and layers, figures, and the settings in which the runs differ.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder: runs/digits-madry/version_0")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the file to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="write the page again while the runs go on; the open page follows"
+    )
+    parser.add_argument(
+        "--interval", type=_seconds, default=10.0, help="seconds between two looks with --follow (default: %(default)g)"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text}")
+    return seconds

@@ -1,0 +1,123 @@
+"""Configurations by name: ``--config digits/madry --config analyses`` works in any folder."""
+
+from __future__ import annotations
+
+import codecs
+import locale
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning_adv.core.reading import read_yaml
+from lightning_adv.core.suggestions import did_you_mean
+
+_FOLDER = Path(__file__).parents[2] / "configs"
+
+
+_PRESETS = ("evaluation/", "transfer/")
+
+
+def config_names() -> list[str]:
+    """Return the names of the runs that come with the package, such as ``digits/madry``; each runs as it stands."""
+    return [name for name in _names("*/*.yaml") if not name.startswith(_PRESETS)]
+
+
+def preset_names(command: str | None = None) -> list[str]:
+    """Return the names of what ``evaluate`` and ``transfer`` take, such as ``evaluation/standard``.
+
+    Args:
+        command: ``"evaluation"`` or ``"transfer"``; None takes both.
+    """
+    return [name for prefix in _PRESETS if command in (None, prefix[:-1]) for name in _names(f"{prefix}*.yaml")]
+
+
+def addition_names() -> list[str]:
+    """Return the names of the configurations that are added to a run, such as ``analyses``; they are in no folder."""
+    return _names("*.yaml")
+
+
+def _names(pattern: str) -> list[str]:
+    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob(pattern))
+
+
+def find_config(name: str) -> str:
+    """Return the path of a configuration.
+
+    Args:
+        name: A file, or one of :func:`config_names`, :func:`addition_names` and :func:`preset_names`, with or without
+            ``configs/`` before and ``.yaml`` after it.
+
+    Raises:
+        ValueError: There is neither a file nor a configuration of that name.
+    """
+    if _is(Path.is_file, name):
+        return name
+    known = config_names() + addition_names() + preset_names()
+    plain = name.removeprefix("configs/").removesuffix(".yaml")
+    if plain in known:
+        return str(_FOLDER / f"{plain}.yaml")
+    if _is(Path.is_dir, name):
+        hint = f" Did you mean {str(Path(name) / 'config.yaml')!r}?" if (Path(name) / "config.yaml").is_file() else ""
+        raise ValueError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
+    raise ValueError(
+        f"--config: there is no file {name!r}, and no configuration of that name.{did_you_mean(plain, known)} The "
+        f"package has {', '.join(known)}."
+    )
+
+
+def _is(kind: Callable[[Path], bool], name: str) -> bool:
+    try:
+        return kind(Path(name))
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
+
+
+def complete_flags(arguments: Sequence[str], *flags: str) -> list[str]:
+    """Let ``--flag`` alone stand for ``--flag true``, which configurations need a value for.
+
+    Args:
+        arguments: A command line.
+        flags: The flags, such as ``--overwrite``.
+
+    Example:
+        >>> complete_flags(["--overwrite", "--seed", "1", "--exhaustive", "false"], "--overwrite", "--exhaustive")
+        ['--overwrite', 'true', '--seed', '1', '--exhaustive', 'false']
+    """
+    complete: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        complete += [argument, "true"] if argument in flags and following.startswith("-") else [argument]
+    return complete
+
+
+def resolve_configs(arguments: Sequence[str]) -> list[str]:
+    """Replace the names after ``--config`` and ``-c`` by paths.
+
+    Raises:
+        ValueError: See :func:`find_config`; or a file is no configuration.
+    """
+    resolved: list[str] = []
+    for argument in arguments:
+        if resolved and resolved[-1] in ("--config", "-c"):
+            resolved.append(_readable(argument))
+        elif argument.startswith(("--config=", "-c=")):
+            option, _, name = argument.partition("=")
+            resolved.append(f"{option}={_readable(name)}")
+        else:
+            resolved.append(argument)
+    return resolved
+
+
+def _readable(name: str) -> str:
+    """Return the path of a file that holds one mapping of keys, as every configuration does."""
+    path = find_config(name)
+    encoding = locale.getpreferredencoding(do_setlocale=False)
+    try:
+        content = read_yaml(Path(path))
+        # jsonargparse 4.53 opens it without an encoding, and takes the locale's.
+        if codecs.lookup(encoding).name != "utf-8" and not Path(path).read_bytes().isascii():
+            raise ValueError(f"it is not of ASCII alone, and would be read as {encoding}: set PYTHONUTF8=1")
+    except ValueError as error:
+        raise ValueError(f"--config: {path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"--config: {path} must be a mapping of keys such as model, data and trainer, but is {found}.")
+    return path

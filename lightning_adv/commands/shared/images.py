@@ -1,0 +1,152 @@
+"""The images of an evaluation: the test set in chunks that do not depend on who works on them.
+
+The order is drawn, the same for every evaluation of a test set: folders are sorted by class, and their first images
+would be of a few classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.commands.shared.held_out import check_gives
+from lightning_adv.regimes.checks import as_pair
+from lightning_adv.regimes.trained_on import describe_data
+
+
+class Chunk(NamedTuple):
+    """Samples that are attacked together.
+
+    Attributes:
+        number: The chunk's number, from 0.
+        first: The position of its first sample in the evaluation's order.
+        indices: The samples' numbers in the test set.
+        x: Images (n, C, H, W) in [0, 1], on the CPU.
+        y: Labels (n,), on the CPU.
+    """
+
+    number: int
+    first: int
+    indices: list[int]
+    x: Tensor
+    y: Tensor
+
+
+def in_precision_of(network: nn.Module, x: Tensor) -> Tensor:
+    """Return images in float64 if the network is; autocast takes care of the half precisions."""
+    return x.double() if next(network.parameters()).dtype == torch.float64 else x
+
+
+class TestImages:
+    """The images of a data module's test set, by their index, in an order that is drawn once for all.
+
+    Args:
+        data: The data module, which knows its images or downloads them.
+        chunk: Samples in a chunk; the last one may have fewer.
+        images: How many images, the first ones of that order; None takes all.
+
+    Raises:
+        ValueError: There is no test set, it has no index or fewer images than were asked for.
+
+    Attributes:
+        name: The data module's name.
+        described: Which images they are, by :func:`~lightning_adv.regimes.trained_on.describe_data`.
+        count: How many images are evaluated.
+        shape: Their shape (C, H, W), after :meth:`check`.
+    """
+
+    __test__ = False  # pytest takes a class of that name for a test
+
+    def __init__(self, data: LightningDataModule, chunk: int, images: int | None) -> None:
+        check_gives(data, "test")
+        data.prepare_data()
+        data.setup("test")
+        self._data = data
+        loader = data.test_dataloader()
+        self.name = name = type(data).__name__
+        self.described = describe_data(data)
+        dataset = getattr(loader, "dataset", None)
+        if (
+            not isinstance(loader, DataLoader)
+            or not hasattr(dataset, "__len__")
+            or isinstance(dataset, IterableDataset)
+        ):
+            raise ValueError(
+                f"data: the images of an evaluation are taken by their index; {name}.test_dataloader() must give one "
+                f"DataLoader over a data set with a length, got {type(loader).__name__}."
+            )
+        self._loader = loader
+        self.available = len(cast(Any, dataset))
+        if images is not None and not 1 <= images <= self.available:
+            raise ValueError(f"images is {images}, but the test set of {name} has {self.available} images.")
+        if not self.available:
+            raise ValueError(f"data: the test set of {name} has no images.")
+        self.count = self.available if images is None else images
+        order = torch.randperm(self.available, generator=torch.Generator().manual_seed(0))
+        self._chunks = [part.tolist() for part in torch.split(order[: self.count], chunk)]
+        self._chunk = chunk
+        self.shape: tuple[int, ...] = ()
+        self._seen: list[tuple[tuple[int, ...], Tensor]] = []
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return len(self._chunks)
+
+    def size(self, number: int) -> int:
+        """Return the number of samples in a chunk."""
+        return len(self._chunks[number])
+
+    def read(self, numbers: Sequence[int]) -> Iterator[Chunk]:
+        """Read some chunks, in order."""
+        loader = DataLoader(
+            self._loader.dataset,
+            batch_sampler=[self._chunks[number] for number in numbers],
+            collate_fn=self._loader.collate_fn,
+            num_workers=self._loader.num_workers,
+            generator=torch.Generator().manual_seed(0),  # a loader draws a seed each time: not from the global one
+        )
+        for number, batch in zip(numbers, loader, strict=True):
+            x, y = as_pair(self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0))
+            yield Chunk(number, number * self._chunk, self._chunks[number], x, y)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""
+        chunks = list(self.read(range(min(-(-count // self._chunk), len(self)))))
+        return (torch.cat([chunk.x for chunk in chunks])[:count], torch.cat([chunk.y for chunk in chunks])[:count])
+
+    def check(self, in_channels: int, num_classes: int) -> tuple[int, ...]:
+        """Look at every image and label, before anything is computed. They are read once, for however many networks.
+
+        Args:
+            in_channels: Number of channels that the network takes.
+            num_classes: Number of classes K that it knows.
+
+        Returns:
+            The images' shape (C, H, W).
+
+        Raises:
+            ValueError: Images leave [0, 1] or have other channels, or labels leave [0, K).
+        """
+        for shape, labels in self._seen_once():
+            self.shape = shape
+            check_labels(labels, num_classes)
+            if len(self.shape) != 3 or self.shape[0] != in_channels:
+                raise ValueError(
+                    f"data: the network takes images of {in_channels} channels, got the shape {self.shape}."
+                )
+        return self.shape
+
+    def _seen_once(self) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """Give each chunk's shape (C, H, W) and labels (n,); a chunk that was not read before is, and is checked."""
+        yield from self._seen
+        if len(self._seen) < len(self):
+            for chunk in self.read(range(len(self._seen), len(self))):
+                check_images(chunk.x, chunk.y)
+                self._seen.append((tuple(chunk.x.shape[1:]), chunk.y))
+                yield self._seen[-1]

@@ -1,0 +1,213 @@
+"""The network that is evaluated: of a run, exported, or of another project."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightning_adv.commands.shared.images import TestImages
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.weights.export import read_description
+from lightning_adv.nn.weights.finite import check_finite_network
+from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
+from lightning_adv.nn.weights.runs import read_run
+from lightning_adv.regimes.checks import check_shape
+from lightning_adv.regimes.trained_on import compare_data, data_of
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network and what is known of it.
+
+    Attributes:
+        network: Maps images in [0, 1] to logits, in eval mode.
+        name: Its architecture's name.
+        num_classes: Number of classes.
+        image_shape: Shape (C, H, W) of the images that it was trained on; None where nobody says.
+        evaluation_attack: The attack that its run was tested with, as plain data; None where there is none.
+        facts: What ``evaluation.json`` says of it.
+        trained_on: The images of its training, by :func:`~lightning_adv.regimes.trained_on.describe_data`; None where
+            nobody says.
+    """
+
+    network: nn.Module
+    name: str
+    num_classes: int
+    image_shape: tuple[int, ...] | None
+    evaluation_attack: Mapping[str, Any] | None
+    facts: dict[str, Any]
+    trained_on: Mapping[str, Any] | None = None
+
+
+def load_network(
+    checkpoint: str | None,
+    backbone: Backbone | None,
+    *,
+    num_classes: int | None,
+    domain: str | None,
+    domain_argument: str = "domain",
+    argument: str = "checkpoint",
+) -> LoadedNetwork:
+    """Build the network and load its weights, all of them.
+
+    Args:
+        checkpoint: A checkpoint of a run, a network that ``lightning-adv export`` wrote, or a weights file of another
+            project, which needs a ``backbone``. None for a ``backbone`` with ``pretrained: true``.
+        backbone: What network the weights are of, where the file does not say.
+        num_classes: Number of classes of the data set; None where nobody says.
+        domain: The BatchNorm domain; None takes the one that its regime predicts with.
+        domain_argument: The argument that gave it, for the errors.
+        argument: The argument that gave the checkpoint, for the errors.
+
+    Raises:
+        ValueError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
+            network it is; or its classes are not those of the data set.
+    """
+    if checkpoint is None:
+        loaded = _foreign(None, backbone, num_classes, domain, domain_argument)
+    elif (description := read_description(checkpoint, argument=argument)) is not None:
+        _check_unneeded(backbone, f"{checkpoint} says which network it is")
+        loaded = _exported(checkpoint, description, domain, domain_argument)
+    elif backbone is None or _is_run(checkpoint, argument):
+        _check_unneeded(backbone, f"{checkpoint} is of a run of this package, and says which network it is")
+        loaded = _of_run(checkpoint, domain, domain_argument, argument)
+    else:
+        loaded = _foreign(checkpoint, backbone, num_classes, domain, domain_argument)
+    if num_classes is not None and loaded.num_classes != num_classes:
+        raise ValueError(
+            f"{argument}: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
+            f"{num_classes}."
+        )
+    check_finite_network(loaded.network, f"checkpoint: {checkpoint}")
+    loaded.network.eval()
+    return loaded
+
+
+def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "checkpoint") -> None:
+    """Check that a network takes the images of a test set, and knows their labels.
+
+    Args:
+        loaded: The network.
+        images: The images. They have a shape afterwards.
+        argument: The argument that gave the network, for the errors.
+
+    Raises:
+        ValueError: It does not, the images leave [0, 1], or some of them may be images that it was trained on.
+    """
+    shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
+    if loaded.image_shape is not None and loaded.image_shape != shape:
+        raise ValueError(
+            f"{argument}: {loaded.facts['checkpoint']} was trained on images of shape {loaded.image_shape}, but those "
+            f"of {images.name} have the shape {shape}."
+        )
+    if told := compare_data(loaded.trained_on, images.described, "test", argument=argument):
+        say(told, warn=True)
+    check_shape(loaded.network, loaded.name, shape, images.name)
+
+
+def _is_run(checkpoint: str, argument: str) -> bool:
+    content = read_checkpoint(checkpoint, argument=argument)
+    return isinstance(content, dict) and "regime" in content and "hyper_parameters" in content
+
+
+def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument: str) -> LoadedNetwork:
+    try:
+        backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
+    except ValueError as error:
+        if "is not the checkpoint of a run" in str(error):
+            advice = (  # of the command, whose only key for a network it may be
+                "Of a file of another project, say which network it is (backbone.name)."
+                if argument == "checkpoint"
+                else "It takes those, and what 'lightning-adv export' wrote."
+            )
+            raise ValueError(f"{error} {advice}") from None
+        raise
+    network = backbone.build(num_classes)
+    recipe = backbone.architecture()
+    report = load_weights(
+        network, checkpoint, argument=argument, domain=domain, domain_argument=domain_argument, recipe=recipe
+    )
+    say(f"{argument}: {report}")
+    shape = content["regime"].get("image_shape")
+    facts = {
+        "regime": content["regime"]["class_path"].rpartition(".")[2],
+        "domain": report.domain,
+        "epoch": content["epoch"],
+        "step": content["global_step"],
+    }
+    attack = settings.get("evaluation_attack")
+    told = facts | _facts(checkpoint, recipe, num_classes)
+    size = None if shape is None else tuple(shape)
+    return LoadedNetwork(network, backbone.name, num_classes, size, attack, told, data_of(content))
+
+
+def _exported(
+    checkpoint: str, description: Mapping[str, Any], domain: str | None, domain_argument: str
+) -> LoadedNetwork:
+    if domain is not None and domain != description.get("domain"):
+        raise ValueError(
+            f"{domain_argument} is {domain!r}, but {checkpoint} was exported without other domains than "
+            f"{description.get('domain')!r}: leave it out."
+        )
+    architecture = dict(description["architecture"])
+    name = f"{architecture.pop('library')}/{architecture.pop('name')}"
+    backbone = Backbone.from_config({"name": name, "checkpoint": checkpoint, **architecture})
+    num_classes = int(description["num_classes"])
+    facts = {"regime": description.get("regime"), "domain": description.get("domain")}
+    told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
+    attack, shape = description.get("evaluation_attack"), description.get("image_shape")
+    image_shape = None if shape is None else tuple(shape)
+    trained_on = description.get("trained_on")
+    return LoadedNetwork(backbone.build(num_classes), backbone.name, num_classes, image_shape, attack, told, trained_on)
+
+
+def _foreign(
+    checkpoint: str | None,
+    backbone: Backbone | None,
+    num_classes: int | None,
+    domain: str | None,
+    domain_argument: str,
+) -> LoadedNetwork:
+    if backbone is None:
+        raise ValueError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
+    if checkpoint is not None:
+        backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
+    elif domain is not None and backbone.checkpoint is None:
+        raise ValueError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
+    elif not backbone.pretrained and backbone.checkpoint is None:
+        raise ValueError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
+    if num_classes is None:
+        raise ValueError("data must say how many classes there are (num_classes) for a network of another project.")
+    try:
+        network = backbone.build(num_classes)
+    except ValueError as error:
+        if checkpoint is None:
+            raise
+        # the two are not given as the backbone's own
+        text = str(error).replace("backbone.checkpoint_domain", domain_argument)
+        raise ValueError(text.replace("backbone.checkpoint", "checkpoint")) from error
+    if network.new:
+        raise ValueError(
+            f"checkpoint: {backbone.checkpoint or backbone.name} does not fill {', '.join(network.new)}, of a network "
+            f"with the {num_classes} classes of the data set: an evaluation needs all weights."
+        )
+    told = {"regime": None, "domain": domain} | _facts(backbone.checkpoint, backbone.architecture(), num_classes)
+    return LoadedNetwork(network, backbone.name, num_classes, None, None, told)
+
+
+def _check_unneeded(backbone: Backbone | None, reason: str) -> None:
+    if backbone is not None:
+        raise ValueError(f"backbone.name is {backbone.name!r}, but {reason}: leave backbone out.")
+
+
+def _facts(checkpoint: str | None, architecture: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"checkpoint": checkpoint, "architecture": dict(architecture), "num_classes": num_classes}
+    if checkpoint is not None:
+        with Path(checkpoint).expanduser().open("rb") as file:
+            facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return facts

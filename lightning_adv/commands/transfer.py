@@ -1,0 +1,274 @@
+"""``lightning-adv transfer``: do adversarial examples of one network fool another?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import nn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.attacks.distance import parse_distance
+from lightning_adv.commands.evaluate.output import save_figure
+from lightning_adv.commands.shared.devices import make_fabric
+from lightning_adv.commands.shared.images import TestImages
+from lightning_adv.commands.shared.networks import check_takes, load_network
+from lightning_adv.commands.shared.presets import parse_with_preset, told_in_one_line
+from lightning_adv.commands.shared.run_folder import check_writable
+from lightning_adv.core.files import clear_unfinished, to_json, write_whole
+from lightning_adv.core.locks import alone
+from lightning_adv.core.seeds import derive_seed
+from lightning_adv.core.versions import versions
+from lightning_adv.evaluation import Plan, make_plan
+from lightning_adv.evaluation.transfer.figures import plot_ensemble_transfer, plot_transfer
+from lightning_adv.evaluation.transfer.rates import (
+    TransferRate,
+    add_rates,
+    commonly_correct,
+    ensemble_rates,
+    transfer_rates,
+)
+
+_RESULT = "transfer.json"
+
+
+@dataclass
+class TransferSettings:
+    """Which networks are attacked and tested, and how.
+
+    Args:
+        networks: The networks by name, as in {standard: FILE, madry: FILE}: checkpoints of runs, or what
+            ``lightning-adv export`` wrote. Each is a source and a target.
+        eps: Radius of the attacks' ball.
+        norm: Its norm.
+        data: The data set, whose test images are attacked; that of the first network's run if it is not given.
+        attacks: The attacks. They are given at any eps, and moved to the one above.
+        ensembles: Also attack the ensemble of all networks but one, for each.
+        domains: The BatchNorm domain by network; the one that the regime predicts with where none is given.
+        images: How many images of the test set, drawn once for all; all if it is not given.
+        batch_size: Images that are attacked at a time. The attacks' noise depends on it.
+        seed: Seed of the attacks' noise.
+        accelerator: What to compute on: auto, cpu, gpu, ...
+        output: The folder to write.
+        overwrite: Replace what is there.
+    """
+
+    networks: dict[str, str]
+    eps: float | str
+    norm: str = "linf"
+    data: LightningDataModule | None = None
+    attacks: list[Attack] = field(default_factory=list)
+    ensembles: bool = True
+    domains: dict[str, str] = field(default_factory=dict)
+    images: int | None = None
+    batch_size: int = 256
+    seed: int = 0
+    accelerator: str = "auto"
+    output: str = "transfer"
+    overwrite: bool = False
+
+
+def run_transfer(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: The command line after ``transfer``.
+
+    Raises:
+        SystemExit: With status 1 for something that cannot be measured, told in one line; 2 where the arguments do not
+            parse; 130 after Ctrl-C.
+    """
+    with (
+        told_in_one_line("transfer", stopped="Stopped. The same command again starts from the beginning."),
+        ExitStack() as held,
+    ):
+        _transfer(_parse(arguments), held)
+
+
+def _parse(arguments: Sequence[str]) -> TransferSettings:
+    settings, _ = parse_with_preset(
+        TransferSettings,
+        arguments,
+        command="transfer",
+        description="Craft adversarial examples on each network, and on the ensemble of all but one, and test them on "
+        "the others.",
+        default="transfer/fgsm_family",
+        what=("attacks",),
+        checkpoint=lambda parsed: next(iter(parsed.networks.values()), None),
+    )
+    return settings
+
+
+def _transfer(settings: TransferSettings, held: ExitStack) -> None:
+    _check(settings)
+    folder = Path(settings.output)
+    lock = folder / ".lightning-adv.lock"
+    held.enter_context(alone(lock, f"output: {folder}", instead="give another --output"))
+    clear_unfinished(folder)
+    plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
+    attacks = _named(plan)
+    images, networks, facts = _load(settings, attacks)
+    device = make_fabric(settings.accelerator, 1).device
+    for network in networks.values():
+        network.to(device)
+    singles, ensembles, common = _rates(settings, images, networks, attacks, device)
+    _write(folder, singles, ensembles)
+    results = {
+        "images": images.count,
+        "classified_correctly_by_all": common,
+        "norm": settings.norm,
+        "eps": parse_distance(settings.eps, "eps"),
+        "attacks": {name: attack.to_config() for name, attack in attacks.items()},
+        "left_out": list(plan.left_out),
+        "networks": facts,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "rates": [_plain(row) for row in singles],
+        "ensemble_rates": [_plain(row) for row in ensembles],
+        "versions": versions("torchvision", "lightning", "timm"),
+    }
+    write_whole(folder / _RESULT, to_json(results))
+    _print(singles, ensembles, list(networks), common, images.count)
+    for name in plan.left_out:
+        Console().print(f"Left out, since eps is of another norm: {name}", highlight=False)
+    Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+
+
+def _named(plan: Plan) -> dict[str, Attack]:
+    """Return the attacks by name: in the ball, and those without one under names of their own."""
+    attacks: dict[str, Attack] = {}
+    for case in plan.cases:
+        attacks[f"{case.name} ({case.threat})" if case.name in attacks else case.name] = case.attack
+    return attacks
+
+
+def _check(settings: TransferSettings) -> None:
+    if len(settings.networks) < 2:
+        raise ValueError(f"networks must be at least two, for examples to transfer, got {len(settings.networks)}.")
+    ensembles = [name for name in settings.networks if name.startswith("-")]
+    if ensembles:
+        raise ValueError(f"networks has {ensembles[0]!r}: names with a - in front are those of ensembles.")
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}.")
+    unknown = [name for name in settings.domains if name not in settings.networks]
+    if unknown:
+        raise ValueError(f"domains has {unknown[0]!r}; the networks are {', '.join(settings.networks)}.")
+    if settings.data is None:
+        raise ValueError(
+            "data must be given: the first network does not lie in the folder of a run that names its data."
+        )
+    check_writable(Path(settings.output), argument="output", keep=False)
+    result = Path(settings.output) / _RESULT
+    if result.exists() and not settings.overwrite:
+        raise ValueError(f"output: {result} is there already: give another --output, or --overwrite.")
+
+
+def _load(
+    settings: TransferSettings, attacks: Mapping[str, Attack]
+) -> tuple[TestImages, dict[str, nn.Module], dict[str, dict[str, object]]]:
+    """Read the data and the networks, and check that they and the attacks fit.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if settings.data is None:  # _check has seen it
+        raise ValueError("data must be given.")
+    images = TestImages(settings.data, settings.batch_size, settings.images)
+    classes = getattr(settings.data, "num_classes", None)
+    networks: dict[str, nn.Module] = {}
+    facts: dict[str, dict[str, object]] = {}
+    for name, path in settings.networks.items():
+        domain = settings.domains.get(name)
+        argument, through = f"networks.{name}", f"domains.{name}"
+        loaded = load_network(
+            path, None, num_classes=classes, domain=domain, domain_argument=through, argument=argument
+        )
+        networks[name], facts[name] = loaded.network, loaded.facts
+        check_takes(loaded, images, argument=argument)
+        for attack in attacks.values():
+            attack.check_fits(images.shape, loaded.num_classes)
+    return images, networks, facts
+
+
+def _rates(
+    settings: TransferSettings,
+    images: TestImages,
+    networks: dict[str, nn.Module],
+    attacks: dict[str, Attack],
+    device: torch.device,
+) -> tuple[list[TransferRate], list[TransferRate], int]:
+    """Return the rates of single sources and of ensembles, and how many images all networks classify correctly."""
+    singles: list[TransferRate] = []
+    ensembles: list[TransferRate] = []
+    common = 0
+    for chunk in track(images.read(range(len(images))), "attacking", total=len(images)):
+        x, y = chunk.x.to(device), chunk.y.to(device)
+        chosen = commonly_correct(networks, x, y)
+        if not chosen.any():
+            continue
+        common += int(chosen.sum())
+        x, y, seed = x[chosen], y[chosen], derive_seed(settings.seed, chunk.number)
+        singles += transfer_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
+        if settings.ensembles:
+            ensembles += ensemble_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
+    if not common:
+        raise ValueError("networks: there is no image that all of them classify correctly.")
+    return add_rates(singles), add_rates(ensembles), common
+
+
+def _plain(row: TransferRate) -> dict[str, object]:
+    return {**row._asdict(), "rate": row.rate, "interval": list(row.interval)}
+
+
+def _write(folder: Path, singles: Sequence[TransferRate], ensembles: Sequence[TransferRate]) -> None:
+    """Write the table and the heat maps."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*TransferRate._fields, "rate", "low", "high"])
+    rows.writerows([*row, row.rate, *row.interval] for row in [*singles, *ensembles])
+    write_whole(folder / "transfer.csv", text.getvalue())
+    figures = {"transfer.png": plot_transfer(singles)}
+    if ensembles:
+        figures["transfer_ensembles.png"] = plot_ensemble_transfer(ensembles)
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    if not ensembles:  # of the results that these replace
+        (folder / "transfer_ensembles.png").unlink(missing_ok=True)
+
+
+def _print(
+    singles: Sequence[TransferRate], ensembles: Sequence[TransferRate], names: Sequence[str], common: int, count: int
+) -> None:
+    table = Table(title=f"Success rates (%) on {common:,} of {count:,} images, which all networks classify correctly")
+    for column in ("crafted on", "attack"):
+        table.add_column(column)
+    for name in names:
+        table.add_column(f"fools {name}", justify="right")
+    if ensembles:
+        table.add_column("fools the ensemble", justify="right")
+    for rows in (singles, ensembles):
+        table.add_section()
+        for source in dict.fromkeys(row.source for row in rows):
+            for attack in dict.fromkeys(row.attack for row in rows):
+                cells = {row.target: row for row in rows if (row.source, row.attack) == (source, attack)}
+                shown = [_cell(cells.get(name)) for name in names]
+                if ensembles:
+                    shown.append(_cell(cells.get(source) if source not in names else None))
+                crafted = f"all but {source[1:]}" if source not in names else source
+                table.add_row(crafted, attack, *shown)
+    Console().print(table)
+    Console().print("* white-box: crafted on that network itself", highlight=False)
+
+
+def _cell(row: TransferRate | None) -> str:
+    return "" if row is None else f"{100 * row.rate:.1f}{'*' if row.white_box else ' '}"

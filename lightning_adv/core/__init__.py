@@ -1,0 +1,1 @@
+"""What everything stands on: recipes, errors, files, seeds, tables. Imports nothing of this package."""

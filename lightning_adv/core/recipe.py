@@ -1,0 +1,180 @@
+"""Recipes: objects that say what to build, and can be written down as plain data.
+
+A checkpoint must load with ``torch.load(weights_only=True)``, so it cannot hold a network factory or an attack.
+It holds their *recipe* instead, in the form that YAML has too: ``{"class_path": ..., "init_args": {...}}``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+from lightning_adv.core.arguments import check_arguments
+from lightning_adv.core.distances import tell_distance
+from lightning_adv.core.moved import new_path
+
+KindT = TypeVar("KindT")
+
+_OURS = "lightning_adv"
+
+FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
+"""Packages of dependencies that optimizers and schedules come from, and that a file may name."""
+
+
+class Recipe:
+    """Base of everything that a checkpoint stores by its arguments.
+
+    The one rule for subclasses is scikit-learn's: ``__init__`` keeps each argument in an attribute of the same
+    name, without changing what it means.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> PGD(eps="8/255", steps=3).to_config()["init_args"]["steps"]
+        3
+    """
+
+    def __repr__(self) -> str:
+        """Write the recipe down as the call that makes it, with every argument; grey levels as ``8/255``.
+
+        Example:
+            >>> from lightning_adv.attacks import FGSM
+            >>> FGSM(eps=8 / 255)
+            FGSM(eps=8/255, norm=Linf(), label='true', batchnorm='eval')
+        """
+        names = inspect.signature(type(self)).parameters
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(getattr(self, name))}' for name in names)})"
+
+    def to_config(self) -> dict[str, Any]:
+        """Return ``{"class_path": str, "init_args": dict}`` made of plain Python values.
+
+        Raises:
+            ValueError: An argument is neither a plain value nor a recipe.
+        """
+        names = list(inspect.signature(type(self)).parameters)
+        init_args = {name: _plain(getattr(self, name), f"{type(self).__name__}.{name}") for name in names}
+        return {"class_path": public_path(type(self)), "init_args": init_args}
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """Build the recipe again from :meth:`to_config`'s result. A recipe is returned as it is.
+
+        Raises:
+            ValueError: ``config`` does not name a subclass of this class, or one that was not imported (see
+                :func:`find_class`), or its arguments are not those of that class.
+        """
+        if isinstance(config, cls):
+            return config
+        if not isinstance(config, dict):
+            raise ValueError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.")
+        # A recipe whose class is fixed (Backbone) is written in YAML by its arguments alone.
+        class_path, init_args = config.get("class_path"), config.get("init_args")
+        built = cls if class_path is None else find_class(class_path, cls)
+        arguments = config if class_path is None else ({} if init_args is None else init_args)
+        check_arguments(built, arguments, source=cls.__name__.lower() if class_path is None else str(class_path))
+        try:
+            return built(**arguments)
+        except TypeError as error:  # what annotations do not say
+            raise ValueError(f"The arguments {arguments} do not fit {built.__name__}: {error}.") from error
+
+
+def public_path(kind: type) -> str:
+    """Return the dotted path by which users import a class: that of the package that offers it, if one does.
+
+    It is what files name a class by, so that a class may move to another module of its package.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> PGD.__module__, public_path(PGD)
+        ('lightning_adv.attacks.pgd', 'lightning_adv.attacks.PGD')
+    """
+    package = ".".join(kind.__module__.split(".")[:2])
+    offered = kind.__module__.startswith(f"{_OURS}.") and getattr(sys.modules.get(package), kind.__name__, None) is kind
+    return f"{package}.{kind.__name__}" if offered else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] = ()) -> type[KindT]:
+    """Return the class that a file names. Nothing is imported because a file says so, but modules of this package.
+
+    Args:
+        class_path: The dotted path. Its module must be one of this package, or have been imported by whoever runs the
+            program: a file of that name may lie beside the checkpoint.
+        kind: What the class must be or derive from.
+        allowed: Packages of dependencies that may be imported too, such as ``timm.optim``.
+
+    Raises:
+        ValueError: There is no such class, it is of another kind, or its module was not imported.
+
+    Example:
+        >>> from lightning_adv.attacks import Attack
+        >>> find_class("lightning_adv.attacks.PGD", Attack)
+        <class 'lightning_adv.attacks.pgd.PGD'>
+    """
+    if not isinstance(class_path, str):
+        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
+    module, _, name = class_path.rpartition(".")
+    module = new_path(module)
+    trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
+    if module and module not in sys.modules and not trusted:
+        raise ValueError(
+            f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
+            f"because a file names it. If you trust it, import {module} first, in Python."
+        )
+    found = import_class(f"{module}.{name}")
+    if not issubclass(found, kind):
+        raise ValueError(f"{class_path} is not a {kind.__name__}.")
+    return found
+
+
+def check_class_paths(config: Any) -> None:
+    """Check that every ``class_path`` in plain data that a file holds could be found by :func:`find_class`.
+
+    Raises:
+        ValueError: One is of a module that was not imported.
+    """
+    if isinstance(config, Mapping):
+        if isinstance(path := config.get("class_path"), str) and "." in path:  # a name alone imports nothing
+            find_class(path, object, allowed=FACTORIES)
+        for value in config.values():
+            check_class_paths(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            check_class_paths(value)
+
+
+def import_class(class_path: str) -> type:
+    """Import the class that a dotted path names. For what the user names: see :func:`find_class` for files.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if not isinstance(class_path, str):
+        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a path that begins with a dot
+        raise ValueError(f"class_path {class_path!r} cannot be imported: {error}") from error
+    if not isinstance(found, type):
+        raise ValueError(f"class_path {class_path!r} is not a class.")
+    return found
+
+
+def _shown(value: Any) -> str:
+    """Write an argument of a call down; a number of grey levels as a fraction, if that is the same number."""
+    levels, slash, _ = tell_distance(value).partition("/") if isinstance(value, float) else ("", "", "")
+    return f"{levels}/255" if slash and float(levels) / 255 == value else repr(value)
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, Recipe):
+        return value.to_config()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, name) for key, item in value.items()}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise ValueError(f"{name} is {value!r}, which a checkpoint cannot hold as plain data.")

@@ -1,0 +1,1 @@
+"""Common corruptions of images, and how well a network classifies them."""

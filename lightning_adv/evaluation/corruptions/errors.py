@@ -1,0 +1,297 @@
+r"""How well a network classifies corrupted images: the mean error and the mCE.
+
+Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR 2019),
+section 4.2. With :math:`E_{s,c}` the error at severity s of the corruption c:
+
+- mean error: the mean of :math:`E_{s,c}` over severities and corruptions, which the literature on CIFAR-10-C reports;
+- mCE: the mean over c of :math:`\sum_s E_{s,c} / \sum_s E^b_{s,c}`, with a baseline b;
+- relative mCE: the mean over c of :math:`\sum_s (E_{s,c} - E) / \sum_s (E^b_{s,c} - E^b)`, with the clean errors
+  :math:`E` and :math:`E^b`.
+
+All are shares of 1; the paper prints them times 100.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
+from lightning_adv.attacks.base import check_images
+from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.reading import shorten
+from lightning_adv.evaluation.corruptions.corrupt import (
+    CORRUPTIONS,
+    SEVERITIES,
+    Family,
+    check_corruptions,
+    corrupt,
+    family_of,
+    image_indices,
+)
+
+ALEXNET_ERRORS: Mapping[str, float] = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""AlexNet's mean error over the five severities of the published ImageNet-C, the baseline of the paper.
+
+As in AugMix's ``imagenet.py`` (github.com/google-research/augmix), which names the authors' repository as its source,
+and in MMPretrain's metric of corruption errors. On regenerated images an mCE by these is not the published benchmark's;
+a baseline that is evaluated on the same images makes a fair one."""
+
+ALEXNET_CLEAN_ERROR = 0.435
+"""AlexNet's error on ImageNet's validation images (the paper's table 1; torchvision tells 1 - 0.56522)."""
+
+
+class CorruptionError(NamedTuple):
+    """How many images with one corruption are classified correctly: one row of a tidy table.
+
+    Attributes:
+        corruption: What was done to the images, such as ``gaussian_noise``.
+        severity: How strongly, 1 to 5.
+        images: Where the images come from, such as ``cifar, regenerated``.
+        correct: Number of images that are classified correctly.
+        total: Number of images, at least 1.
+    """
+
+    corruption: str
+    severity: int
+    images: str
+    correct: int
+    total: int
+
+    @property
+    def error(self) -> float:
+        """The share of images that are classified wrongly."""
+        return (self.total - self.correct) / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the error."""
+        return wilson_interval(self.total - self.correct, self.total)
+
+
+def corruption_errors(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int,
+    corruptions: Sequence[str] | None = None,
+    severities: Sequence[int] = SEVERITIES,
+    index: int | Sequence[int] = 0,
+    family: Family = "auto",
+    domain: str | None = None,
+    batch_size: int = 256,
+) -> list[CorruptionError]:
+    """Count how many corrupted images a network classifies correctly. It is in eval mode, and is left as it was.
+
+    Args:
+        network: Maps images (N, C, H, W) to logits (N, K).
+        x: Clean images (N, C, H, W) in [0, 1], at least one.
+        y: Labels (N,).
+        seed: From 0. Networks that are to be compared get the same.
+        corruptions: Which of :data:`~lightning_adv.evaluation.corruptions.corrupt.CORRUPTIONS`; None takes all 15.
+        severities: Which of 1 to 5.
+        index: Where the images stand in their data set, of the first or of each. The rows of several parts of a data
+            set add up (:func:`sum_errors`) to those of the whole.
+        family: Whose constants, see :mod:`~lightning_adv.evaluation.corruptions.corrupt`.
+        domain: The BatchNorm domain to classify through; None leaves the active one.
+        batch_size: How many images to corrupt and to classify at a time; it changes no result.
+
+    Returns:
+        A row for each corruption and severity, corruption by corruption.
+
+    Raises:
+        ValueError: There is no such corruption, severity, seed, index or family, or these are no images in [0, 1] with
+            labels that can be corrupted.
+        ImportError: The extra ``eval`` is not installed.
+    """
+    check_images(x, y)
+    if len(x) == 0:
+        raise ValueError("x must hold at least one image, got none.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    names = CORRUPTIONS if corruptions is None else corruptions
+    check_corruptions(names, severities)
+    images = f"{family_of(x, family)}, regenerated"
+    indices = image_indices(index, len(x))
+    rows: list[CorruptionError] = []
+    for name in names:
+        for severity in severities:
+            correct = 0
+            for start in range(0, len(x), batch_size):
+                part = slice(start, start + batch_size)
+                corrupted = corrupt(x[part], name, severity, seed=seed, index=indices[part], family=family)
+                correct += int(correctly_classified(network, corrupted, y[part], domain=domain).sum())
+            rows.append(CorruptionError(name, severity, images, correct, len(x)))
+    return rows
+
+
+def sum_errors(shards: Iterable[Sequence[CorruptionError]]) -> list[CorruptionError]:
+    """Add up the rows of the parts of a data set, in the order in which they first appear."""
+    sums: dict[tuple[str, int, str], CorruptionError] = {}
+    for rows in shards:
+        for row in rows:
+            before = sums.get(row[:3], row._replace(correct=0, total=0))
+            sums[row[:3]] = row._replace(correct=before.correct + row.correct, total=before.total + row.total)
+    return list(sums.values())
+
+
+def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
+    """Return rows from plain mappings, such as those of ``csv.DictReader`` or of a JSON list.
+
+    Args:
+        records: With the keys ``corruption``, ``severity``, ``correct``, ``total`` and, if known, ``images``; numbers
+            may be text. Other keys are left out.
+
+    Raises:
+        ValueError: A key is missing, or its value makes no row.
+    """
+    rows: list[CorruptionError] = []
+    for record in records:
+        try:
+            name, images = record["corruption"], record.get("images", "")
+            severity, correct, total = (_integer(record[key]) for key in ("severity", "correct", "total"))
+            row = CorruptionError(name, severity, images, correct, total)
+            check_corruptions([row.corruption], [row.severity])
+            wilson_interval(row.correct, row.total)  # tells counts that cannot be
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"a record must have a corruption, a severity, correct and total, got {shorten(record)}: {error}."
+            ) from error
+        rows.append(row)
+    return rows
+
+
+def _integer(value: Any) -> int:
+    if type(value) not in (int, str) or abs(int(value)) >= 2**53:  # 1.5 and True would become 1
+        raise ValueError(f"{shorten(value)} is no whole number")
+    return int(value)
+
+
+def mean_error(rows: Sequence[CorruptionError]) -> float:
+    """Return the mean error over corruptions and severities, all of one weight.
+
+    Raises:
+        ValueError: There are no rows, or not one for each corruption at each severity.
+    """
+    return _mean(list(mean_errors(rows).values()))
+
+
+def mean_errors(rows: Sequence[CorruptionError]) -> dict[str, float]:
+    """Return the mean error over the severities of each corruption.
+
+    Raises:
+        ValueError: There are no rows, or not one for each corruption at each severity.
+    """
+    return {name: _mean(list(errors.values())) for name, errors in _grid(rows).items()}
+
+
+def mce(rows: Sequence[CorruptionError], baseline: Sequence[CorruptionError] | Mapping[str, float]) -> float:
+    """Return the mean corruption error, relative to a baseline's (1: as the baseline).
+
+    Args:
+        rows: Of the network.
+        baseline: Rows of another network with the same corruptions and severities, or the mean error over all five
+            severities by corruption, such as :data:`ALEXNET_ERRORS` for ImageNet.
+
+    Raises:
+        ValueError: The rows do not match, or the baseline makes no error on a corruption.
+    """
+    return relative_mce(rows, baseline, clean_error=0, baseline_clean_error=0)
+
+
+def relative_mce(
+    rows: Sequence[CorruptionError],
+    baseline: Sequence[CorruptionError] | Mapping[str, float],
+    *,
+    clean_error: float,
+    baseline_clean_error: float,
+) -> float:
+    """Return the mean of what a network loses by corruptions, relative to what a baseline loses (1: as the baseline).
+
+    Args:
+        rows: Of the network.
+        baseline: As in :func:`mce`.
+        clean_error: The network's error on the clean images, a share of 1.
+        baseline_clean_error: The baseline's, such as :data:`ALEXNET_CLEAN_ERROR`.
+
+    Raises:
+        ValueError: The rows do not match, a clean error is no share, or the baseline loses nothing by a corruption.
+    """
+    for argument, value in (("clean_error", clean_error), ("baseline_clean_error", baseline_clean_error)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{argument} must lie in [0, 1], got {value}.")
+    errors = mean_errors(rows)
+    ratios: list[float] = []
+    for name, baseline_error in _baseline_errors(rows, baseline).items():
+        if not baseline_error > baseline_clean_error:
+            raise ValueError(
+                f"the baseline's error on {name} must be above {baseline_clean_error:g} to be a measure of others, "
+                f"got {baseline_error:g}."
+            )
+        # Means over the same severities: their ratio is that of the sums.
+        ratios.append((errors[name] - clean_error) / (baseline_error - baseline_clean_error))
+    return _mean(ratios)
+
+
+def _baseline_errors(
+    rows: Sequence[CorruptionError], baseline: Sequence[CorruptionError] | Mapping[str, float]
+) -> dict[str, float]:
+    """Return the baseline's mean error on each corruption of the rows."""
+    grid = _grid(rows)
+    severities = sorted(next(iter(grid.values())))
+    if isinstance(baseline, Mapping):
+        known, levels = dict(baseline), list(SEVERITIES)
+    else:
+        known, levels = mean_errors(baseline), sorted(next(iter(_grid(baseline).values())))
+    if severities != levels:
+        raise ValueError(f"rows and baseline must have the same severities, got {severities} and {levels}.")
+    missing = [name for name in grid if name not in known]
+    if missing:
+        raise ValueError(f"baseline must have all corruptions of the rows, {', '.join(missing)} is missing.")
+    return {name: known[name] for name in grid}
+
+
+def _grid(rows: Sequence[CorruptionError]) -> dict[str, dict[int, float]]:
+    """Return the errors by corruption and severity, which must be complete: a mean of a part is another number."""
+    if not rows:
+        raise ValueError("rows must hold at least one corruption, got none.")
+    grid: dict[str, dict[int, float]] = {}
+    for row in rows:
+        errors = grid.setdefault(row.corruption, {})
+        if row.severity in errors:
+            raise ValueError(
+                f"rows has {row.corruption} at severity {row.severity} twice; sum_errors adds up the parts of a data "
+                "set."
+            )
+        errors[row.severity] = row.error
+    severities = sorted({row.severity for row in rows})
+    for name, errors in grid.items():
+        if sorted(errors) != severities:
+            raise ValueError(
+                f"rows must have {name} at the severities of the others, {severities}, got {sorted(errors)}."
+            )
+    return grid
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

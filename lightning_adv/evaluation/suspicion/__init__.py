@@ -1,0 +1,1 @@
+"""What makes the result of an evaluation hard to believe."""

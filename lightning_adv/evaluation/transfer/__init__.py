@@ -1,0 +1,1 @@
+"""Whether adversarial examples of one network fool another."""

@@ -1,0 +1,1 @@
+"""Weights in and out: checkpoints of this package and of others, domains, exports."""

@@ -1,0 +1,520 @@
+import csv
+import functools
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import AsyncCheckpointIO
+from scipy.stats import binomtest
+
+from lightning_adv.attacks import PGD, CarliniWagner, CarliniWagnerLinf
+from lightning_adv.callbacks import Throughput
+from lightning_adv.cli import main
+from lightning_adv.commands.fit.trainer_values import check_trainer
+from lightning_adv.data import DigitsDataModule
+from lightning_adv.regimes import MadryTraining, Regime, StandardTraining
+from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm
+from tests.commands.shortened import FAST_ATTACK, SHORT, fit, results
+from tests.data.fake_folder import write_dataset
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def error_of(capsys, *arguments, status):
+    """Run a command that fails; return what it prints on the standard error."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments])
+    assert exit_.value.code == status
+    return capsys.readouterr().err
+
+
+# What a run leaves behind ---------------------------------------------------------------------------------------
+
+
+def test_results_are_those_of_the_best_checkpoint(capsys):
+    """Recomputed from the checkpoint without the command line, on the whole test set."""
+    run = fit("--trainer.limit_test_batches=1.0", "--data.init_args.evaluation_batch_size=100")
+    printed = capsys.readouterr().out
+    found = results(run)
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    data = DigitsDataModule(batch_size=64, evaluation_batch_size=100)
+    data.setup()
+    regime.seed = 0
+    clean = robust = total = 0
+    for index, (x, y) in enumerate(data.test_dataloader()):
+        x_adv = regime.evaluation_attack(regime.network, x, y, generator=regime.noise("test", index))
+        with torch.no_grad():
+            clean += int((regime(x).argmax(1) == y).sum())
+            robust += int((regime(x_adv).argmax(1) == y).sum())
+        total += len(y)
+    assert total == found["test_images"] == 360
+    assert found["clean_accuracy"] == clean / 360
+    assert found["robust_accuracy"] == robust / 360
+    interval = binomtest(robust, 360).proportion_ci(0.95, method="wilson")
+    assert found["robust_interval"] == pytest.approx([interval.low, interval.high])
+    assert f"{100 * robust / 360:.1f} %" in printed
+    assert "PGD-2 robust accuracy" in printed
+
+
+def test_results_say_what_ran():
+    found = results(fit("--seed_everything=5"))
+    assert found["dataset"] == "digits"
+    assert found["network"] == "small_cnn"
+    assert found["regime"] == "MadryTraining"
+    assert found["seed"] == 5
+    assert found["epochs"] == 2
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["evaluation_attack"]["init_args"]["eps"] == 0.2
+    assert found["training_seconds"] > 0
+    assert found["images_per_second"] > 0
+    assert found["data_seed"] == 0
+    assert found["checkpoint"]["path"] == "checkpoints/best.ckpt"
+    assert found["checkpoint"]["step"] == 3 * (found["checkpoint"]["epoch"] + 1)
+    assert found["training"]["attack"]["name"] == "PGD-7"
+    assert found["training"]["attack"]["init_args"]["eps"] == 0.2
+    assert found["training"]["objective"]["class_path"].endswith("CrossEntropy")
+    assert found["backbone"]["options"] == {"width": 32}
+    assert found["threat_model"] == {"norm": "Linf", "eps": 0.2}
+
+
+def test_the_best_checkpoint_is_tested_and_the_last_is_not():
+    """The learning rate grows so much after two epochs that the network forgets what it has learnt."""
+    run = fit(
+        "--trainer.max_epochs=4", "--trainer.limit_train_batches=10", "--trainer.limit_val_batches=1.0",
+        "--trainer.limit_test_batches=1.0", "--model.init_args.scheduler.init_args={milestones: [2], gamma: 60}",
+        config="digits/standard",
+    )  # fmt: skip
+    best, last = (torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "last.ckpt"))
+    assert (best["epoch"], last["epoch"]) == (1, 3)
+    found = results(run)
+    assert found["checkpoint"] == {"path": "checkpoints/best.ckpt", "epoch": 1, "step": 20}
+    data = DigitsDataModule()
+    data.setup()
+    (x, y), *_ = data.test_dataloader()
+    correct = []
+    for checkpoint in (best, last):
+        regime = StandardTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+        regime.load_state_dict(checkpoint["state_dict"])
+        with torch.no_grad():
+            correct.append(int((regime(x).argmax(1) == y).sum()))
+    assert correct[0] > correct[1] + 36
+    assert len(y) == 360
+    assert found["clean_accuracy"] == correct[0] / 360
+
+
+def test_nothing_that_is_loaded_may_run_code(monkeypatch):
+    """Every file is read with ``weights_only=True``, said aloud: in fit, its test, a resumed fit, test and predict."""
+    asked = []
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **kwargs: asked.append(kwargs.get("weights_only")) or load(*args, **kwargs)
+    )
+    run = fit("--trainer.max_epochs=1")
+    seen = [len(asked)]
+    for command, name in (("fit", "last"), ("test", "best"), ("validate", "best"), ("predict", "best")):
+        more = ["--trainer.max_epochs=2"] if command == "fit" else []
+        path = run / "checkpoints" / f"{name}.ckpt"
+        main([command, "--config", str(run / "config.yaml"), f"--ckpt_path={path}", *more])
+        seen.append(len(asked))
+    assert seen == sorted(set(seen)), "each of them loads something"
+    assert asked == [True] * len(asked)
+
+
+def test_interrupted_run_has_no_results_and_can_go_on(monkeypatch):
+    """Ctrl-C, in a run that was finished once and is trained for longer: the old results do not stay as if new."""
+    run = fit("--last_checkpoint.every_n_train_steps=1")
+    old = results(run)
+    count = Throughput.on_train_batch_end
+
+    def interrupted(self, trainer, *args):
+        count(self, trainer, *args)
+        if trainer.global_step == 8:
+            raise KeyboardInterrupt
+
+    resume = ["fit", "--config", str(run / "config.yaml"), f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Throughput, "on_train_batch_end", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main([*resume, "--trainer.max_epochs=4"])
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert ended.value.code == 130
+    assert not (run / "results.json").exists()
+    assert json.loads((run / "results-until-resume-1.json").read_text()) == old
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] in (7, 8)
+    main([*resume, "--trainer.max_epochs=4"])
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 12
+    assert results(run)["epochs"] == 4
+
+
+def test_no_test_images_no_results(capsys):
+    run = fit("--trainer.limit_test_batches=0", "--trainer.max_epochs=1")
+    assert not (run / "results.json").exists()
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert "robust accuracy" not in capsys.readouterr().out
+
+
+def test_sync_batchnorm_is_that_of_timm(monkeypatch):
+    """The converter of torch loses timm's activations; a plugin of the user's stays."""
+    trainers = []
+
+    @functools.wraps(Trainer.fit)
+    def seen(self, *_, **__):
+        trainers.append(self)
+
+    monkeypatch.setattr(Trainer, "fit", seen)
+    plugins = "--trainer.plugins=lightning.pytorch.plugins.AsyncCheckpointIO"
+    main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true", "--trainer.sync_batchnorm=true", plugins])
+    main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true"])
+    given, plain = (trainer._accelerator_connector for trainer in trainers)
+    assert type(given._layer_sync) is TimmSyncBatchNorm
+    assert type(given.checkpoint_io) is AsyncCheckpointIO
+    assert plain._layer_sync is None
+
+
+def test_best_checkpoint_has_the_best_validation_metric():
+    run = fit("--trainer.max_epochs=5", "--trainer.limit_val_batches=1.0", "--trainer.limit_train_batches=5")
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    robust = [(int(r["epoch"]), float(r["val/robust_accuracy"])) for r in rows if r.get("val/robust_accuracy")]
+    assert len(robust) == 5
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == max(robust, key=lambda pair: pair[1])[0]
+
+
+def test_saved_config_repeats_the_run_to_the_same_numbers():
+    first = fit("--model.init_args.attack.init_args.eps=50/255")
+    main(["fit", "--config", str(first / "config.yaml")])
+    second = first.with_name("version_1")
+    for name in ("clean_accuracy", "robust_accuracy", "clean_loss", "robust_loss"):
+        assert results(first)[name] == results(second)[name]
+    weights = [torch.load(r / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for r in (first, second)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_test_command_agrees_with_the_end_of_fit():
+    run = fit()
+    arguments = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    assert main(["test", *arguments]) is None
+    again = results(run / "test" / "version_0")
+    assert again["robust_accuracy"] == results(run)["robust_accuracy"]
+    assert again["clean_loss"] == results(run)["clean_loss"]
+    assert "training_seconds" not in again
+
+
+def test_fit_reports_the_weights_that_it_saved_with_averaging_too():
+    """Lightning's EMA keeps the averaged weights in the checkpoint, and puts others in their place when it loads."""
+    callbacks = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9}}"
+    Path("ema.yaml").write_text(f"trainer: {{callbacks: [{callbacks}]}}\n")
+    run = fit("--config", "ema.yaml", "--trainer.max_epochs=3")
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    data = DigitsDataModule()
+    data.setup()
+    x, y = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        correct = int((regime(x).argmax(1) == y).sum())
+    assert results(run)["clean_accuracy"] == correct / len(y)
+
+
+def test_predictions_are_a_table():
+    run = fit()
+    arguments = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    main(["predict", *arguments])
+    with (run / "predict" / "version_0" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    data = DigitsDataModule()
+    data.setup()
+    assert [int(row["index"]) for row in rows] == list(range(360))
+    assert [int(row["label"]) for row in rows] == torch.cat([y for _, y in data.predict_dataloader()]).tolist()
+    for row in rows:
+        probabilities = [float(row[f"probability_{k}"]) for k in range(10)]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert probabilities.index(max(probabilities)) == int(row["predicted"])
+
+
+def test_validate_command(capsys):
+    run = fit()
+    main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    assert "val/robust_accuracy" in capsys.readouterr().out
+
+
+def test_fractions_wherever_a_distance_is():
+    run = fit(
+        "--model.init_args.attack.init_args.eps=51/255",
+        "--model.init_args.attack.init_args.step_size=12.75/255",
+        "--model.init_args.evaluation_attack.init_args.eps=51/255",
+    )
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (regime.attack.eps, regime.attack.step_size, regime.evaluation_attack.eps) == (0.2, 0.05, 0.2)
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["attack"]["init_args"]["eps"] == "51/255"
+
+
+def test_attack_and_regime_by_short_name():
+    run = fit(
+        "--model.init_args.attack=MIFGSM",
+        "--model.init_args.attack.init_args.eps=0.1",
+        "--model.init_args.attack.init_args.steps=2",
+    )
+    regime = LightningModule.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert type(regime) is MadryTraining
+    assert type(regime.attack).__name__ == "MIFGSM"
+    assert isinstance(regime.attack, PGD)
+    assert type(Regime.load_from_checkpoint(run / "checkpoints" / "last.ckpt")) is MadryTraining
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.TensorBoardLogger"])
+def test_every_run_has_its_folder_whatever_the_logger(logger):
+    extra = [] if logger == "false" else ["--trainer.logger.init_args.save_dir=boards"]
+    for version in range(2):
+        fit(f"--trainer.logger={logger}", *extra, "--trainer.max_epochs=1")
+        folder = Path(f"runs/run/version_{version}")
+        found = {path.name for path in folder.iterdir()}
+        assert {"config.yaml", "metrics.csv", "results.json", "checkpoints", "figures"} <= found
+    assert Path("boards").exists() == bool(extra)
+
+
+def test_fast_dev_run_writes_nothing():
+    main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"])
+    assert not Path("runs").exists()
+
+
+# The front door -------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_neither_torch_nor_lightning():
+    code = (
+        "import sys; from lightning_adv.cli import main; main(['--help']); "
+        "assert not {'torch', 'lightning', 'jsonargparse', 'matplotlib'} & set(sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    for word in ("fit", "validate", "test", "predict", "digits/madry"):
+        assert word in out
+
+
+def test_configs_are_found_by_name_with_an_equals_sign_and_short(capsys):
+    for form in (["--config=digits/madry"], ["-c", "digits/madry"], ["--config", "configs/digits/madry.yaml"]):
+        with pytest.raises(SystemExit):
+            main(["fit", *form, "--print_config"])
+        assert "small_cnn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("settings", [{"view": "off"}, {"attack_precision": "bf16", "channels_last": "true"}])
+def test_views_are_settings_of_a_run(settings):
+    run = fit(*(f"--model.init_args.{name}={value}" for name, value in settings.items()))
+    told = {"view": "auto", "attack_precision": "same"} | settings
+    assert {name: results(run)["training"][name] for name in ("view", "attack_precision")} == {
+        name: told[name] for name in ("view", "attack_precision")
+    }
+    written = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert all(str(written[name]).lower() == value for name, value in settings.items())
+
+
+# Bad input: one clear error each, before training ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trainer.max_epoch=3"], ["'trainer.max_epoch'", "Did you mean 'trainer.max_epochs'"]),
+        (["--trainer.max_epochs=abc"], ["trainer.max_epochs", "type int", "abc"]),
+        (["--model.init_args.atack=3"], ["MadryTraining", "no option 'atack'", "Did you mean 'attack'"]),
+        (["--model.init_args.attack.init_args.epss=0.1"], ["attack > PGD", "'epss'", "Did you mean 'eps'"]),
+        (["--model=MadryTrainin"], ["no class 'MadryTrainin'", "Did you mean 'MadryTraining'"]),
+        (["--model.init_args.attack=PDG"], ["no class 'PDG'", "Did you mean 'PGD'"]),
+        (["--data=DigitDataModule"], ["no class 'DigitDataModule'", "Did you mean 'DigitsDataModule'"]),
+        (["--model.init_args.attack.init_args.start=normal"], ["start", "'uniform', 'zero'", "normal"]),
+        (["--model.init_args.view=on"], ["view", "'auto', 'off'", "on"]),
+        (["--model.init_args.attack_precision=fp8"], ["attack_precision", "'same', 'bf16', 'fp16'", "fp8"]),
+    ],
+)
+def test_arguments_that_do_not_parse(capsys, arguments, words):
+    message = error_of(capsys, "fit", "--config", "digits/madry", *arguments, status=2)
+    assert all(word in message for word in words), message
+    assert len(message.splitlines()) <= 3
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.init_args.attack.init_args.eps=-0.1"], ["eps must be between 0 and 1, got -0.1"]),
+        (["--model.init_args.attack.init_args.eps=8"], ["eps must be between 0 and 1", "8/255"]),
+        (["--model.init_args.attack.init_args.eps=8/255th"], ["eps must be a number or a fraction", "'8/255th'"]),
+        (["--model.init_args.attack.init_args.norm=l3"], ["norm must be one of linf, l2, l1", "'l3'"]),
+        (["--model.init_args.backbone.name=resnet81"], ["backbone.name 'resnet81'", "nearest"]),
+        (["--model.init_args.backbone.in_channels=3"], ["in_channels is 3", "1 channels"]),
+        (["--model.init_args.num_classes=7"], ["num_classes is 7", "10 classes"]),
+        (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
+        (["--ckpt_path=last"], ["ckpt_path", "no file last"]),
+        (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/madry"]),
+        (["--trainer.limit_test_batches=0.1"], ["limit_test_batches is 0.1, which is less than one batch of 1"]),
+        (["--trainer.overfit_batches=0.1"], ["0.1 of the `val_dataloader`"]),
+        (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
+        (["--data.init_args.batch_size=0"], ["batch_size", "0"]),
+        (["--trainer.strategy=ddp_spawn"], ["trainer.strategy is 'ddp_spawn'", "use 'ddp'"]),
+        (["--trainer.enable_checkpointing=false"], ["trainer.enable_checkpointing is false"]),
+        (["--model.init_args.compile_view=graphs"], ["compile_view must be", "reduce-overhead", "'graphs'"]),
+        (
+            ["--model.init_args.attack_precision=bf16", "--trainer.precision=64-true"],
+            ["attack_precision is bf16", "64-true"],
+        ),
+        (["--model.init_args.attack=null"], ["model.init_args.attack is null", "MadryTraining", "PGD"]),
+        (["-c=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'"]),
+        (
+            [
+                "--model.init_args.scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+                "--model.init_args.scheduler.init_args.monitor=val/clean_loss",
+                "--model.init_args.scheduler_interval=step",
+            ],
+            ["scheduler_interval is 'step'", "use 'epoch'"],
+        ),
+    ],
+)
+def test_values_that_are_not_allowed(capsys, arguments, words):
+    message = error_of(capsys, "fit", "--config", "digits/madry", *SHORT, *arguments, status=1)
+    last = message.strip().splitlines()[-1]
+    assert all(word in last for word in words), message
+    assert "Traceback" not in message
+    assert not list(Path().glob("runs/*/*")), "a start that failed leaves no run folder"
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "ddp_notebook",
+        "ddp_fork_find_unused_parameters_true",
+        Namespace(class_path="lightning.pytorch.strategies.DDPStrategy", init_args=Namespace(start_method="spawn")),
+    ],
+)
+def test_processes_that_end_with_the_training(strategy):
+    with pytest.raises(ValueError, match="use 'ddp'"):
+        check_trainer(Namespace(strategy=strategy, enable_checkpointing=None))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"])
+def test_processes_that_stay(strategy):
+    check_trainer(Namespace(strategy=strategy, enable_checkpointing=True))
+    arguments = Namespace(find_unused_parameters=True, start_method="popen")
+    check_trainer(Namespace(strategy=Namespace(init_args=arguments), enable_checkpointing=None))
+
+
+def test_data_folder_that_is_not_there(capsys):
+    arguments = ["--config", "cifar10_folder/madry", *SHORT, "--data.init_args.root=nowhere"]
+    message = error_of(capsys, "fit", *arguments, status=1)
+    last = message.strip().splitlines()[-1]
+    assert "data.root" in last
+    assert "nowhere" in last
+    assert "Traceback" not in message
+
+
+def test_truncated_image_in_a_good_folder(capsys):
+    root = write_dataset(Path("images"), classes=("cat", "dog"))
+    broken = root / "train" / "cat" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    arguments = ["--config", "cifar10_folder/madry", *SHORT, f"--data.init_args.root={root}"]
+    message = error_of(capsys, "fit", *arguments, "--data.init_args.val_fraction=0.2", status=1)
+    assert str(Path("train") / "cat" / "003.png") in message.strip().splitlines()[-1]
+
+
+def test_checkpoint_that_is_no_checkpoint(capsys):
+    Path("garbage.ckpt").write_bytes(b"not a checkpoint")
+    arguments = ["fit", "--config", "digits/madry", *SHORT]
+    message = error_of(capsys, *arguments, "--model.init_args.backbone.checkpoint=garbage.ckpt", status=1)
+    assert "backbone.checkpoint: garbage.ckpt cannot be read" in message
+    message = error_of(capsys, *arguments, "--ckpt_path=garbage.ckpt", status=1)
+    assert "ckpt_path: garbage.ckpt cannot be read" in message
+    torch.save({"weight": torch.ones(1)}, "weights.pth")
+    message = error_of(capsys, *arguments, "--ckpt_path=weights.pth", status=1)
+    assert "weights.pth is not the checkpoint of a run" in message
+    assert "backbone.checkpoint" in message
+
+
+def test_misspelled_key_in_a_file(capsys):
+    Path("mine.yaml").write_text("trainer: {max_epoch: 3}\n")
+    message = error_of(capsys, "fit", "--config", "digits/madry", "--config", "mine.yaml", status=2)
+    assert "Did you mean 'trainer.max_epochs'" in message
+
+
+def test_unquoted_true_is_the_true_label():
+    Path("mine.yaml").write_text(
+        "model: {class_path: MadryTraining, init_args: {attack: {init_args: {label: true}}}}\n"
+    )
+    run = fit("--config", "mine.yaml")
+    assert MadryTraining.load_from_checkpoint(run / "checkpoints/last.ckpt", weights_only=True).attack.label == "true"
+
+
+def test_carlini_wagner_by_its_class_path():
+    Path("mine.yaml").write_text(
+        "model: {class_path: MadryTraining, init_args: {\n"
+        "  attack: {class_path: CarliniWagnerLinf, init_args: {eps: 51/255, steps: 2}},\n"
+        "  evaluation_attack: {class_path: CarliniWagner, init_args: {eps: 1/2, binary_search_steps: 2}}}}\n"
+    )
+    run = fit("--config", "mine.yaml", "--model.init_args.evaluation_attack.init_args.label=least_likely")
+    regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (type(regime.attack), regime.attack.eps, regime.attack.loss) == (CarliniWagnerLinf, 0.2, "margin")
+    attack = regime.evaluation_attack
+    assert (type(attack), attack.eps, attack.steps, attack.label) == (CarliniWagner, 0.5, 2, "least_likely")
+    assert json.loads((run / "results.json").read_text())["threat_model"] == {"norm": "L2", "eps": 0.5}
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_run_folder_that_cannot_be_written(capsys, command):
+    Path("file").touch()
+    arguments = ["--config", "digits/madry", *SHORT, "--trainer.logger.init_args.save_dir=file/runs"]
+    message = error_of(capsys, command, *arguments, status=1)
+    assert "run folder" in message
+    assert "cannot be written" in message
+
+
+def test_refused_resume_leaves_the_run_as_it_was(capsys):
+    run = fit("--trainer.max_steps=4")  # in the middle of the second epoch
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert {"results.json", "metrics.csv"} <= {path.name for path in before}
+    resume = ["fit", "--config", "digits/madry", *SHORT, *FAST_ATTACK, f"--ckpt_path={run}/checkpoints/last.ckpt"]
+    for wrong, words in (
+        ("--model.init_args.backbone.options={width: 8}", ["of another network", "of another shape"]),
+        ("--data.init_args.batch_size=32", ["data.batch_size", "in batches of 32"]),
+    ):
+        message = error_of(capsys, *resume, wrong, status=1)
+        assert all(word in message.strip().splitlines()[-1] for word in words), message
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+
+
+def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(capsys):
+    """The learning rate explodes in the second epoch; the first epoch's checkpoint stays and is finite."""
+    message = error_of(
+        capsys, "fit", "--config", "digits/madry", *SHORT, *FAST_ATTACK, "--trainer.max_epochs=5",
+        "--model.init_args.scheduler=torch.optim.lr_scheduler.StepLR",
+        "--model.init_args.scheduler.init_args={step_size: 1, gamma: 1e30}",
+        status=1,
+    )  # fmt: skip
+    assert "training loss is" in message
+    assert "at step" in message
+    last = torch.load("runs/digits-madry/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert last["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
+
+
+def test_library_errors_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(ValueError("not ours")))
+    with pytest.raises(ValueError, match="not ours"):
+        fit()
+
+
+@pytest.mark.parametrize("name", ["LearningRateFinder", "BatchSizeFinder"])
+def test_what_no_configuration_would_remember(name):
+    callback = Namespace(class_path=f"lightning.pytorch.callbacks.{name}")
+    with pytest.raises(ValueError, match=f"trainer.callbacks has {name}, .* set (model|data)"):
+        check_trainer(Namespace(strategy="auto", enable_checkpointing=None, callbacks=[callback]))
