@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record
 from lightning_adv.nn.layers import named_batchnorms, select_layers
 from lightning_adv.nn.trace import unwrap
@@ -71,12 +72,12 @@ def tracked_batchnorms(
         argument: What an error calls ``layers``.
 
     Raises:
-        ValueError: No BatchNorm has running statistics, there is no such domain, or a pattern matches none.
+        UsageError: No BatchNorm has running statistics, there is no such domain, or a pattern matches none.
     """
     norms = named_batchnorms(network, domain)
     tracked = {name: norm for name, norm in norms.items() if norm.running_mean is not None}
     if not tracked:
-        raise ValueError(
+        raise UsageError(
             f"The network, a {type(unwrap(network)[1]).__name__}, has BatchNorms ({', '.join(norms)}), but none with "
             "running statistics: they were made with track_running_stats=False."
         )
@@ -97,7 +98,7 @@ def running_statistics(
         Copies on the CPU, in float32, or float64 where the network has that.
 
     Raises:
-        ValueError: See :func:`tracked_batchnorms`.
+        UsageError: See :func:`tracked_batchnorms`.
 
     Example:
         >>> running_statistics(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)))["1"].variance
@@ -132,7 +133,7 @@ def sample_channels(
         For each layer its channels in ascending order.
 
     Raises:
-        ValueError: A pattern matches none of the BatchNorms.
+        UsageError: A pattern matches none of the BatchNorms.
     """
     middle = list(norms)[len(norms) // 2]
     chosen = {middle: norms[middle]} if layers is None else select_layers(norms, layers, argument=argument)

@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from torchmetrics import Metric
 
 from lightning_adv.attacks import attacking
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.blocks import split_blocks
 from lightning_adv.nn.layers import named_layers
 from lightning_adv.nn.trace import has_parameters, trace_forward
@@ -46,7 +47,7 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
         has no convolution.
 
     Raises:
-        ValueError: The network does not take such images, or is of one block.
+        UsageError: The network does not take such images, or is of one block.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -55,7 +56,7 @@ def response_layers(network: nn.Module, image_shape: Sequence[int]) -> dict[str,
     """
     stages = split_blocks(network, image_shape)[:-1]
     if not stages:
-        raise ValueError(f"network {type(network).__name__} is of a single block: name the layers to look at.")
+        raise UsageError(f"network {type(network).__name__} is of a single block: name the layers to look at.")
     trace, _ = trace_forward(network, image_shape)
     convolutions = [module for module in trace if isinstance(module, _ConvNd)]
     found: dict[str, nn.Module] = {"conv1": convolutions[0]} if convolutions else {}
@@ -118,7 +119,7 @@ def local_responses(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Modul
         layer before it.
 
     Raises:
-        ValueError: A layer did not run, or gives out something else than a tensor (N, ...).
+        UsageError: A layer did not run, or gives out something else than a tensor (N, ...).
     """
     responses, _ = _record(network, x, layers)
     return responses
@@ -142,7 +143,7 @@ def compare_responses(
         domain: The BatchNorm domain to look through; None takes the active one.
 
     Raises:
-        ValueError: A layer did not run, ran for one kind of image more often than for the other, or gives out something
+        UsageError: A layer did not run, ran for one kind of image more often than for the other, or gives out something
             else than a tensor (N, ...).
     """
     maximum: dict[str, Tensor] = {}
@@ -150,7 +151,7 @@ def compare_responses(
 
     def reduce(name: str, response: Tensor) -> None:
         if not responses[name]:
-            raise ValueError(f"layer {name} runs more often for adversarial examples than for clean images.")
+            raise UsageError(f"layer {name} runs more often for adversarial examples than for clean images.")
         clean = responses[name].pop(0)
         precision = torch.promote_types(clean.dtype, torch.float32)
         difference = (response.to(precision) - clean.to(precision)).abs().flatten(1)
@@ -165,7 +166,7 @@ def compare_responses(
             adversarial_logits = held_still(x_adv)
     left = [name for name, rest in responses.items() if rest]
     if left:
-        raise ValueError(f"layer {left[0]} runs more often for clean images than for adversarial examples.")
+        raise UsageError(f"layer {left[0]} runs more often for clean images than for adversarial examples.")
     return Comparison(
         maximum={name: maximum[name] for name in layers},
         total={name: total[name] for name in layers},
@@ -181,7 +182,7 @@ def _record(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Module]) -> t
         output: Tensor = network(x)
     silent = [name for name, found in responses.items() if not found]
     if silent:
-        raise ValueError(f"layer {silent[0]} does not run in a forward pass: it has no responses.")
+        raise UsageError(f"layer {silent[0]} does not run in a forward pass: it has no responses.")
     return responses, output
 
 
@@ -193,7 +194,7 @@ def _receiving(layers: Mapping[str, nn.Module], images: int, receive: Callable[[
         def check(module: nn.Module, inputs: object, output: object) -> None:
             if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != images:
                 told = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-                raise ValueError(
+                raise UsageError(
                     f"layer {name} must give out one tensor (N, ...) with the responses to {images} images, got {told}."
                 )
             receive(name, output)

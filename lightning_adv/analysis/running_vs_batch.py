@@ -60,7 +60,7 @@ def batch_statistics(
         float64. Layers that the forward pass does not reach are left out.
 
     Raises:
-        ValueError: No BatchNorm has running statistics, there is no such domain, a pattern matches none, or a
+        UsageError: No BatchNorm has running statistics, there is no such domain, a pattern matches none, or a
             BatchNorm gets a single value for each channel.
     """
     norms = tracked_batchnorms(network, domain, layers)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figure_labels import label
 from lightning_adv.core.reading import WIDTH, CsvFile, Problems, read_csv
 
@@ -34,11 +35,11 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
         For each metric its points (epoch, value).
 
     Raises:
-        ValueError: Something in the file cannot be read; :func:`salvage_metrics` returns the rest.
+        UsageError: Something in the file cannot be read; :func:`salvage_metrics` returns the rest.
     """
     curves, problems = salvage_metrics(path)
     if problems:
-        raise ValueError(f"{path}: {problems[0]}.")
+        raise UsageError(f"{path}: {problems[0]}.")
     return curves
 
 
@@ -53,7 +54,7 @@ def salvage_metrics(path: str | Path) -> tuple[dict[str, list[tuple[float, float
         are left out: 2, the first train/loss in line 5``.
 
     Raises:
-        ValueError: Nothing in it can be read. The reason does not name the file.
+        UsageError: Nothing in it can be read. The reason does not name the file.
     """
     table = read_csv(Path(path))
     if table is None:
@@ -77,7 +78,7 @@ def _metric_columns(columns: Sequence[str], told: Problems) -> list[tuple[int, s
     """Return the metrics and where they stand."""
     twice = {name for name, count in Counter(columns).items() if count > 1}
     if twice & {"epoch", "step"} or not {"epoch", "step"} & set(columns):  # a run that has just begun has no epoch
-        raise ValueError("it has no column epoch or step, or has it twice")
+        raise UsageError("it has no column epoch or step, or has it twice")
     for name in sorted(twice):
         told.add("columns that stand twice are left out", name)
     return [(k, name) for k, name in enumerate(columns) if name not in ("epoch", "step", *twice)]

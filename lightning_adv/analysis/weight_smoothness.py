@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Adam, NAdam, Optimizer, RAdam, RMSprop
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
 from lightning_adv.nn.layers import named_layers, select_layers
@@ -61,14 +62,14 @@ def kernel_smoothness(weight: Tensor) -> KernelSmoothness:
     and the whole energy is Σ_n w[n]² (Parseval).
 
     Raises:
-        ValueError: The weights have no spatial axis.
+        UsageError: The weights have no spatial axis.
 
     Example:
         >>> kernel_smoothness(torch.ones(1, 1, 3, 3)).relative_kernel_variance
         0.0
     """
     if weight.ndim < 3:
-        raise ValueError(f"weight must be (out, in / groups, K_1, ...), of a convolution, got {tuple(weight.shape)}.")
+        raise UsageError(f"weight must be (out, in / groups, K_1, ...), of a convolution, got {tuple(weight.shape)}.")
     w = _exact(weight)
     variances = w.flatten(2).var(2, correction=0)
     mean_squares = w.square().flatten(2).mean(2)
@@ -101,7 +102,7 @@ def quadratic_sum(network: nn.Module, domain: str | None = None) -> float:
             makes; None counts every parameter.
 
     Raises:
-        ValueError: There is no such domain.
+        UsageError: There is no such domain.
 
     Example:
         >>> quadratic_sum(nn.BatchNorm2d(3))
@@ -184,12 +185,12 @@ def spatial_convolutions(network: nn.Module, layers: str | Sequence[str] = "**")
         layers: Patterns of names, see :func:`~lightning_adv.nn.layers.select_layers`.
 
     Raises:
-        ValueError: There is none, or a pattern matches none.
+        UsageError: There is none, or a pattern matches none.
     """
     found = {name: module for name, module in named_layers(network).items() if isinstance(module, _ConvNd)}
     found = {name: convolution for name, convolution in found.items() if max(convolution.kernel_size) > 1}
     if not found:
-        raise ValueError("network has no convolution with a kernel of more than one pixel, whose smoothness there is.")
+        raise UsageError("network has no convolution with a kernel of more than one pixel, whose smoothness there is.")
     return select_layers(found, layers, argument="smoothness.layers")
 
 
@@ -214,7 +215,7 @@ def weight_smoothness(
         where there are such rates ``effective_learning_rate`` and ``decay_rate``.
 
     Raises:
-        ValueError: No convolution has a kernel of more than one pixel, a pattern matches none, or there is no such
+        UsageError: No convolution has a kernel of more than one pixel, a pattern matches none, or there is no such
             domain.
     """
     convolutions = spatial_convolutions(network, layers)

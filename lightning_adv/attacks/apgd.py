@@ -22,6 +22,7 @@ from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import check_classes, get_loss
 from lightning_adv.attacks.objective import Objective
+from lightning_adv.core.errors import UsageError
 
 _ALPHA = 0.75  # share of the new step; the rest is the last move (section 3.1)
 _RHO = 0.75  # share of steps that must raise the loss (section 3.2)
@@ -52,7 +53,7 @@ class APGD(Attack):
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -79,7 +80,7 @@ class APGD(Attack):
         self.restarts = restarts
         self.batchnorm = batchnorm
         if not isinstance(self.norm, (Linf, L2)):
-            raise ValueError(f"norm must be one of linf, l2, got {norm!r}: the paper has no APGD for others.")
+            raise UsageError(f"norm must be one of linf, l2, got {norm!r}: the paper has no APGD for others.")
         check_choices(self, loss=("cross_entropy", "dlr"), batchnorm=("eval", "batch"))
         check_counts(self, "steps", "restarts")
 
@@ -87,7 +88,7 @@ class APGD(Attack):
         """Check that there are classes enough for the loss; see :meth:`Attack.check_fits`.
 
         Raises:
-            ValueError: There are not.
+            UsageError: There are not.
         """
         check_classes(self.loss, num_classes)
 

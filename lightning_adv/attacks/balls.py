@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -141,7 +142,7 @@ class L1(Ball):
 
     def __init__(self, density: float = 0.01) -> None:
         if not 0 < density <= 1:
-            raise ValueError(f"density must lie in (0, 1], got {density}.")
+            raise UsageError(f"density must lie in (0, 1], got {density}.")
         self.density = density
 
     def norm(self, delta: Tensor) -> Tensor:
@@ -187,11 +188,11 @@ def get_ball(norm: Norm) -> Ball:
     """Return the ball of a norm.
 
     Raises:
-        ValueError: There is no ball of that name.
+        UsageError: There is no ball of that name.
     """
     if isinstance(norm, str):
         if norm not in _BALLS:
-            raise ValueError(f"norm must be one of {', '.join(_BALLS)}, or a Ball, got {norm!r}.")
+            raise UsageError(f"norm must be one of {', '.join(_BALLS)}, or a Ball, got {norm!r}.")
         return _BALLS[norm]()
     return Ball.from_config(norm)
 

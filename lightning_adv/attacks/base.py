@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
@@ -75,7 +76,7 @@ class Attack(Recipe, ABC):
             Adversarial images (N, C, H, W), detached, in ``x``'s dtype and on its device.
 
         Raises:
-            ValueError: ``x`` leaves [0, 1], ``y`` leaves [0, K), or their shapes do not agree.
+            UsageError: ``x`` leaves [0, 1], ``y`` leaves [0, K), or their shapes do not agree.
         """
 
     def scaled(self, factor: float) -> Self:
@@ -127,7 +128,7 @@ class Attack(Recipe, ABC):
         """Check, before anything is computed, that what the attack needs is installed.
 
         Raises:
-            ValueError: A package is missing; the message says how to install it.
+            UsageError: A package is missing; the message says how to install it.
         """
 
     def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
@@ -138,7 +139,7 @@ class Attack(Recipe, ABC):
             num_classes: Number of classes K of the network.
 
         Raises:
-            ValueError: It cannot.
+            UsageError: It cannot.
         """
 
     def _generator(self, given: torch.Generator | None) -> torch.Generator:
@@ -168,14 +169,14 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
         The network to call.
 
     Raises:
-        ValueError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
+        UsageError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
             a view whose BatchNorms are folded.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
     modules = list(model.modules())
     if batchnorm == "batch" and any(getattr(module, "folds_batchnorm", False) for module in modules):
-        raise ValueError(
+        raise UsageError(
             "batchnorm='batch' needs the statistics of each batch, and the model is a view with its BatchNorms folded: "
             "attack the network itself."
         )
@@ -245,7 +246,7 @@ def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> N
     # Found by its attribute, so that attacks need not know how domain BatchNorm is built.
     switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
     if not switches:
-        raise ValueError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
+        raise UsageError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
     for switch in switches.values():
         stack.enter_context(switch.select(domain))
 
@@ -259,7 +260,7 @@ def forward_in(network: nn.Module, dtype: torch.dtype) -> Forward:
     """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more.
 
     Raises:
-        ValueError: In a call: the network gives something else than logits (N, K).
+        UsageError: In a call: the network gives something else than logits (N, K).
     """
 
     def forward(images: Tensor) -> Tensor:
@@ -272,7 +273,7 @@ def check_logits(output: object, images: int) -> Tensor:
     """Return what a network gave for a number of images, if it is logits (N, K) of at least two classes.
 
     Raises:
-        ValueError: It is not.
+        UsageError: It is not.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images and output.shape[1] > 1:
         return output
@@ -285,10 +286,10 @@ def check_logits(output: object, images: int) -> Tensor:
     else:
         told = f"a {type(output).__name__}"
     advice = "" if isinstance(output, Tensor) else ": wrap it in a module that returns its logits alone"
-    raise ValueError(f"The network must give logits ({images}, K) with K of at least 2, got {told}{advice}.")
+    raise UsageError(f"The network must give logits ({images}, K) with K of at least 2, got {told}{advice}.")
 
 
-class NoGradientError(ValueError):
+class NoGradientError(UsageError):
     """A network's logits have no gradient to its images."""
 
     def __init__(self) -> None:
@@ -337,22 +338,22 @@ def check_images(x: Tensor, y: Tensor) -> None:
     """Check that ``x`` (N, ...) are images in [0, 1] and ``y`` (N,) integer labels.
 
     Raises:
-        ValueError: They are not.
+        UsageError: They are not.
     """
     for name, given in (("x", x), ("y", y)):
         if not isinstance(given, Tensor):
-            raise ValueError(f"{name} must be a tensor, got a {type(given).__name__}.")
+            raise UsageError(f"{name} must be a tensor, got a {type(given).__name__}.")
     if not x.is_floating_point() or x.ndim < 2:
-        raise ValueError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
+        raise UsageError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
     if y.is_floating_point() or y.shape != x.shape[:1]:
-        raise ValueError(
+        raise UsageError(
             f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
             f"{tuple(y.shape)}."
         )
     if x.numel():
         low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise ValueError(
+            raise UsageError(
                 f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
                 "(Backbone's mean and std), so that eps is a distance in pixels."
             )
@@ -362,9 +363,9 @@ def check_labels(y: Tensor, num_classes: int) -> None:
     """Check that labels (N,) lie in [0, ``num_classes``).
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
     if y.numel():
         low, high = torch.stack(torch.aminmax(y)).tolist()
         if low < 0 or high >= num_classes:
-            raise ValueError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")
+            raise UsageError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")

@@ -29,6 +29,7 @@ from lightning_adv.attacks.diversity import diversify, fork_to_host
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
 from lightning_adv.attacks.pgd import PGD
+from lightning_adv.core.errors import UsageError
 
 _INSIDE = 0.999999  # pixels of 0 and 1 would lie at infinity; the authors' code shrinks by this number
 
@@ -65,7 +66,7 @@ class CarliniWagner(Attack):
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -110,20 +111,20 @@ class CarliniWagner(Attack):
         check_counts(self, "steps", "binary_search_steps")
         for name in ("learning_rate", "initial_const", "diversity_scale"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}.")
+                raise UsageError(f"{name} must be positive and finite, got {getattr(self, name)}.")
         if not 0 <= self.confidence < math.inf:
-            raise ValueError(f"confidence must be at least 0 and finite, got {self.confidence}.")
+            raise UsageError(f"confidence must be at least 0 and finite, got {self.confidence}.")
         if not 0 <= self.diversity_probability <= 1:
-            raise ValueError(f"diversity_probability must lie in [0, 1], got {self.diversity_probability}.")
+            raise UsageError(f"diversity_probability must lie in [0, 1], got {self.diversity_probability}.")
 
     def scaled(self, factor: float) -> Self:
         """Return the same attack with ``eps`` multiplied by ``factor``.
 
         Raises:
-            ValueError: There is no ``eps``.
+            UsageError: There is no ``eps``.
         """
         if self.eps is None:
-            raise ValueError(f"eps must be a distance to be scaled, got None: give {type(self).__name__} an eps.")
+            raise UsageError(f"eps must be a distance to be scaled, got None: give {type(self).__name__} an eps.")
         return super().scaled(factor)
 
     def __call__(

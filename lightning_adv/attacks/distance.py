@@ -6,6 +6,8 @@ import math
 import re
 from typing import TypeAlias
 
+from lightning_adv.core.errors import UsageError
+
 Distance: TypeAlias = float | str
 """A number, or a fraction such as ``"8/255"``; in the unit of the images, which lie in [0, 1]."""
 
@@ -25,7 +27,7 @@ def parse_distance(value: Distance, name: str, maximum: float = math.inf) -> flo
         maximum: The largest value allowed.
 
     Raises:
-        ValueError: ``value`` is no number, or lies outside [0, ``maximum``].
+        UsageError: ``value`` is no number, or lies outside [0, ``maximum``].
 
     Example:
         >>> parse_distance("8/255", "eps") == 8 / 255
@@ -35,11 +37,11 @@ def parse_distance(value: Distance, name: str, maximum: float = math.inf) -> flo
         numerator, slash, denominator = str(value).partition("/")
         number = float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name} must be a number or a fraction such as 8/255, got {value!r}.") from None
+        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {value!r}.") from None
     if not 0 <= number <= maximum or math.isinf(number):
         allowed = "at least 0 and finite" if math.isinf(maximum) else f"between 0 and {maximum:g}"
         hint = " Images lie in [0, 1]: write 8 grey levels as 8/255." if number > maximum else ""
-        raise ValueError(f"{name} must be {allowed}, got {value!r}.{hint}")
+        raise UsageError(f"{name} must be {allowed}, got {value!r}.{hint}")
     return number
 
 
@@ -55,7 +57,7 @@ def parse_step_size(value: StepSize, eps: float, steps: int) -> float:
         steps: How many steps there are.
 
     Raises:
-        ValueError: ``value`` is neither a distance nor a share of the radius.
+        UsageError: ``value`` is neither a distance nor a share of the radius.
 
     Example:
         >>> parse_step_size("eps/8", 0.2, 20), parse_step_size(None, 0.2, 20), parse_step_size(None, 0.2, 2)
@@ -70,6 +72,6 @@ def parse_step_size(value: StepSize, eps: float, steps: int) -> float:
         except (ValueError, ZeroDivisionError):
             share = math.nan
         if not 0 <= share < math.inf:
-            raise ValueError(f"step_size must be a distance, or a share of eps such as eps/8, got {value!r}.")
+            raise UsageError(f"step_size must be a distance, or a share of eps such as eps/8, got {value!r}.")
         return eps * share
     return parse_distance(value, "step_size")

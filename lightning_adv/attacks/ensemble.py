@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lightning_adv.attacks.base import at_least_fp32, check_logits
+from lightning_adv.core.errors import UsageError
 
 
 class LogitEnsemble(nn.Module):
@@ -22,7 +23,7 @@ class LogitEnsemble(nn.Module):
         weights: K positive numbers that sum to 1; None is 1 / K each.
 
     Raises:
-        ValueError: ``networks`` is empty or holds something else; ``weights`` do not fit. In a call: the networks'
+        UsageError: ``networks`` is empty or holds something else; ``weights`` do not fit. In a call: the networks'
             logits differ in shape.
 
     Example:
@@ -37,10 +38,10 @@ class LogitEnsemble(nn.Module):
     def __init__(self, networks: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if not networks:
-            raise ValueError("networks must hold at least one network, got none.")
+            raise UsageError("networks must hold at least one network, got none.")
         for index, network in enumerate(networks):
             if not isinstance(network, nn.Module):
-                raise ValueError(f"networks must be torch modules, got {type(network).__name__} at index {index}.")
+                raise UsageError(f"networks must be torch modules, got {type(network).__name__} at index {index}.")
         self.networks = nn.ModuleList(networks)
         self.weights = _check_weights(weights, len(networks))
 
@@ -49,7 +50,7 @@ class LogitEnsemble(nn.Module):
         logits = [at_least_fp32(check_logits(network(x), len(x))) for network in self.networks]
         for index, other in enumerate(logits):
             if other.shape != logits[0].shape:
-                raise ValueError(
+                raise UsageError(
                     "networks must give logits of one shape to be fused, got "
                     f"{tuple(logits[0].shape)} from index 0 and {tuple(other.shape)} from index {index}."
                 )
@@ -64,9 +65,9 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, 
         return (1 / count,) * count
     numbers = tuple(float(weight) for weight in weights)
     if len(numbers) != count:
-        raise ValueError(f"weights must be one number for each of the {count} networks, got {len(numbers)}.")
+        raise UsageError(f"weights must be one number for each of the {count} networks, got {len(numbers)}.")
     if not all(number > 0 for number in numbers):  # written so that NaN fails too
-        raise ValueError(f"weights must be positive, got {list(numbers)}: leave out a network that is to have no say.")
+        raise UsageError(f"weights must be positive, got {list(numbers)}: leave out a network that is to have no say.")
     if not math.isclose(sum(numbers), 1, abs_tol=1e-6):
-        raise ValueError(f"weights must sum to 1, got {list(numbers)}, which sum to {sum(numbers):g}.")
+        raise UsageError(f"weights must sum to 1, got {list(numbers)}, which sum to {sum(numbers):g}.")
     return numbers

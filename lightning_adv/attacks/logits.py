@@ -23,7 +23,7 @@ def logits_in_batches(
         The logits (n, K) of each batch, in the order of the images and as the network gives them, unchecked.
 
     Raises:
-        ValueError: ``domain`` is given and the network has no such domain.
+        UsageError: ``domain`` is given and the network has no such domain.
     """
     with attacking(network, domain=domain) as held_still, torch.no_grad():
         return [held_still(part) for part in torch.split(x, len(x) if batch_size is None else batch_size)]

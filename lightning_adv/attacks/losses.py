@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
+
 _SMALLEST_LEAD = 1e-12  # where the first and third class tie, the authors' code divides by this
 
 
@@ -72,7 +74,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
         Ratios (N,), positive exactly where the sample is misclassified.
 
     Raises:
-        ValueError: There are fewer than 3 classes.
+        UsageError: There are fewer than 3 classes.
     """
     top = _top_three(logits).values
     return margin(logits, y) / (top[:, 0] - top[:, 2]).clamp_min(_SMALLEST_LEAD)
@@ -108,10 +110,10 @@ def check_classes(loss: str, num_classes: int) -> None:
     """Check that a network has as many classes as a loss compares.
 
     Raises:
-        ValueError: It has fewer.
+        UsageError: It has fewer.
     """
     if loss == "dlr" and num_classes < 3:
-        raise ValueError(f"loss='dlr' compares three classes, and the network has {num_classes}: use cross_entropy.")
+        raise UsageError(f"loss='dlr' compares three classes, and the network has {num_classes}: use cross_entropy.")
 
 
 def _top_three(logits: Tensor) -> torch.return_types.topk:
@@ -148,8 +150,8 @@ def get_loss(name: str) -> Loss:
     """Return a loss by its name.
 
     Raises:
-        ValueError: There is no loss of that name.
+        UsageError: There is no loss of that name.
     """
     if name not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}.")
+        raise UsageError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}.")
     return LOSSES[name]

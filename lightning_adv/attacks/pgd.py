@@ -30,6 +30,7 @@ from lightning_adv.attacks.early_stop import Unbroken
 from lightning_adv.attacks.labels import CHANGING, TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import check_classes, get_loss
 from lightning_adv.attacks.objective import Objective
+from lightning_adv.core.errors import UsageError
 
 
 class PGD(Attack):
@@ -76,7 +77,7 @@ class PGD(Attack):
             norm="l2", start="zero", direction="sign")``, with 0.8 and 4/255, and 1.2 and 6/255, too.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -127,7 +128,7 @@ class PGD(Attack):
         self.direction = direction
         self._check()
         if direction == "sign" and step_size is None and not isinstance(self.norm, Linf):
-            raise ValueError(
+            raise UsageError(
                 "direction='sign' moves every entry by step_size, which in this ball no rule takes from eps: give a "
                 "step_size, such as 2/255."
             )
@@ -139,20 +140,20 @@ class PGD(Attack):
         check_counts(self, "restarts")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+                raise UsageError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
         if not 0 < self.diversity_scale < float("inf"):
-            raise ValueError(f"diversity_scale must be positive and finite, got {self.diversity_scale}.")
+            raise UsageError(f"diversity_scale must be positive and finite, got {self.diversity_scale}.")
         if not 0 <= self.momentum < float("inf"):
-            raise ValueError(f"momentum must be at least 0 and finite, got {self.momentum}.")
+            raise UsageError(f"momentum must be at least 0 and finite, got {self.momentum}.")
         if get_loss(self.loss).target == "clean_logits":
             if self.label != "true":
-                raise ValueError(f"loss={self.loss!r} compares with the clean prediction: leave label='true'.")
+                raise UsageError(f"loss={self.loss!r} compares with the clean prediction: leave label='true'.")
             if self.start == "zero":
-                raise ValueError(
+                raise UsageError(
                     f"loss={self.loss!r} has no gradient at the clean image: use start='uniform' or 'gaussian'."
                 )
         if self.early_stop and (self.diversity_probability or self.batchnorm != "eval"):
-            raise ValueError(
+            raise UsageError(
                 "early_stop=True needs diversity_probability=0, since a pass on transformed images does not judge the "
                 "images themselves, and batchnorm='eval', since who leaves a batch changes its statistics; got "
                 f"{self.diversity_probability} and {self.batchnorm!r}."
@@ -167,7 +168,7 @@ class PGD(Attack):
         """Check that there are classes enough for the loss; see :meth:`Attack.check_fits`.
 
         Raises:
-            ValueError: There are not.
+            UsageError: There are not.
         """
         check_classes(self.loss, num_classes)
 
@@ -236,10 +237,10 @@ class PGD(Attack):
             For each number n the result of the attack with ``steps=n`` and one restart, of the same noise.
 
         Raises:
-            ValueError: ``at`` does not increase from 1 or more, or see :meth:`Attack.__call__`.
+            UsageError: ``at`` does not increase from 1 or more, or see :meth:`Attack.__call__`.
         """
         if not at or any(later <= earlier for earlier, later in zip((0, *at), at, strict=False)):
-            raise ValueError(f"at must be increasing numbers of steps, each at least 1, got {list(at)}.")
+            raise UsageError(f"at must be increasing numbers of steps, each at least 1, got {list(at)}.")
         check_images(x, y)
         generator = self._generator(generator)
         with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:

@@ -19,6 +19,7 @@ from lightning_adv.attacks.base import (
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.losses import margin
+from lightning_adv.core.errors import UsageError
 
 
 class RandomNoise(Attack):
@@ -39,7 +40,7 @@ class RandomNoise(Attack):
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> from torch import nn
@@ -64,7 +65,7 @@ class RandomNoise(Attack):
         self.batchnorm = batchnorm
         check_counts(self, "draws")
         if batchnorm not in ("eval", "batch"):
-            raise ValueError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+            raise UsageError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
 
     @property
     def black_box(self) -> bool:

@@ -27,6 +27,7 @@ from lightning_adv.attacks.base import (
 from lightning_adv.attacks.checks import check_choices, check_counts
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
+from lightning_adv.core.errors import UsageError
 
 
 class StAdv(Attack):
@@ -57,7 +58,7 @@ class StAdv(Attack):
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
-        ValueError: An argument is out of its range. In a call: the images are not (N, C, H, W).
+        UsageError: An argument is out of its range. In a call: the images are not (N, C, H, W).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
@@ -93,17 +94,17 @@ class StAdv(Attack):
         check_choices(self, label=("true", "predicted", *TARGETED), batchnorm=("eval", "batch"))
         check_counts(self, "steps")
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
+            raise UsageError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
         for name in ("tau", "confidence", "max_flow"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
+                raise UsageError(f"{name} must be at least 0 and finite, got {value}.")
 
     def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
         """Check that images are maps; see :meth:`Attack.check_fits`.
 
         Raises:
-            ValueError: They are not.
+            UsageError: They are not.
         """
         _check_maps((1, *shape))
 
@@ -111,10 +112,10 @@ class StAdv(Attack):
         """Return the same attack with ``max_flow`` multiplied by ``factor``.
 
         Raises:
-            ValueError: There is no ``max_flow``.
+            UsageError: There is no ``max_flow``.
         """
         if self.max_flow is None:
-            raise ValueError("max_flow must be a number of pixels to be scaled, got None: give StAdv a max_flow.")
+            raise UsageError("max_flow must be a number of pixels to be scaled, got None: give StAdv a max_flow.")
         scaled = super().scaled(factor)
         scaled.max_flow = factor * self.max_flow
         return scaled
@@ -271,4 +272,4 @@ def _between(place: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def _check_maps(shape: tuple[int, ...]) -> None:
     if len(shape) != 4:
-        raise ValueError(f"x must be images (N, C, H, W) to be transformed in space, got shape {shape}.")
+        raise UsageError(f"x must be images (N, C, H, W) to be transformed in space, got shape {shape}.")

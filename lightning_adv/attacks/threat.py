@@ -8,6 +8,7 @@ from typing import Any
 from lightning_adv.attacks.balls import Ball, get_ball
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.distance import parse_distance
+from lightning_adv.core.errors import UsageError
 
 _LABELS = {
     "predicted": ", predicted labels",
@@ -21,24 +22,24 @@ def ball_of(attack: Attack) -> Ball | None:
     """Return the ball of an attack's ``norm``, which may be the name of a norm; None if it is None, or not there.
 
     Raises:
-        ValueError: It is neither a :class:`~lightning_adv.attacks.Ball` nor the name of a norm.
+        UsageError: It is neither a :class:`~lightning_adv.attacks.Ball` nor the name of a norm.
     """
     norm = getattr(attack, "norm", None)
     if norm is None or isinstance(norm, Ball):
         return norm
     if not isinstance(norm, str):
-        raise ValueError(f"{type(attack).__name__}.norm must be linf, l2, l1 or a Ball, got {norm!r}.")
+        raise UsageError(f"{type(attack).__name__}.norm must be linf, l2, l1 or a Ball, got {norm!r}.")
     try:
         return get_ball(norm.lower())
     except ValueError as error:
-        raise ValueError(f"{type(attack).__name__}.{error}") from error
+        raise UsageError(f"{type(attack).__name__}.{error}") from error
 
 
 def eps_of(attack: Attack) -> float | None:
     """Return an attack's ``eps``, which may be a fraction as text; None if it is None, or not there.
 
     Raises:
-        ValueError: It is no distance.
+        UsageError: It is no distance.
     """
     eps = getattr(attack, "eps", None)
     return None if eps is None else parse_distance(eps, f"{type(attack).__name__}.eps")
@@ -48,18 +49,18 @@ def threat_model(attack: Attack) -> dict[str, Any] | None:
     """Return the norm and ``eps`` of the ball that an attack stays in; None if it stays in none, as GD does.
 
     Raises:
-        ValueError: It has an ``eps`` and no ``norm``, or a ``norm`` and no ``eps``, so that nobody knows what it stays
+        UsageError: It has an ``eps`` and no ``norm``, or a ``norm`` and no ``eps``, so that nobody knows what it stays
             in; or one of them cannot be read. An attack that stays in no ball of a norm has neither, or None for it.
     """
     name, given = type(attack).__name__, [hasattr(attack, part) for part in ("norm", "eps")]
     if getattr(attack, "eps", None) is not None and not given[0]:
-        raise ValueError(
+        raise UsageError(
             f"{name} has eps {attack.eps!r}, but says no norm: keep it in self.norm, as in self.norm = 'linf', or None "  # type: ignore[attr-defined]
             "if it stays in no ball of a norm."
         )
     ball = ball_of(attack)
     if ball is not None and not given[1]:
-        raise ValueError(
+        raise UsageError(
             f"{name} has norm {ball.name!r}, but says no eps: keep the radius in self.eps, so that the attack can be "
             "moved to another one."
         )

@@ -22,6 +22,7 @@ from lightning_adv.analysis.batchnorm_drift import (
     tracked_batchnorms,
 )
 from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Row
 from lightning_adv.nn.layers import select_layers
 from lightning_adv.nn.libraries import classifier_names
@@ -66,7 +67,7 @@ class BatchNormDrift(Observer):
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     analysis = "bn_drift"
@@ -85,7 +86,7 @@ class BatchNormDrift(Observer):
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
         self.check_positive(channels=channels)
         if checkpoint_domain is not None and checkpoint is None:
-            raise ValueError(
+            raise UsageError(
                 f"bn_drift.checkpoint_domain is {checkpoint_domain!r}, but there is no bn_drift.checkpoint."
             )
         self.layers = layers
@@ -103,11 +104,11 @@ class BatchNormDrift(Observer):
         """Find the layers, read the checkpoint, and keep the statistics of the start.
 
         Raises:
-            ValueError: There is no such layer, or the checkpoint is not one of this network.
+            UsageError: There is no such layer, or the checkpoint is not one of this network.
         """
         taken = [domain for domain in regime.domains if domain in _REFERENCES]
         if taken:
-            raise ValueError(
+            raise UsageError(
                 f"bn_drift cannot tell the BatchNorm domain {taken[0]!r} from its references {', '.join(_REFERENCES)}: "
                 "give the domain another name."
             )
@@ -188,7 +189,7 @@ class BatchNormDrift(Observer):
         found = running_statistics(network)
         other = [name for name, of in own.items() if name not in found or found[name].mean.shape != of.mean.shape]
         if other:
-            raise ValueError(
+            raise UsageError(
                 f"{argument} is compared with the network of backbone {recipe.name!r}, which has no BatchNorm "
                 f"{other[0]!r} like the one that is trained."
             )
@@ -205,13 +206,13 @@ def find_batchnorms(observer: Observer, regime: Regime, layers: str | Sequence[s
     """Return the BatchNorms of the first domain that an observer of BatchNorms was asked to look at.
 
     Raises:
-        ValueError: There are none.
+        UsageError: There are none.
     """
     domain = next(iter(domains_of(regime).values()))
     try:
         norms = tracked_batchnorms(regime.network, domain)
     except ValueError as error:
-        raise ValueError(f"{type(observer).__name__} needs BatchNorms with running statistics. {error}") from error
+        raise UsageError(f"{type(observer).__name__} needs BatchNorms with running statistics. {error}") from error
     return select_layers(norms, layers, argument=f"{observer.analysis}.layers")
 
 

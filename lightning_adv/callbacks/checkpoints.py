@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.weights.finite import not_finite
 from lightning_adv.nn.weights.load import say
 from lightning_adv.regimes.checks import begin_again
@@ -138,7 +139,7 @@ class BestCheckpoint(_RunCheckpoint):
         Lightning keeps it under a key that has all of the callback's settings.
 
         Raises:
-            ValueError: It chose by another metric, whose values do not compare.
+            UsageError: It chose by another metric, whose values do not compare.
         """
         known = {
             key: state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith(type(self).__name__)
@@ -147,7 +148,7 @@ class BestCheckpoint(_RunCheckpoint):
             return
         state = next(iter(known.values()))
         if state["monitor"] != self.monitor or f"'mode': {self.mode!r}" not in next(iter(known)):
-            raise ValueError(
+            raise UsageError(
                 f"ckpt_path: best_checkpoint.monitor is {self.monitor} ({self.mode}), but this run's best checkpoint "
                 f"is chosen by {state['monitor']}: leave it as it was."
             )
@@ -183,13 +184,13 @@ class LastCheckpoint(_RunCheckpoint):
         every_n_train_steps: Save every this many steps too.
 
     Raises:
-        ValueError: A number is below 1.
+        UsageError: A number is below 1.
     """
 
     def __init__(self, every_n_epochs: int = 1, every_n_train_steps: int | None = None) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
             if number is not None and number < 1:
-                raise ValueError(f"last_checkpoint.{name} must be at least 1, got {number}.")
+                raise UsageError(f"last_checkpoint.{name} must be at least 1, got {number}.")
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,

@@ -15,6 +15,7 @@ from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, r
 from lightning_adv.attacks import FGSM, PGD, Attack
 from lightning_adv.callbacks.conditions import seeing
 from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.regimes import Regime
 
@@ -61,7 +62,7 @@ class EarlyWarning(Callback):
         seconds: Wall time that the looks took so far, over resumed runs too.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> EarlyWarning(images=128, action="stop").state_dict()["best"]
@@ -80,13 +81,13 @@ class EarlyWarning(Callback):
     ) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("images", images)):
             if not isinstance(number, int) or number < 1:
-                raise ValueError(f"early_warning.{name} must be an integer of at least 1, got {number!r}.")
+                raise UsageError(f"early_warning.{name} must be an integer of at least 1, got {number!r}.")
         for name, gap in (("catastrophic_gap", catastrophic_gap), ("overfitting_gap", overfitting_gap)):
             if not 0 <= gap <= 1:
-                raise ValueError(f"early_warning.{name} must lie in [0, 1], got {gap}.")
+                raise UsageError(f"early_warning.{name} must lie in [0, 1], got {gap}.")
         if action not in get_args(Action):
             hint = did_you_mean(str(action), get_args(Action))
-            raise ValueError(
+            raise UsageError(
                 f"early_warning.action must be one of {', '.join(get_args(Action))}, got {action!r}.{hint}"
             )
         self.every_n_epochs = every_n_epochs
@@ -108,7 +109,7 @@ class EarlyWarning(Callback):
         """Check what the Trainer was given, and take the fixed images (a Lightning hook).
 
         Raises:
-            ValueError: It cannot be looked at, or the action cannot be taken.
+            UsageError: It cannot be looked at, or the action cannot be taken.
         """
         regime = self._checked(trainer, pl_module)
         self._train, self._val = (
@@ -177,23 +178,23 @@ class EarlyWarning(Callback):
         if self.fgsm is not None:
             return attack, self.fgsm
         if not isinstance(attack, PGD):
-            raise ValueError(
+            raise UsageError(
                 f"early_warning.fgsm must be given: {type(attack).__name__} is no PGD whose eps and norm it could take."
             )
         return attack, FGSM(attack.eps, norm=attack.norm, label=attack.label, batchnorm=attack.batchnorm)
 
     def _checked(self, trainer: Trainer, pl_module: LightningModule) -> Regime:
         if not isinstance(pl_module, Regime):
-            raise ValueError(f"EarlyWarning looks at a Regime, got a {type(pl_module).__name__}.")
+            raise UsageError(f"EarlyWarning looks at a Regime, got a {type(pl_module).__name__}.")
         self._attacks(pl_module)
         if self.action != "warn" and not _trains_for_robustness(pl_module):
-            raise ValueError(
+            raise UsageError(
                 f"early_warning.action is {self.action!r}, but {type(pl_module).__name__} is monitored by "
                 f"{pl_module.monitor} and does not train for robustness: use 'warn', which logs the numbers."
             )
         averaging = any(isinstance(callback, WeightAveraging) for callback in cast(Any, trainer).callbacks)
         if self.action == "restore" and averaging:
-            raise ValueError(
+            raise UsageError(
                 "early_warning.action is 'restore', but WeightAveraging puts the average over all epochs in the place "
                 "of the restored weights: use 'stop' or 'warn'."
             )

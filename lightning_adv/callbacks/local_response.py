@@ -21,6 +21,7 @@ from lightning_adv.analysis.local_response_figures import plot_last_responses, p
 from lightning_adv.attacks import Attack, attacking
 from lightning_adv.callbacks.observer import Look, Observer
 from lightning_adv.callbacks.probe import NOTHING, Chunk, take_probe
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.layers import named_layers, select_layers
 from lightning_adv.nn.weights.load import load_weights
@@ -68,7 +69,7 @@ class LocalResponse(Observer):
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> LocalResponse(layers="layer*", images=128).images
@@ -102,7 +103,7 @@ class LocalResponse(Observer):
         """Take the images, find the layers and load the source.
 
         Raises:
-            ValueError: There are no such images or layers, or the source is no network for these images.
+            UsageError: There are no such images or layers, or the source is no network for these images.
         """
         self._probe = take_probe(
             trainer,
@@ -183,7 +184,7 @@ def find_layers(
     """Return the layers to look at, each of which has one response to an image (C, H, W).
 
     Raises:
-        ValueError: There are none, or one has not.
+        UsageError: There are none, or one has not.
     """
     if patterns is None:
         layers = response_layers(network, image_shape)
@@ -195,7 +196,7 @@ def find_layers(
         with attacking(network) as held_still:
             local_responses(held_still, images, layers)
     except ValueError as error:
-        raise ValueError(f"local_response.layers: {error}") from error
+        raise UsageError(f"local_response.layers: {error}") from error
     return layers
 
 
@@ -210,15 +211,15 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
         image_shape: The shape (C, H, W) of images that it must have been trained on.
 
     Raises:
-        ValueError: The file is no such checkpoint, or the network is none for these images and classes.
+        UsageError: The file is no such checkpoint, or the network is none for these images and classes.
     """
     backbone, classes, _, content = read_run(path, argument=_SOURCE)
     if classes != num_classes:
-        raise ValueError(f"{_SOURCE}: {path} tells {classes} classes apart, and this run's network {num_classes}.")
+        raise UsageError(f"{_SOURCE}: {path} tells {classes} classes apart, and this run's network {num_classes}.")
     trained = content["regime"].get("image_shape")
     if backbone.in_channels != image_shape[0] or (trained is not None and tuple(trained) != tuple(image_shape)):
         theirs = f"{backbone.in_channels} channels" if trained is None else f"the shape {tuple(trained)}"
-        raise ValueError(
+        raise UsageError(
             f"{_SOURCE}: {path} was trained on images of {theirs}, and this run's have the shape {tuple(image_shape)}."
         )
     network = backbone.build(classes)
@@ -228,7 +229,7 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
         try:
             check_shape(network, backbone.name, tuple(image_shape), "this run")
         except ValueError as error:
-            raise ValueError(f"{_SOURCE}: {path}: {error}") from error
+            raise UsageError(f"{_SOURCE}: {path}: {error}") from error
     return network
 
 

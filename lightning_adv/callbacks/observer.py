@@ -16,6 +16,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.callbacks.conditions import seeing
 from lightning_adv.callbacks.records import Records, run_folder
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.weights.load import say
 from lightning_adv.regimes import Regime
@@ -65,7 +66,7 @@ class Observer(Callback, ABC):
         seconds: Wall time that it took so far, drawing and writing included, over resumed runs too.
 
     Raises:
-        ValueError: An argument is out of its range, or two are given that exclude each other.
+        UsageError: An argument is out of its range, or two are given that exclude each other.
     """
 
     analysis: ClassVar[str]
@@ -81,7 +82,7 @@ class Observer(Callback, ABC):
             every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, figures_every_n_looks=figures_every_n_looks
         )
         if every_n_epochs is not None and every_n_steps is not None:
-            raise ValueError(
+            raise UsageError(
                 f"{self.analysis}.every_n_epochs and {self.analysis}.every_n_steps exclude each other, got "
                 f"{every_n_epochs} and {every_n_steps}."
             )
@@ -99,11 +100,11 @@ class Observer(Callback, ABC):
         """Check that each argument is None or an integer of at least 1.
 
         Raises:
-            ValueError: One is not.
+            UsageError: One is not.
         """
         for name, number in arguments.items():
             if number is not None and (not isinstance(number, int) or number < 1):
-                raise ValueError(f"{cls.analysis}.{name} must be an integer of at least 1, got {number!r}.")
+                raise UsageError(f"{cls.analysis}.{name} must be an integer of at least 1, got {number!r}.")
 
     # To override --------------------------------------------------------------------------------------------------
 
@@ -113,7 +114,7 @@ class Observer(Callback, ABC):
         Called on every process before the first step. Override it.
 
         Raises:
-            ValueError: It cannot be looked at.
+            UsageError: It cannot be looked at.
         """
 
     @abstractmethod
@@ -154,13 +155,13 @@ class Observer(Callback, ABC):
         """Prepare the looks (a Lightning hook).
 
         Raises:
-            ValueError: What was asked for cannot be looked at, or written where it belongs.
+            UsageError: What was asked for cannot be looked at, or written where it belongs.
         """
         if not isinstance(pl_module, Regime):
-            raise ValueError(f"{type(self).__name__} looks at a Regime, got a {type(pl_module).__name__}.")
+            raise UsageError(f"{type(self).__name__} looks at a Regime, got a {type(pl_module).__name__}.")
         observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
         if sum(observer.analysis == self.analysis for observer in observers) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"trainer.callbacks has two observers whose analysis is {self.analysis!r}: they would write into one "
                 "table. Give a subclass another analysis."
             )
@@ -174,7 +175,7 @@ class Observer(Callback, ABC):
         self._records = Records(cast(Path, folder), self.analysis, self.draw) if keeps else None
         problem = trainer.strategy.broadcast(None if self._records is None else self._records.problem())
         if problem is not None:
-            raise ValueError(problem)
+            raise UsageError(problem)
         for name in ("attack", "fgsm"):  # those that an observer is given; a regime speaks for its own
             attack = getattr(self, name, None)
             if isinstance(attack, Attack) and (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
@@ -239,10 +240,10 @@ class Observer(Callback, ABC):
         """The file of the table, once training has started; on the first process.
 
         Raises:
-            ValueError: There is no run folder.
+            UsageError: There is no run folder.
         """
         if self._records is None:
-            raise ValueError(f"{type(self).__name__} has no run folder: training has not started, or is a dry run.")
+            raise UsageError(f"{type(self).__name__} has no run folder: training has not started, or is a dry run.")
         return self._records.table
 
     def _see(self, trainer: Trainer, regime: Regime) -> dict[str, float]:

@@ -23,6 +23,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.regimes import Regime
 
@@ -84,11 +85,11 @@ def take_probe(
         observer: Name of the observer, for the seeds and for errors.
 
     Raises:
-        ValueError: There is no such data, it has no index, or it has fewer images than were asked for.
+        UsageError: There is no such data, it has no index, or it has fewer images than were asked for.
     """
     dataset, given, collate = _images_of(trainer, split, observer)
     if images is not None and images > len(given):
-        raise ValueError(
+        raise UsageError(
             f"{observer}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
         )
     # Processes that nobody seeded have a seed each, and would not share one set of images.
@@ -115,7 +116,7 @@ def validation_size(trainer: Trainer, observer: str) -> int:
     """Return the number of validation images.
 
     Raises:
-        ValueError: There are none, or they have no index.
+        UsageError: There are none, or they have no index.
     """
     return len(_images_of(trainer, "validation", observer)[1])
 
@@ -139,12 +140,12 @@ def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequen
     loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
     found = [] if loaders is None else CombinedLoader(loaders).flattened
     if not found:
-        raise ValueError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any.")
+        raise UsageError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any.")
     loader = found[0]
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
     if not isinstance(loader, DataLoader) or loader.batch_sampler is None or not indexed:
-        raise ValueError(
+        raise UsageError(
             f"{observer} takes its {split} images by their index: it needs a DataLoader that makes batches of a data "
             f"set with a length, got a {type(loader).__name__} over a {type(dataset).__name__}."
         )
@@ -155,7 +156,7 @@ def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int
     """Return the indices that a loader gives: all of its data set, or those of a ``SubsetRandomSampler``.
 
     Raises:
-        ValueError: Its sampler may give others.
+        UsageError: Its sampler may give others.
     """
     sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
     everything = range(len(cast(Any, loader.dataset)))
@@ -166,7 +167,7 @@ def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int
     # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
     if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:
         return everything
-    raise ValueError(
+    raise UsageError(
         f"{observer} takes its {split} images by their index, and cannot tell which images a "
         f"{type(sampler).__name__} gives: hold them out with torch.utils.data.Subset."
     )

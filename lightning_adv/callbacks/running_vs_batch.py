@@ -15,6 +15,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.callbacks.batchnorm_drift import domains_of, find_batchnorms
 from lightning_adv.callbacks.observer import Look, Observer
 from lightning_adv.callbacks.probe import NOTHING, take_probe, validation_size
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Row
 from lightning_adv.regimes import Regime
 
@@ -54,7 +55,7 @@ class RunningVsBatch(Observer):
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     analysis = "bn_gap"
@@ -74,7 +75,7 @@ class RunningVsBatch(Observer):
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
         self.check_positive(channels=channels, batches=batches, batch_size=batch_size)
         if batch_size == 1:
-            raise ValueError("bn_gap.batch_size must be at least 2, got 1: one image has no statistics of a batch.")
+            raise UsageError("bn_gap.batch_size must be at least 2, got 1: one image has no statistics of a batch.")
         self.layers = layers
         self.channel_layers = channel_layers
         self.channels = channels
@@ -89,7 +90,7 @@ class RunningVsBatch(Observer):
         """Find the layers and take the batches.
 
         Raises:
-            ValueError: There is no such layer, or the validation set has too few images.
+            UsageError: There is no such layer, or the validation set has too few images.
         """
         norms = find_batchnorms(self, regime, self.layers)
         self._names = list(norms)
@@ -157,7 +158,7 @@ class RunningVsBatch(Observer):
         """Return the images of each batch.
 
         Raises:
-            ValueError: The validation set has too few.
+            UsageError: The validation set has too few.
         """
         images = validation_size(trainer, self.analysis)
         size = self.batch_size
@@ -167,7 +168,7 @@ class RunningVsBatch(Observer):
             size = min(UNKNOWN_BATCH_SIZE if trained is None else trained, images // self.batches)
         if size < 2 or self.batches * size > images:
             asked = f"batches of {self.batch_size} images" if self.batch_size is not None else "batches"
-            raise ValueError(
+            raise UsageError(
                 f"bn_gap.batches asks for {self.batches} {asked}, but the validation set has {images} images: make "
                 "bn_gap.batches or bn_gap.batch_size smaller."
             )

@@ -38,7 +38,7 @@ class WeightSmoothness(Observer):
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> WeightSmoothness(layers=["conv1", "layer1.**"], every_n_epochs=5).every_n_epochs
@@ -61,7 +61,7 @@ class WeightSmoothness(Observer):
         """Check that there are such convolutions.
 
         Raises:
-            ValueError: There are none.
+            UsageError: There are none.
         """
         spatial_convolutions(regime.network, self.layers)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.threat import threat_model
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_json
@@ -33,7 +34,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
         overwrite: Whether files that are there may be replaced.
 
     Raises:
-        ValueError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
+        UsageError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
     """
     backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
     network = backbone.build(num_classes)
@@ -61,7 +62,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
             clear_unfinished(folder)
             write_network(exported, folder, overwrite=overwrite)
     except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}).") from error
 
 
 def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def _results(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any] | N
     try:
         results = read_json(path)
         if not isinstance(results, dict):
-            raise ValueError("it holds no results")
+            raise UsageError("it holds no results")
     except ValueError as error:  # the network is whole without it
         say(f"{path} cannot be read ({error}): the export says nothing of the network's accuracies", warn=True)
         return None

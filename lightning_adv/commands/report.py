@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_adv.commands.shared.arguments import Parser
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import shorten
@@ -59,7 +60,7 @@ class Report:
         output: The file to write.
 
     Raises:
-        ValueError: A folder is not there, the output is a folder, or a path cannot be followed: its links go round in
+        UsageError: A folder is not there, the output is a folder, or a path cannot be followed: its links go round in
             a circle.
     """
 
@@ -69,7 +70,7 @@ class Report:
         self._read: dict[Path, tuple[object, Run | ValueError]] = {}
         self._told: set[str] = set()
         if os.path.isdir(output):  # False of a path that is too long, where Path raises
-            raise ValueError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
+            raise UsageError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
         for folder in self.folders:
             check_folder(folder)
 
@@ -78,7 +79,7 @@ class Report:
         """Hold the page while this process writes it.
 
         Raises:
-            ValueError: Another process does, or the page's folder cannot be written.
+            UsageError: Another process does, or the page's folder cannot be written.
         """
         page = self.output.resolve()
         with ExitStack() as held:
@@ -111,14 +112,14 @@ class Report:
             reload_seconds: After how long the page loads itself again; None for never.
 
         Raises:
-            ValueError: No run can be shown, or the page cannot be written.
+            UsageError: No run can be shown, or the page cannot be written.
         """
         names = dict(zip(self.folders, name_runs(self.folders), strict=True))
         found = {names[folder]: self._run(folder) for folder in self.folders}
         runs = {name: run for name, run in found.items() if isinstance(run, Run)}
         left_out = {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
         if not runs:
-            raise ValueError(next(iter(left_out.values())))
+            raise UsageError(next(iter(left_out.values())))
         page = build_page(
             list(runs), list(runs.values()), built=datetime.now(), reload_seconds=reload_seconds, left_out=left_out
         )
@@ -155,7 +156,7 @@ def _resolve(folder: Path) -> Path:
     try:
         return folder.resolve()
     except (OSError, RuntimeError) as error:  # Python 3.13 raises no RuntimeError
-        raise ValueError(f"RUN: {folder} cannot be followed ({error}).") from error
+        raise UsageError(f"RUN: {folder} cannot be followed ({error}).") from error
 
 
 def follow(report: Report, interval: float, quiet_seconds: float = 600.0) -> None:

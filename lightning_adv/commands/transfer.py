@@ -25,6 +25,7 @@ from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
 from lightning_adv.commands.shared.presets import parse_with_preset, told_in_one_line
 from lightning_adv.commands.shared.run_folder import check_writable
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, to_json, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.seeds import derive_seed
@@ -154,23 +155,23 @@ def _named(plan: Plan) -> dict[str, Attack]:
 
 def _check(settings: TransferSettings) -> None:
     if len(settings.networks) < 2:
-        raise ValueError(f"networks must be at least two, for examples to transfer, got {len(settings.networks)}.")
+        raise UsageError(f"networks must be at least two, for examples to transfer, got {len(settings.networks)}.")
     ensembles = [name for name in settings.networks if name.startswith("-")]
     if ensembles:
-        raise ValueError(f"networks has {ensembles[0]!r}: names with a - in front are those of ensembles.")
+        raise UsageError(f"networks has {ensembles[0]!r}: names with a - in front are those of ensembles.")
     if settings.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}.")
+        raise UsageError(f"batch_size must be at least 1, got {settings.batch_size}.")
     unknown = [name for name in settings.domains if name not in settings.networks]
     if unknown:
-        raise ValueError(f"domains has {unknown[0]!r}; the networks are {', '.join(settings.networks)}.")
+        raise UsageError(f"domains has {unknown[0]!r}; the networks are {', '.join(settings.networks)}.")
     if settings.data is None:
-        raise ValueError(
+        raise UsageError(
             "data must be given: the first network does not lie in the folder of a run that names its data."
         )
     check_writable(Path(settings.output), argument="output", keep=False)
     result = Path(settings.output) / _RESULT
     if result.exists() and not settings.overwrite:
-        raise ValueError(f"output: {result} is there already: give another --output, or --overwrite.")
+        raise UsageError(f"output: {result} is there already: give another --output, or --overwrite.")
 
 
 def _load(
@@ -179,10 +180,10 @@ def _load(
     """Read the data and the networks, and check that they and the attacks fit.
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
     if settings.data is None:  # _check has seen it
-        raise ValueError("data must be given.")
+        raise UsageError("data must be given.")
     images = TestImages(settings.data, settings.batch_size, settings.images)
     classes = getattr(settings.data, "num_classes", None)
     networks: dict[str, nn.Module] = {}
@@ -222,7 +223,7 @@ def _rates(
         if settings.ensembles:
             ensembles += ensemble_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
     if not common:
-        raise ValueError("networks: there is no image that all of them classify correctly.")
+        raise UsageError("networks: there is no image that all of them classify correctly.")
     return add_rates(singles), add_rates(ensembles), common
 
 

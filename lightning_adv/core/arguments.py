@@ -7,6 +7,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from lightning_adv.core.errors import UsageError
+
 _SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
 
 
@@ -22,30 +24,30 @@ def check_arguments(kind: type, arguments: Any, *, source: str) -> None:
         source: What gave them, for the error.
 
     Raises:
-        ValueError: The class is abstract, or an argument is unknown, missing or of another type.
+        UsageError: The class is abstract, or an argument is unknown, missing or of another type.
 
     Example:
         >>> from lightning_adv.attacks import PGD
         >>> check_arguments(PGD, {"steps": "many"}, source="attack")
         Traceback (most recent call last):
-        ValueError: attack: steps of PGD is 'many', which is not of type int.
+        UsageError: attack: steps of PGD is 'many', which is not of type int.
     """
     if inspect.isabstract(kind):
-        raise ValueError(f"{source}: {kind.__name__} is the base of such classes, and none itself: name one of them.")
+        raise UsageError(f"{source}: {kind.__name__} is the base of such classes, and none itself: name one of them.")
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
-        raise ValueError(f"{source}: the arguments of {kind.__name__} must be a mapping of names, got {arguments!r}.")
+        raise UsageError(f"{source}: the arguments of {kind.__name__} must be a mapping of names, got {arguments!r}.")
     known = parameters_of(kind)
     for name, value in arguments.items():
         if name not in known:
-            raise ValueError(f"{source}: {kind.__name__} has no argument {name!r}; it has {', '.join(known)}.")
+            raise UsageError(f"{source}: {kind.__name__} has no argument {name!r}; it has {', '.join(known)}.")
         if not _fits(value, known[name]):
             told = getattr(known[name], "__name__", str(known[name])) if known[name] in _SCALARS else str(known[name])
-            raise ValueError(
+            raise UsageError(
                 f"{source}: {name} of {kind.__name__} is {value!r}, which is not of type {told.replace('typing.', '')}."
             )
     for parameter in _own(kind):
         if parameter.default is parameter.empty and parameter.name not in arguments:
-            raise ValueError(f"{source}: {kind.__name__} needs {parameter.name}, which is not given.")
+            raise UsageError(f"{source}: {kind.__name__} needs {parameter.name}, which is not given.")
 
 
 def parameters_of(kind: type) -> dict[str, Any]:

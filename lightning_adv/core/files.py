@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.locks import try_lock
 
 _UNFINISHED = re.compile(r"(?P<name>.+)\.[0-9a-f]{8}\.part")
@@ -80,7 +81,7 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all, and make its folder. A link is followed.
 
     Raises:
-        ValueError: There is something else than a file in its place.
+        UsageError: There is something else than a file in its place.
         OSError: It cannot be written; what was there stays. The error has the file's name.
     """
     with writing(path) as file:
@@ -99,7 +100,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         path: The file's place. Its folder is made, and a link is followed.
 
     Raises:
-        ValueError: There is something else than a file in its place.
+        UsageError: There is something else than a file in its place.
         OSError: It cannot be written; what was there stays. The error has the file's name.
 
     Example:
@@ -112,7 +113,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """
     path = path.resolve()
     if path.exists() and not path.is_file():  # a pipe or a device would be replaced by a file
-        raise ValueError(f"{path} is no file that could be written.")
+        raise UsageError(f"{path} is no file that could be written.")
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

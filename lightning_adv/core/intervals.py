@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from lightning_adv.core.errors import UsageError
+
 NORMAL_975 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
 
@@ -21,7 +23,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
         The lower and the upper end, fractions of 1.
 
     Raises:
-        ValueError: ``correct`` is not between 0 and ``total``, or ``total`` is below 1.
+        UsageError: ``correct`` is not between 0 and ``total``, or ``total`` is below 1.
 
     Example:
         >>> low, high = wilson_interval(50, 100)
@@ -29,7 +31,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
         '0.404 to 0.596'
     """
     if total < 1 or not 0 <= correct <= total:
-        raise ValueError(f"correct must lie in [0, total] and total be at least 1, got {correct} of {total}.")
+        raise UsageError(f"correct must lie in [0, total] and total be at least 1, got {correct} of {total}.")
     share, z2 = correct / total, NORMAL_975**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = NORMAL_975 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)

@@ -21,6 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lightning_adv.core.errors import UsageError
+
 if sys.platform != "win32":
     import fcntl
 
@@ -59,7 +61,7 @@ def alone(path: Path, what: str, *, instead: str, wait: float = 0.0) -> Iterator
         wait: For how many seconds to wait for another process.
 
     Raises:
-        ValueError: Another process holds it.
+        UsageError: Another process holds it.
         OSError: The file cannot be made.
 
     Example:
@@ -74,7 +76,7 @@ def alone(path: Path, what: str, *, instead: str, wait: float = 0.0) -> Iterator
     while (descriptor := _take(path)) is None and time.monotonic() < until:
         time.sleep(0.05)
     if descriptor is None:
-        raise ValueError(f"{what} is being written by {_holder(path)}: wait until it has ended, or {instead}.")
+        raise UsageError(f"{what} is being written by {_holder(path)}: wait until it has ended, or {instead}.")
     _held.add(descriptor)
     try:
         yield

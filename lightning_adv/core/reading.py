@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_adv.core.errors import UsageError
+
 MEGABYTE = 1_000_000
 _DEEPEST, _MOST_VALUES = 100, 200_000  # of YAML; a configuration has a dozen levels and some hundred values
 
@@ -29,19 +31,19 @@ def read_bytes(path: Path, *, most: int = 16 * MEGABYTE) -> bytes:
         most: How many bytes it may have.
 
     Raises:
-        ValueError: It is missing, is no file, is larger, or cannot be read.
+        UsageError: It is missing, is no file, is larger, or cannot be read.
     """
     try:
         # A pipe without a writer would hold up an open that waits.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"it is {_kind(status.st_mode)}, not a file")
+                raise UsageError(f"it is {_kind(status.st_mode)}, not a file")
             content = file.read(most + 1) if status.st_size <= most else None
     except OSError as error:
-        raise ValueError(_reason(error)) from error
+        raise UsageError(_reason(error)) from error
     if content is None or len(content) > most:  # the second: it grew
-        raise ValueError(f"it is larger than {most / MEGABYTE:g} MB")
+        raise UsageError(f"it is larger than {most / MEGABYTE:g} MB")
     return content
 
 
@@ -49,7 +51,7 @@ def read_text(path: Path, *, most: int = 16 * MEGABYTE) -> str:
     """Return the text in a file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        ValueError: As :func:`read_bytes` does, or it is not UTF-8.
+        UsageError: As :func:`read_bytes` does, or it is not UTF-8.
     """
     return _decode(read_bytes(path, most=most))
 
@@ -58,33 +60,33 @@ def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: its byte {error.start} is 0x{content[error.start]:02x}") from error
+        raise UsageError(f"it is not UTF-8: its byte {error.start} is 0x{content[error.start]:02x}") from error
 
 
 def read_json(path: Path, *, most: int = 16 * MEGABYTE) -> Any:
     """Return what a JSON file holds; NaN and Infinity too, which Python writes though JSON has none.
 
     Raises:
-        ValueError: As :func:`read_text` does, it is no JSON, is nested too deeply, or gives a key of a mapping twice.
+        UsageError: As :func:`read_text` does, it is no JSON, is nested too deeply, or gives a key of a mapping twice.
     """
     text = read_text(path, most=most)
     try:
         return json.loads(text, object_pairs_hook=_mapping)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise UsageError("it is nested too deeply") from error
     except _Refused:
         raise
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}") from error
+        raise UsageError(f"it is no JSON: {error}") from error
     except ValueError as error:
-        raise ValueError("it has a number of too many digits") from error
+        raise UsageError("it has a number of too many digits") from error
 
 
 def read_yaml(path: Path, *, most: int = MEGABYTE) -> Any:
     """Return what a YAML file holds, as plain data. Values that are named and referred to again are allowed.
 
     Raises:
-        ValueError: As :func:`read_text` does, it is no YAML or more than one document, gives a key of a mapping twice,
+        UsageError: As :func:`read_text` does, it is no YAML or more than one document, gives a key of a mapping twice,
             is nested too deeply, refers to itself, or is too large with all references written out.
     """
     text = read_text(path, most=most)
@@ -99,18 +101,18 @@ def read_yaml(path: Path, *, most: int = MEGABYTE) -> Any:
         _check_node(node)
         return loader.construct_document(node)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise UsageError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
-        raise ValueError(f"it is no YAML: {shorten(error.problem)}{where}") from error
+        raise UsageError(f"it is no YAML: {shorten(error.problem)}{where}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {shorten(' '.join(str(error).split()))}") from error
+        raise UsageError(f"it is no YAML: {shorten(' '.join(str(error).split()))}") from error
     except _Refused:
         raise
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         # PyYAML's own, of a value that is not what its tag says: !!bool maybe, !!timestamp soon, 2026-13-01
-        raise ValueError("it is no YAML: a value is not of the kind that it is marked as") from error
+        raise UsageError("it is no YAML: a value is not of the kind that it is marked as") from error
     finally:
         loader.dispose()
 
@@ -139,7 +141,7 @@ def read_csv(path: Path, *, most: int = 1000 * MEGABYTE) -> CsvFile | None:
         The table; None where there is no whole line.
 
     Raises:
-        ValueError: As :func:`read_bytes` does, or the first line is not UTF-8.
+        UsageError: As :func:`read_bytes` does, or the first line is not UTF-8.
     """
     content, damage = read_bytes(path, most=most), None
     try:
@@ -212,7 +214,7 @@ def _cells(line: str) -> list[str]:
         return [line]
 
 
-class _Refused(ValueError):  # noqa: N818 (no error of its own: the reason as it stands)
+class _Refused(UsageError):  # noqa: N818 (no error of its own: the reason as it stands)
     """What the checks below found."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from lightning_adv.core.arguments import check_arguments
 from lightning_adv.core.distances import tell_distance
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.moved import new_path
 
 KindT = TypeVar("KindT")
@@ -51,7 +52,7 @@ class Recipe:
         """Return ``{"class_path": str, "init_args": dict}`` made of plain Python values.
 
         Raises:
-            ValueError: An argument is neither a plain value nor a recipe.
+            UsageError: An argument is neither a plain value nor a recipe.
         """
         names = list(inspect.signature(type(self)).parameters)
         init_args = {name: _plain(getattr(self, name), f"{type(self).__name__}.{name}") for name in names}
@@ -62,13 +63,13 @@ class Recipe:
         """Build the recipe again from :meth:`to_config`'s result. A recipe is returned as it is.
 
         Raises:
-            ValueError: ``config`` does not name a subclass of this class, or one that was not imported (see
+            UsageError: ``config`` does not name a subclass of this class, or one that was not imported (see
                 :func:`find_class`), or its arguments are not those of that class.
         """
         if isinstance(config, cls):
             return config
         if not isinstance(config, dict):
-            raise ValueError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.")
+            raise UsageError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.")
         # A recipe whose class is fixed (Backbone) is written in YAML by its arguments alone.
         class_path, init_args = config.get("class_path"), config.get("init_args")
         built = cls if class_path is None else find_class(class_path, cls)
@@ -77,7 +78,7 @@ class Recipe:
         try:
             return built(**arguments)
         except TypeError as error:  # what annotations do not say
-            raise ValueError(f"The arguments {arguments} do not fit {built.__name__}: {error}.") from error
+            raise UsageError(f"The arguments {arguments} do not fit {built.__name__}: {error}.") from error
 
 
 def public_path(kind: type) -> str:
@@ -105,7 +106,7 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
         allowed: Packages of dependencies that may be imported too, such as ``timm.optim``.
 
     Raises:
-        ValueError: There is no such class, it is of another kind, or its module was not imported.
+        UsageError: There is no such class, it is of another kind, or its module was not imported.
 
     Example:
         >>> from lightning_adv.attacks import Attack
@@ -113,18 +114,18 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
         <class 'lightning_adv.attacks.pgd.PGD'>
     """
     if not isinstance(class_path, str):
-        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
+        raise UsageError(f"class_path must be the dotted path of a class, got {class_path!r}.")
     module, _, name = class_path.rpartition(".")
     module = new_path(module)
     trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
     if module and module not in sys.modules and not trusted:
-        raise ValueError(
+        raise UsageError(
             f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
             f"because a file names it. If you trust it, import {module} first, in Python."
         )
     found = import_class(f"{module}.{name}")
     if not issubclass(found, kind):
-        raise ValueError(f"{class_path} is not a {kind.__name__}.")
+        raise UsageError(f"{class_path} is not a {kind.__name__}.")
     return found
 
 
@@ -132,7 +133,7 @@ def check_class_paths(config: Any) -> None:
     """Check that every ``class_path`` in plain data that a file holds could be found by :func:`find_class`.
 
     Raises:
-        ValueError: One is of a module that was not imported.
+        UsageError: One is of a module that was not imported.
     """
     if isinstance(config, Mapping):
         if isinstance(path := config.get("class_path"), str) and "." in path:  # a name alone imports nothing
@@ -148,17 +149,17 @@ def import_class(class_path: str) -> type:
     """Import the class that a dotted path names. For what the user names: see :func:`find_class` for files.
 
     Raises:
-        ValueError: There is no such class.
+        UsageError: There is no such class.
     """
     if not isinstance(class_path, str):
-        raise ValueError(f"class_path must be the dotted path of a class, got {class_path!r}.")
+        raise UsageError(f"class_path must be the dotted path of a class, got {class_path!r}.")
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a path that begins with a dot
-        raise ValueError(f"class_path {class_path!r} cannot be imported: {error}") from error
+        raise UsageError(f"class_path {class_path!r} cannot be imported: {error}") from error
     if not isinstance(found, type):
-        raise ValueError(f"class_path {class_path!r} is not a class.")
+        raise UsageError(f"class_path {class_path!r} is not a class.")
     return found
 
 
@@ -177,4 +178,4 @@ def _plain(value: Any, name: str) -> Any:
         return {str(key): _plain(item, name) for key, item in value.items()}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise ValueError(f"{name} is {value!r}, which a checkpoint cannot hold as plain data.")
+    raise UsageError(f"{name} is {value!r}, which a checkpoint cannot hold as plain data.")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import keep_aside, write_whole
 from lightning_adv.core.reading import WIDTH, Problems, read_csv, shorten
 
@@ -56,14 +57,14 @@ def read_table(path: str | Path) -> list[Row]:
     """Read a table, also one that is being written: an unfinished last line is left out.
 
     Raises:
-        ValueError: The file is no such table, or a row of it cannot be read; :func:`salvage_table` returns the rest.
+        UsageError: The file is no such table, or a row of it cannot be read; :func:`salvage_table` returns the rest.
     """
     try:
         rows, problems = salvage_table(path)
     except ValueError as error:
-        raise ValueError(f"{path} is no table of an analysis: {error}.") from error
+        raise UsageError(f"{path} is no table of an analysis: {error}.") from error
     if problems:
-        raise ValueError(f"{path} is no table of an analysis: {problems[0]}.")
+        raise UsageError(f"{path} is no table of an analysis: {problems[0]}.")
     return rows
 
 
@@ -74,13 +75,13 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
         The rows, and one clause for each kind of thing that was left out.
 
     Raises:
-        ValueError: The file is no such table. The reason does not name it.
+        UsageError: The file is no such table. The reason does not name it.
     """
     table = read_csv(Path(path))
     if table is None:
         return [], []
     if tuple(table.columns) != Row._fields:
-        raise ValueError(f"its columns are {shorten(table.columns)}, not {list(Row._fields)}")
+        raise UsageError(f"its columns are {shorten(table.columns)}, not {list(Row._fields)}")
     rows: list[Row] = []
     told = Problems(table.damage)
     for number, cells in table.rows:
@@ -98,7 +99,7 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
 def _count(text: str) -> int:
     number = int(text)
     if abs(number) > _LARGEST:
-        raise ValueError(f"{number} is no epoch and no step.")
+        raise UsageError(f"{number} is no epoch and no step.")
     return number
 
 
@@ -135,7 +136,7 @@ def continue_table(path: Path, last_step: int) -> None:
     A copy is set aside first if there is anything to cut, so that nothing is lost.
 
     Raises:
-        ValueError: The file is no such table.
+        UsageError: The file is no such table.
     """
     if not path.is_file():
         return

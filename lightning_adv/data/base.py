@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.data.in_memory import InMemoryDataset, UInt8Batch, to_images
 from lightning_adv.data.sampler import DrawnOrder, EpochSampler, SharedDrawnOrder, TrainLoader
@@ -60,7 +61,7 @@ class ImageDataModule(LightningDataModule):
         image_shape: (C, H, W).
 
     Raises:
-        ValueError: An argument is outside its range.
+        UsageError: An argument is outside its range.
     """
 
     name: str
@@ -86,9 +87,9 @@ class ImageDataModule(LightningDataModule):
         check_fraction("train_fraction", train_fraction, or_one=True)
         check_at_least("seed", seed, 0)
         if seed >= 2**32:
-            raise ValueError(f"data.seed must be less than 2**32, got {seed}.")
+            raise UsageError(f"data.seed must be less than 2**32, got {seed}.")
         if on_device and num_workers:
-            raise ValueError(
+            raise UsageError(
                 f"data.on_device needs data.num_workers 0, got {num_workers}: the batches are made by the process that "
                 "trains."
             )
@@ -116,7 +117,7 @@ class ImageDataModule(LightningDataModule):
         """Read the data set and split it.
 
         Raises:
-            ValueError: It is not there, or damaged.
+            UsageError: It is not there, or damaged.
         """
         raise NotImplementedError
 
@@ -219,7 +220,7 @@ class ImageDataModule(LightningDataModule):
         try:
             return dataset.to(device)  # the data set's own tensors where they are there already
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise UsageError(
                 f"data.on_device is true, but the {name} images ({dataset.images.nbytes / 1e6:,.0f} MB) do not fit on "
                 f"{device}: set it to false."
             ) from error
@@ -279,17 +280,17 @@ def _already_collated(batch: Any) -> Any:
 def check_at_least(name: str, value: int, lowest: int) -> None:
     """Raise a ValueError if ``value`` is below ``lowest``."""
     if value < lowest:
-        raise ValueError(f"data.{name} must be at least {lowest}, got {value}.")
+        raise UsageError(f"data.{name} must be at least {lowest}, got {value}.")
 
 
 def check_fraction(name: str, value: float, *, or_one: bool = False) -> None:
     """Raise a ValueError unless ``value`` lies in (0, 1), or in (0, 1] with ``or_one``."""
     if not (0 < value < 1 or (or_one and value == 1)):
-        raise ValueError(f"data.{name} must lie in (0, 1{']' if or_one else ')'}, got {value}.")
+        raise UsageError(f"data.{name} must lie in (0, 1{']' if or_one else ')'}, got {value}.")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that suggests the nearest choice unless ``value`` is one of ``choices``."""
     if value not in choices:
         hint = did_you_mean(value, choices)
-        raise ValueError(f"data.{name} must be one of {', '.join(choices)}, got {value!r}.{hint}")
+        raise UsageError(f"data.{name} must be one of {', '.join(choices)}, got {value!r}.{hint}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.data.base import ImageDataModule, Splits
 from lightning_adv.data.fingerprint import fingerprint_of_indices
 from lightning_adv.data.in_memory import CropFlip, UInt8Dataset
@@ -36,7 +37,7 @@ class CIFAR10DataModule(ImageDataModule):
             ``num_workers`` 0.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UsageError: An argument is outside its range.
     """
 
     name = "cifar10"
@@ -76,7 +77,7 @@ class CIFAR10DataModule(ImageDataModule):
         """Download the files if asked to.
 
         Raises:
-            ValueError: The files are not there, and cannot be fetched.
+            UsageError: The files are not there, and cannot be fetched.
         """
         if self.download:
             from torchvision.datasets import CIFAR10
@@ -84,7 +85,7 @@ class CIFAR10DataModule(ImageDataModule):
             try:
                 CIFAR10(self.root, download=True)
             except (RuntimeError, OSError) as error:  # no network; a damaged file; a folder that cannot be written
-                raise ValueError(
+                raise UsageError(
                     f"data.root is {self.root!r}, and CIFAR-10 cannot be downloaded into it ({error}). Unpack "
                     f"{CIFAR10.url} there, so that it holds the folder {CIFAR10.base_folder!r}."
                 ) from error
@@ -93,7 +94,7 @@ class CIFAR10DataModule(ImageDataModule):
         """Read the files and split off the validation images.
 
         Raises:
-            ValueError: The files are not there, or not complete.
+            UsageError: The files are not there, or not complete.
         """
         images, labels = self._read(train=True)
         test_images, test_labels = self._read(train=False)
@@ -111,7 +112,7 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             dataset = CIFAR10(self.root, train=train)
         except (RuntimeError, OSError) as error:  # missing or of another checksum; not readable
-            raise ValueError(
+            raise UsageError(
                 f"data.root is {self.root!r}, which does not hold the original CIFAR-10 in its folder "
                 f"{CIFAR10.base_folder!r} ({error}). Set data.download to true, or unpack "
                 f"{CIFAR10.url} there."

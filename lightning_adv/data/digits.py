@@ -29,7 +29,7 @@ class DigitsDataModule(ImageDataModule):
             ``num_workers`` 0.
 
     Raises:
-        ValueError: An argument is outside its range.
+        UsageError: An argument is outside its range.
     """
 
     name = "digits"

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_adv.core.errors import UsageError
+
 Samples = list[tuple[str, int]]
 """(path, class) of each image."""
 
@@ -39,25 +41,25 @@ def find_class_names(root: Path, *, own_split: bool) -> list[str]:
         own_split: Whether the images lie in ``train`` (or else in ``root`` itself).
 
     Raises:
-        ValueError: There are not two of them, or a name is not UTF-8.
+        UsageError: There are not two of them, or a name is not UTF-8.
     """
     # os.path.isdir, unlike Path.is_dir, is False where there is no permission to look
     if not os.path.isdir(root):
-        raise ValueError(f"data.root is {str(root)!r}, which is not a folder.")
+        raise UsageError(f"data.root is {str(root)!r}, which is not a folder.")
     if own_split and not os.path.isdir(root / "train"):
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, which has no folder train/. If the class folders lie directly in it "
             "(Caltech-256), set data.test_fraction."
         )
     names = _class_folders(root, root / "train" if own_split else root)
     where = "whose train/" if own_split else "which"
     if len(names) < 2:
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, {where} has {len(names)} class folders ({_some(names)}): a classifier needs "
             "two at least."
         )
     if not own_split and "train" in names and {"test", "val"} & {*names}:
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, which has a folder train/ and test images of its own: leave "
             "data.test_fraction out."
         )
@@ -73,7 +75,7 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
     hidden files and folders are left out. It warns of images that are not read.
 
     Raises:
-        ValueError: There are no images, a class has none, train and test have different classes, or a link leads
+        UsageError: There are no images, a class has none, train and test have different classes, or a link leads
             nowhere or back.
     """
     classes = find_class_names(root, own_split=own_split)
@@ -84,11 +86,11 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
         return ImageFolders(train, _tiny_imagenet_test(root, classes))
     held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if held_out is None:
-        raise ValueError(f"data.root is {str(root)!r}, which has neither a folder test/ nor a folder val/.")
+        raise UsageError(f"data.root is {str(root)!r}, which has neither a folder test/ nor a folder val/.")
     found = _class_folders(root, held_out)
     if found != classes:
         only_train, only_test = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, whose {held_out.name}/ does not have the class folders of train/: "
             f"only in train/: {_some(only_train)}; only in {held_out.name}/: {_some(only_test)}."
         )
@@ -102,7 +104,7 @@ def _class_folders(root: Path, folder: Path) -> list[str]:
         try:
             name.encode()
         except UnicodeEncodeError as error:  # it could not be written into the results
-            raise ValueError(
+            raise UsageError(
                 f"data.root is {str(root)!r}, whose class folder {name!r} is not named in UTF-8."
             ) from error
     return names
@@ -119,7 +121,7 @@ def _samples(root: Path, folder: Path, classes: list[str]) -> Samples:
             left_out += [f"{below}{os.sep}{file}" for below, file in files if _extension_of(file) in _OTHER_IMAGES]
     labels = {label for _, label in samples}
     if empty := [name for label, name in enumerate(classes) if label not in labels]:
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, where {folder.name}/ has no image for the classes {_some(empty)}: an image's "
             f"name ends in {', '.join(EXTENSIONS)}."
         )
@@ -186,7 +188,7 @@ def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
     rows = [line.split("\t") for line in lines if line]
     unknown = sorted({row[1] for row in rows if len(row) > 1} - set(classes))
     if not rows or unknown or any(len(row) < 2 for row in rows):
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, whose val/{_TINY_IMAGENET_LABELS} does not name a class folder of train/ "
             f"in each line: {_some(unknown)}."
         )
@@ -198,7 +200,7 @@ def _errors_name_root(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:  # no permission, gone, a link in a circle
-        raise ValueError(f"data.root is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
+        raise UsageError(f"data.root is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
 
 
 def _some(names: list[str]) -> str:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, UnidentifiedImageError
 
+from lightning_adv.core.errors import UsageError
+
 Check = Literal["quick", "decode", "off"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
@@ -33,13 +35,13 @@ def read_image(path: str) -> Image.Image:
     """Return an image file as RGB, see :func:`to_rgb`.
 
     Raises:
-        ValueError: It cannot be decoded, or nobody knows what its values mean. It names the file.
+        UsageError: It cannot be decoded, or nobody knows what its values mean. It names the file.
     """
     try:
         with _opened(path) as file, _identified(file) as image:
             return to_rgb(image)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
-        raise ValueError(f"data.root holds {path}, which cannot be decoded: {_reason(error)}.") from error
+        raise UsageError(f"data.root holds {path}, which cannot be decoded: {_reason(error)}.") from error
 
 
 def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
@@ -55,7 +57,7 @@ def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
             of other formats and those without an end. "decode" decodes every image, "off" does nothing.
 
     Raises:
-        ValueError: Some images cannot be read. It names them.
+        UsageError: Some images cannot be read. It names them.
     """
     if check == "off":
         return
@@ -70,7 +72,7 @@ def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
             largest.append(looked.largest)
     if errors:
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-        raise ValueError(
+        raise UsageError(
             f"data.root is {str(root)!r}, where {len(errors)} of {len(paths)} images cannot be read: "
             f"{'; '.join(errors[:3])}{more}. Replace or delete them."
         )
@@ -96,7 +98,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     picture.
 
     Raises:
-        ValueError: The values have no range that is known, or there are several pages.
+        UsageError: The values have no range that is known, or there are several pages.
 
     Example:
         >>> grey = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
@@ -105,7 +107,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     width, height = image.size
     if max(width, height) > LONGEST * min(width, height):
-        raise ValueError(
+        raise UsageError(
             f"it is {width}×{height} pixels, and the longer side may be {LONGEST} times the shorter one at most"
         )
     depth = _declared_depth(image)
@@ -131,7 +133,7 @@ def _scaled(image: Image.Image, depth: int | None) -> Image.Image:
     # Pillow knows PPM files of more than 8 bits as "I", and has scaled them to 16
     known = image.mode.startswith("I;16") or image.format == "PPM" or image.mode == "F"
     if not known:
-        raise ValueError(
+        raise UsageError(
             f"its mode is {image.mode} (signed or 32-bit integers), whose range is not known: store it with 8 bits, "
             "with 16 bits without a sign, or as floats in [0, 1]"
         )
@@ -152,7 +154,7 @@ def _scaled(image: Image.Image, depth: int | None) -> Image.Image:
 def _check_range(mode: str, values: npt.NDArray[Any], largest: int) -> None:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= largest):  # written so that NaN fails too
-        raise ValueError(
+        raise UsageError(
             f"its mode is {mode}, whose values must lie in [0, {largest}] here, and it has {low} to {high}"
         )
 
@@ -164,15 +166,15 @@ def _declared_depth(image: Any) -> int | None:
     each image by its own contrast.
 
     Raises:
-        ValueError: It has several pages, signed values, or colours of fewer bits than Pillow takes them to have.
+        UsageError: It has several pages, signed values, or colours of fewer bits than Pillow takes them to have.
     """
     if image.format != "TIFF":
         return None
     if image.n_frames > 1:
-        raise ValueError(f"it has {image.n_frames} pages, and which of them is the image is not known")
+        raise UsageError(f"it has {image.n_frames} pages, and which of them is the image is not known")
     tags = image.tag_v2
     if image.mode not in ("I", "F") and _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT)):
-        raise ValueError(f"its mode is {image.mode} with signed values, whose range is not known")
+        raise UsageError(f"its mode is {image.mode} with signed values, whose range is not known")
     bits = set(_numbers(tags.get(_BITS)))
     if bits == {12}:
         return 12
@@ -183,7 +185,7 @@ def _declared_depth(image: Any) -> int | None:
     if not 8 <= depth < 16:  # 255 may well be the largest of a dark image
         return None
     if not image.mode.startswith("I;16"):
-        raise ValueError(f"its mode is {image.mode} with {depth} bits in 16, which are read as 16: scale it")
+        raise UsageError(f"its mode is {image.mode} with {depth} bits in 16, which are read as 16: scale it")
     return depth
 
 
@@ -224,7 +226,7 @@ def _is_turned(image: Image.Image) -> bool:
 def _opened(path: str) -> BinaryIO:
     # a named pipe would be waited for, and a device may do anything
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is no file but a folder, pipe, socket or device")
+        raise UsageError("it is no file but a folder, pipe, socket or device")
     return open(path, "rb")
 
 
@@ -233,8 +235,8 @@ def _identified(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
         if not os.fstat(file.fileno()).st_size:
-            raise ValueError("the file is empty") from error
-        raise ValueError(f"it is none of {', '.join(FORMATS)}, or its header is damaged") from error
+            raise UsageError("the file is empty") from error
+        raise UsageError(f"it is none of {', '.join(FORMATS)}, or its header is damaged") from error
 
 
 def _reason(error: Exception) -> str:

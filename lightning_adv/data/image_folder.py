@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import AUGMENTATION, derive_data_seed
 from lightning_adv.data import folders, image_files
 from lightning_adv.data.base import ImageDataModule, Splits, check_at_least, check_choice, check_fraction
@@ -81,7 +82,7 @@ class ImageFolderDataModule(ImageDataModule):
             same. Needs ``num_workers`` 0.
 
     Raises:
-        ValueError: An argument is outside its range, or not known.
+        UsageError: An argument is outside its range, or not known.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Names of the class folders, in the order of the labels.
 
         Raises:
-            ValueError: There are none.
+            UsageError: There are none.
         """
         return tuple(folders.find_class_names(self.root, own_split=self.test_fraction is None))
 
@@ -142,7 +143,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Number of class folders.
 
         Raises:
-            ValueError: There are none.
+            UsageError: There are none.
         """
         return len(self.class_names)
 
@@ -150,7 +151,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Look for images that cannot be read, on one process of each machine.
 
         Raises:
-            ValueError: Some cannot. It names them.
+            UsageError: Some cannot. It names them.
         """
         if not self._checked and not self.in_memory:  # load() decodes every image that is kept in memory
             train, test = self._find()
@@ -162,7 +163,7 @@ class ImageFolderDataModule(ImageDataModule):
         """List the images, split them, and read them if they are kept in memory.
 
         Raises:
-            ValueError: The folder does not hold a data set, or (in memory) an image cannot be read.
+            UsageError: The folder does not hold a data set, or (in memory) an image cannot be read.
         """
         images, test = self._find()
         self._found = None
@@ -200,7 +201,7 @@ class ImageFolderDataModule(ImageDataModule):
                 self.image_size, is_training=training, normalize=False, **options
             )
         except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"data.train_transform is {self.train_transform}, which timm's create_transform refuses: {error!r}."
             ) from error
         return transform
@@ -223,15 +224,15 @@ class ImageFolderDataModule(ImageDataModule):
         for option in self.train_transform:
             check_choice("train_transform's keys", option, TRAIN_TRANSFORM_OPTIONS)
         if self.train_transform and self.augmentation != "imagenet":
-            raise ValueError(
+            raise UsageError(
                 f"data.train_transform is used by augmentation 'imagenet' only, got augmentation {self.augmentation!r}."
             )
         if self.in_memory and self.augmentation == "imagenet":
-            raise ValueError(
+            raise UsageError(
                 "data.in_memory needs augmentation 'cifar' or 'none', got 'imagenet', which crops the full image."
             )
         if self.on_device and not self.in_memory:
-            raise ValueError(
+            raise UsageError(
                 "data.on_device needs data.in_memory true and augmentation 'cifar' or 'none', got in_memory false and "
                 f"augmentation {self.augmentation!r}: image files are decoded and resized by Pillow, on the CPU."
             )

@@ -16,6 +16,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import EVALUATION, ORDER, derive_data_seed
 
 Key = tuple[int, int]
@@ -149,11 +150,11 @@ class TrainLoader(DataLoader[Any]):
         """Note that the next iterator is a resumed run's.
 
         Raises:
-            ValueError: The checkpoint lies within an epoch of other batches, so the rest of it cannot be trained on.
+            UsageError: The checkpoint lies within an epoch of other batches, so the rest of it cannot be trained on.
         """
         now = self.state_dict()
         if state != now:
-            raise ValueError(
+            raise UsageError(
                 f"The checkpoint was saved within an epoch over {state['images']} images in batches of "
                 f"{state['global_batch_size']} (all processes together), and data.batch_size and the training set "
                 f"now give {now['images']} images in batches of {now['global_batch_size']}: resume with the same, or "

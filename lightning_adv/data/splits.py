@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from lightning_adv.core.errors import UsageError
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -25,12 +27,12 @@ def stratified_split(
         The indices that are kept and those held out. Both are sorted; together they are 0 ... N - 1.
 
     Raises:
-        ValueError: ``fraction`` is outside (0, 1), or a class has too few images for such a split.
+        UsageError: ``fraction`` is outside (0, 1), or a class has too few images for such a split.
     """
     from sklearn.model_selection import train_test_split  # 0.5 s to import
 
     if not 0 < fraction < 1:
-        raise ValueError(f"{argument} must lie strictly between 0 and 1, got {fraction}.")
+        raise UsageError(f"{argument} must lie strictly between 0 and 1, got {fraction}.")
     labels = np.asarray(labels)
     try:
         rest, held_out = train_test_split(
@@ -39,7 +41,7 @@ def stratified_split(
     except ValueError as error:
         classes, counts = np.unique(labels, return_counts=True)
         fewest = f", the smallest of them with {counts.min()}" if len(counts) else ""
-        raise ValueError(
+        raise UsageError(
             f"{argument} = {fraction} cannot be split off in equal proportion from {len(labels)} images of "
             f"{len(classes)} classes{fewest}: {str(error).rstrip('.')}."
         ) from error

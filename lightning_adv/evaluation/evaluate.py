@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import attacking, check_images, check_labels, check_logits
 from lightning_adv.attacks.distance import Distance
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.evaluation.plan import BATCHES, make_plan
@@ -51,7 +52,7 @@ def evaluate(
         The accuracies, with their intervals.
 
     Raises:
-        ValueError: The images leave [0, 1], labels leave [0, K), ``batch_size`` is below 1, the network gives no
+        UsageError: The images leave [0, 1], labels leave [0, K), ``batch_size`` is below 1, the network gives no
             logits, or the plan cannot be made. Attacks that the network does not allow (too few classes, no gradient)
             are left out, and told.
 
@@ -66,9 +67,9 @@ def evaluate(
     """
     check_images(x, y)
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
     if not len(x):
-        raise ValueError("x must hold at least one image, got none.")
+        raise UsageError("x must hold at least one image, got none.")
     with attacking(network, domain=domain) as held_still, torch.no_grad():
         num_classes = check_logits(held_still(x[:1]), 1).shape[1]
     check_labels(y, num_classes)  # one that is no class would pass for a misclassified image

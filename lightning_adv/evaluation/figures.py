@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_adv.core.distances import tell_distance
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.summary import Accuracy, Summary
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ def plot_accuracy_over_eps(summary: Summary) -> Figure:
         A figure with 95 % intervals; at radius 0 is the clean accuracy. Nothing global is touched, no screen is needed.
 
     Raises:
-        ValueError: There is no ball of a norm.
+        UsageError: There is no ball of a norm.
     """
     from matplotlib.figure import Figure
 
     norms = list(dict.fromkeys(threat.norm for threat in summary.all_or_nothing if threat.norm is not None))
     if not norms:
-        raise ValueError("summary must have a threat model with a norm, got none.")
+        raise UsageError("summary must have a threat model with a norm, got none.")
     figure = Figure(figsize=(0.6 + 4.2 * len(norms), 3.6), layout="constrained")
     panels = figure.subplots(1, len(norms), squeeze=False, sharey=True)[0]
     for norm, axes in zip(norms, panels, strict=True):
@@ -58,13 +59,13 @@ def plot_accuracy_over_steps(summary: Summary) -> Figure:
         A figure with a curve for each norm, and 95 % intervals.
 
     Raises:
-        ValueError: There is no curve.
+        UsageError: There is no curve.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, NullLocator
 
     if not summary.curves:
-        raise ValueError("summary must have a curve over steps, got none.")
+        raise UsageError("summary must have a curve over steps, got none.")
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
     for curve, colour in zip(summary.curves, _COLOURS, strict=False):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import NoGradientError, attacking, check_gradient, forward_in
 from lightning_adv.attacks.threat import attack_name
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.plan import Case, Plan
 
 _TORCH = ("does not require grad", "not have been used in the graph")  # of an attack of somebody else's
@@ -37,14 +38,14 @@ def leave_out_unfit(
         The plan; :attr:`Plan.unfit` says what was left out, and why.
 
     Raises:
-        ValueError: Nothing is left to be run, or the network gives no logits.
+        UsageError: Nothing is left to be run, or the network gives no logits.
     """
     probe = _Probe(network, x[:1], y[:1], num_classes, domain)
     told: dict[str, None] = {}
     cases = [kept for case in plan.cases if (kept := _fitted(case, probe, told)) is not None]
     curves = [kept for case in plan.curves if (kept := _fitted(case, probe, told)) is not None]
     if plan.cases and not cases:
-        raise ValueError(f"attacks: none can be run on this network: {'; '.join(told)}")
+        raise UsageError(f"attacks: none can be run on this network: {'; '.join(told)}")
     return replace(plan, cases=tuple(cases), curves=tuple(curves), unfit=tuple(told))
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from lightning_adv.attacks import PGD
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.evaluation.corruptions.cifar import evaluation_library
 from lightning_adv.evaluation.corruptions.corrupt import CORRUPTIONS, SEVERITIES, check_corruptions
@@ -28,7 +29,7 @@ class StepsCurve(Recipe):
         images: How many images, the first that are evaluated.
 
     Raises:
-        ValueError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.
+        UsageError: ``steps`` do not increase from 1 or more, ``images`` is below 1, or the attack is not a PGD.
     """
 
     attack: PGD
@@ -37,11 +38,11 @@ class StepsCurve(Recipe):
 
     def __post_init__(self) -> None:
         if not self.steps or self.steps[0] < 1 or any(later <= earlier for earlier, later in pairwise(self.steps)):
-            raise ValueError(
+            raise UsageError(
                 f"steps_curve.steps must be increasing numbers of steps, each at least 1, got {list(self.steps)}."
             )
         if self.images < 1:
-            raise ValueError(f"steps_curve.images must be at least 1, got {self.images}.")
+            raise UsageError(f"steps_curve.images must be at least 1, got {self.images}.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class CommonCorruptions(Recipe):
             the same corruptions, or ``"alexnet"`` for the paper's baseline on ImageNet; None for no mCE.
 
     Raises:
-        ValueError: There is no such corruption, severity or family.
+        UsageError: There is no such corruption, severity or family.
     """
 
     names: Sequence[str] | None = None
@@ -68,21 +69,21 @@ class CommonCorruptions(Recipe):
     def __post_init__(self) -> None:
         check_corruptions(self.chosen, self.severities)
         if not self.chosen or not self.severities:
-            raise ValueError("corruptions.names and corruptions.severities must hold at least one each.")
+            raise UsageError("corruptions.names and corruptions.severities must hold at least one each.")
         if self.family not in ("auto", "cifar", "imagenet"):
-            raise ValueError(f"corruptions.family must be auto, cifar or imagenet, got {self.family!r}.")
+            raise UsageError(f"corruptions.family must be auto, cifar or imagenet, got {self.family!r}.")
 
     def check_available(self) -> None:
         """Check that the libraries are installed.
 
         Raises:
-            ValueError: One is not; the message says how to install it.
+            UsageError: One is not; the message says how to install it.
         """
         try:
             for library in ("imagecorruptions", "skimage"):
                 evaluation_library(library)
         except ImportError as error:
-            raise ValueError(str(error)) from error
+            raise UsageError(str(error)) from error
 
     @property
     def chosen(self) -> Sequence[str]:

@@ -14,6 +14,7 @@ from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import attack_name, ball_of, eps_of, threat_model
 from lightning_adv.core.distances import tell_distance
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.nn.weights.load import say
 
@@ -115,7 +116,7 @@ def make_plan(
         seed: Seed of all noise.
 
     Raises:
-        ValueError: A norm or a radius is not allowed, radii do not increase, no attack fits, or a package that an
+        UsageError: A norm or a radius is not allowed, radii do not increase, no attack fits, or a package that an
             attack needs is not installed.
 
     Example:
@@ -125,12 +126,12 @@ def make_plan(
         ['Linf 4/255: PGD-20', 'Linf 8/255: FGSM']
     """
     if not attacks and corruptions is None:
-        raise ValueError("attacks must hold at least one attack, got none.")
+        raise UsageError("attacks must hold at least one attack, got none.")
     if corruptions is not None:
         corruptions.check_available()
     for position, attack in enumerate(attacks):
         if not isinstance(attack, Attack):
-            raise ValueError(
+            raise UsageError(
                 f"attacks must hold instances of lightning_adv.attacks.Attack, got {attack!r} at index {position}."
             )
         attack.check_available()
@@ -145,7 +146,7 @@ def make_plan(
     unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
     left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
     if attacks and not cases:
-        raise ValueError(f"eps has {', '.join(eps) if eps else 'no norm'}, but no attack fits: {', '.join(left_out)}.")
+        raise UsageError(f"eps has {', '.join(eps) if eps else 'no norm'}, but no attack fits: {', '.join(left_out)}.")
     plan = Plan(tuple(cases), left_out=left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     if steps_curve is None:
         return plan
@@ -158,7 +159,7 @@ def make_plan(
     )
     if not curves:
         name = attack_name(steps_curve.attack)
-        raise ValueError(f"steps_curve.attack fits none of the norms of eps: {name} ({_norm_of(steps_curve.attack)}).")
+        raise UsageError(f"steps_curve.attack fits none of the norms of eps: {name} ({_norm_of(steps_curve.attack)}).")
     return replace(plan, curves=curves, steps=tuple(steps_curve.steps), curve_images=steps_curve.images)
 
 
@@ -200,13 +201,13 @@ def _threats(eps: Mapping[str, Sequence[Distance]]) -> list[ThreatModel]:
     for norm, radii in eps.items():
         ball = get_ball(norm)
         if isinstance(radii, str | float | int) or not radii:
-            raise ValueError(f"eps.{norm} must be a list of radii such as [4/255, 8/255], got {radii!r}.")
+            raise UsageError(f"eps.{norm} must be a list of radii such as [4/255, 8/255], got {radii!r}.")
         numbers = [parse_distance(value, f"eps.{norm}", ball.max_eps) for value in radii]
         if numbers[0] <= 0 or any(later <= earlier for earlier, later in pairwise(numbers)):
-            raise ValueError(f"eps.{norm} must be increasing radii above 0, got {list(radii)}.")
+            raise UsageError(f"eps.{norm} must be increasing radii above 0, got {list(radii)}.")
         told = [tell_distance(number) for number in numbers]
         if len(set(told)) < len(told):  # cases are told apart by what is written of them
-            raise ValueError(f"eps.{norm} must be radii that differ in the first six digits, got {list(radii)}.")
+            raise UsageError(f"eps.{norm} must be radii that differ in the first six digits, got {list(radii)}.")
         threats += [ThreatModel(norm, number) for number in numbers]
     return threats
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, cat
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.evaluation.corruptions.errors import CorruptionError, sum_errors
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
@@ -102,11 +103,11 @@ def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
         chunks: What is known of each chunk, all of their cases.
 
     Raises:
-        ValueError: There are no samples.
+        UsageError: There are no samples.
     """
     total = sum(len(chunk.labels) for chunk in chunks)
     if not total:
-        raise ValueError("An evaluation needs at least one sample, got none.")
+        raise UsageError("An evaluation needs at least one sample, got none.")
     correct = cat([chunk.correct for chunk in chunks])
     cases = []
     for number, case in enumerate(plan.cases):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.attacks.logits import logits_in_batches
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation.corruptions.errors import corruption_errors
 from lightning_adv.evaluation.options import CommonCorruptions
@@ -136,7 +137,7 @@ def evaluate_chunk(
         What is known of the chunk.
 
     Raises:
-        ValueError: The network gives NaN for a clean image, or what is known is of other samples or another plan.
+        UsageError: The network gives NaN for a clean image, or what is known is of other samples or another plan.
         RuntimeError: An attack gives an example that is not allowed.
     """
     chunk = known
@@ -145,7 +146,7 @@ def evaluate_chunk(
         predicted = predict(network, x, domain, batch_size).tolist()
         chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predicted)
         if -1 in chunk.predicted:
-            raise ValueError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
+            raise UsageError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
     else:
         _check_known(chunk, y, index, plan)
     work = _Work(network, x, y, domain, len(y) if batch_size is None else batch_size, plan.seed, number)
@@ -174,7 +175,7 @@ def _check_known(chunk: ChunkVerdicts, y: Tensor, index: Sequence[int] | None, p
         same &= found is None or all(stage is None or stage < len(case.attack.stages()) for stage in found.stage)
     same &= all(len(curve) == len(plan.steps) for curve in chunk.curves.values())
     if not same:
-        raise ValueError(f"known: what was written down of chunk {chunk.chunk} is of other samples or another plan.")
+        raise UsageError(f"known: what was written down of chunk {chunk.chunk} is of other samples or another plan.")
 
 
 def predict(network: nn.Module, x: Tensor, domain: str | None = None, batch_size: int | None = None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.functional_relus import RELUS, find_functional_relus, make_relus_modules
 from lightning_adv.nn.smooth_relu import SmoothReLU, at_least_float32, positive
@@ -31,7 +32,7 @@ class ParametricSoftplus(nn.Softplus):
         alpha: Curvature α > 0; the limit for large α is ReLU.
 
     Raises:
-        ValueError: ``alpha`` is not positive.
+        UsageError: ``alpha`` is not positive.
     """
 
     def __init__(self, alpha: float = 10.0) -> None:
@@ -56,7 +57,7 @@ class SmoothBackwardReLU(nn.Module):
         cap: The largest output, for ReLU6. The gradient is then sigmoid(αx) - sigmoid(α(x - cap)).
 
     Raises:
-        ValueError: ``alpha`` or ``cap`` is not positive.
+        UsageError: ``alpha`` or ``cap`` is not positive.
     """
 
     def __init__(self, alpha: float = 10.0, cap: float | None = None) -> None:
@@ -106,15 +107,15 @@ def smooth_backward(model: nn.Module) -> Iterator[None]:
         model: A network whose ReLUs were replaced by ``smooth_backward_relu``, or a module that contains one.
 
     Raises:
-        ValueError: The model has no such activation, or checkpoints its gradients: the forward pass that is repeated
+        UsageError: The model has no such activation, or checkpoints its gradients: the forward pass that is repeated
             for them would come after the context has closed, with the other gradient.
     """
     modules = list(model.modules())
     switches = {module.gradient_switch for module in modules if isinstance(module, SmoothBackwardReLU)}
     if not switches:
-        raise ValueError("smooth_backward needs a model whose activation is 'smooth_backward_relu', and it has none.")
+        raise UsageError("smooth_backward needs a model whose activation is 'smooth_backward_relu', and it has none.")
     if any(vars(module).get("grad_checkpointing") for module in modules):
-        raise ValueError("smooth_backward does not work with gradient checkpointing: switch it off in the network.")
+        raise UsageError("smooth_backward does not work with gradient checkpointing: switch it off in the network.")
     before = {switch: switch.smooth for switch in switches}
     for switch in switches:
         switch.smooth = True
@@ -176,7 +177,7 @@ def replace_activations(
         ``model``, or its retraced version where a function call lies in the ``forward`` of ``model`` itself.
 
     Raises:
-        ValueError: There is no such activation, the options do not fit it, the network does not take such images, it
+        UsageError: There is no such activation, the options do not fit it, the network does not take such images, it
             has no ReLU, or a ReLU cannot be reached.
 
     Example:
@@ -188,13 +189,13 @@ def replace_activations(
     model = make_relus_modules(model, image_shape, ignore=ON_PURPOSE)
     relus = [module for module in model.modules() if isinstance(module, RELUS)]
     if not relus:
-        raise ValueError(_no_relu(model, name))
+        raise UsageError(_no_relu(model, name))
     # Never in place, whatever the ReLU was: the smooth derivatives need the input.
     new: dict[nn.Module, nn.Module] = {relu: make(isinstance(relu, nn.ReLU6)).train(relu.training) for relu in relus}
     model = replace_modules(model, new, purpose=f"activation {name!r}")
     left = find_functional_relus(model, image_shape, ignore=ON_PURPOSE)
     if left:
-        raise ValueError(
+        raise UsageError(
             f"activation {name!r} was put in the place of every ReLU, but there is still {left[0].describe()}: the "
             "network keeps a ReLU where it cannot be found, beside its registered modules."
         )
@@ -209,7 +210,7 @@ def find_kinks(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]
         image_shape: (C, H, W) of the images that the network takes.
 
     Raises:
-        ValueError: The network does not take such images.
+        UsageError: The network does not take such images.
 
     Example:
         >>> find_kinks(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (3, 8, 8))
@@ -227,11 +228,11 @@ def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[
     """Return what builds one activation of the network, given whether it stands for a ReLU6."""
     if name not in ACTIVATIONS:
         hint = did_you_mean(name, ACTIVATIONS)
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.{hint}")
+        raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.{hint}")
     try:
         ACTIVATIONS[name](**options)
     except TypeError as error:
-        raise ValueError(f"options {options} do not fit activation {name!r}: {error}.") from error
+        raise UsageError(f"options {options} do not fit activation {name!r}: {error}.") from error
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     switch = GradientSwitch()
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.nn.activations import replace_activations
 from lightning_adv.nn.libraries import (
@@ -119,7 +120,7 @@ class Backbone(Recipe):
         """Return what the network is, as plain data, without where its weights and its normalisation come from.
 
         Raises:
-            ValueError: The name is unknown.
+            UsageError: The name is unknown.
         """
         library, name = find_network(self.name)
         fields = self.to_config()["init_args"]
@@ -153,7 +154,7 @@ def create_backbone(
         A network from images (N, C, H, W) in [0, 1] to logits (N, ``num_classes``).
 
     Raises:
-        ValueError: An argument is outside what is allowed, the name is unknown or no classifier, the stem is not one
+        UsageError: An argument is outside what is allowed, the name is unknown or no classifier, the stem is not one
             that this network has, the activation is unknown, or the checkpoint does not fit.
     """
     settings = {} if options is None else dict(options)
@@ -197,14 +198,14 @@ def create_backbone(
 
 def _check(num_classes: int, stem: str, in_channels: int, options: dict[str, Any]) -> None:
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        raise UsageError(f"num_classes must be at least 2, got {num_classes}.")
     if stem not in ("default", "cifar"):
-        raise ValueError(f"backbone.stem must be 'default' or 'cifar', got {stem!r}.")
+        raise UsageError(f"backbone.stem must be 'default' or 'cifar', got {stem!r}.")
     if in_channels < 1:
-        raise ValueError(f"backbone.in_channels must be at least 1, got {in_channels}.")
+        raise UsageError(f"backbone.in_channels must be at least 1, got {in_channels}.")
     reserved = [option for option in options if option in RESERVED_OPTIONS]
     if reserved:
-        raise ValueError(
+        raise UsageError(
             f"backbone.options cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself."
         )
 
@@ -217,20 +218,20 @@ def _check_weights(
     activation_options: dict[str, Any] | None,
 ) -> None:
     if pretrained and checkpoint is not None:
-        raise ValueError(
+        raise UsageError(
             "backbone.pretrained and backbone.checkpoint are both given, and the checkpoint would replace "
             "every pretrained weight: leave one out."
         )
     if domain is not None and checkpoint is None:
-        raise ValueError(f"backbone.checkpoint_domain is {domain!r}, but there is no backbone.checkpoint.")
+        raise UsageError(f"backbone.checkpoint_domain is {domain!r}, but there is no backbone.checkpoint.")
     if activation_options and activation is None:
-        raise ValueError(f"backbone.activation_options are {activation_options}, but there is no backbone.activation.")
+        raise UsageError(f"backbone.activation_options are {activation_options}, but there is no backbone.activation.")
 
 
 def _check_channels(in_channels: int, **given: Channels | None) -> None:
     for name, values in given.items():
         if values is not None and len(values) != in_channels:
-            raise ValueError(
+            raise UsageError(
                 f"backbone.{name} needs one value for each of the {in_channels} channels (backbone.in_channels), "
                 f"got {tuple(values)}."
             )
@@ -249,7 +250,7 @@ def _check_carried_normalization(built: NormalizedNetwork, mean: Channels | None
     for name, given in (("mean", mean), ("std", std)):
         carried = getattr(built.normalize, name).flatten()
         if given is not None and not torch.allclose(carried, torch.tensor(given, dtype=carried.dtype), atol=1e-4):
-            raise ValueError(
+            raise UsageError(
                 f"backbone.{name} is {tuple(given)}, but backbone.checkpoint was trained with {carried.tolist()}: "
                 f"leave backbone.{name} out."
             )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.surgery import hidden_references, put_modules, replace_modules
 from lightning_adv.nn.weights.domain_states import check_domain, plain_key, seed_domains
 
@@ -40,7 +41,7 @@ class DomainSwitch:
         """Make ``domain`` the active one within the context.
 
         Raises:
-            ValueError: There is no such domain.
+            UsageError: There is no such domain.
         """
         check_domain(domain, self.domains)
         before, self.active = self.active, domain
@@ -114,17 +115,17 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
         ``model``.
 
     Raises:
-        ValueError: ``domains`` is empty or has a bad name, or the model has no BatchNorm, is one itself, has domains
+        UsageError: ``domains`` is empty or has a bad name, or the model has no BatchNorm, is one itself, has domains
             already, uses gradient checkpointing, or keeps a BatchNorm beside its registered modules.
     """
     _check_names(domains)
     if isinstance(model, _BatchNorm):
-        raise ValueError(f"model must contain its BatchNorms to be converted in place, got a {type(model).__name__}.")
+        raise UsageError(f"model must contain its BatchNorms to be converted in place, got a {type(model).__name__}.")
     for module in model.modules():
         if isinstance(module, DomainBatchNorm):
-            raise ValueError("The model has domain BatchNorms already.")
+            raise UsageError("The model has domain BatchNorms already.")
         if getattr(module, "grad_checkpointing", False):  # timm's name for it
-            raise ValueError(
+            raise UsageError(
                 "The model uses gradient checkpointing, which recomputes in the backward pass, where the domain of the "
                 "forward pass is over: switch it off (in timm: set_grad_checkpointing(False))."
             )
@@ -132,7 +133,7 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]  # each once: it stays one
     converted: dict[nn.Module, nn.Module] = {norm: _with_domains(norm, switch) for norm in norms}
     if not converted:
-        raise ValueError(
+        raise UsageError(
             "The model has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
             "statistics are of one image. To learn from clean and adversarial images together, train them by "
             "MadryTraining with the objective CrossEntropy(clean_fraction=1.0)."
@@ -149,7 +150,7 @@ def domain(model: nn.Module, name: str) -> Iterator[None]:
         name: The domain.
 
     Raises:
-        ValueError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The model has no domain BatchNorm, or none of that name.
 
     Example:
         >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
@@ -171,7 +172,7 @@ def domain_norms(model: nn.Module, name: str) -> list[_BatchNorm]:
         name: The domain.
 
     Raises:
-        ValueError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The model has no domain BatchNorm, or none of that name.
     """
     return [cast(_BatchNorm, module.norms[name]) for module in _domain_batchnorms(model, name)]
 
@@ -190,7 +191,7 @@ def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
         A deep copy of ``model`` with the BatchNorms of ``domain`` in the places of the domain BatchNorms.
 
     Raises:
-        ValueError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The model has no domain BatchNorm, or none of that name.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
@@ -201,7 +202,7 @@ def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
     plain, own = keep_domain(copy.deepcopy(model), domain), set(model.modules())
     shared = next((where for _, where, module in hidden_references(plain) if module in own), None)
     if shared is not None:  # functions are not copied, nor what they close over
-        raise ValueError(
+        raise UsageError(
             f"A copy of the network would share the layers in {shared} with it: let it call them by their attributes."
         )
     return plain
@@ -267,7 +268,7 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
             elif module is not None:
                 waiting.extend(reversed(module._modules.values()))
     if not found:
-        raise ValueError(
+        raise UsageError(
             f"domain {name!r} was asked for, but the model has no domain BatchNorm: convert_batchnorm first."
         )
     for switch in {module.domain_switch for module in found}:
@@ -277,7 +278,7 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
 
 def _check_names(domains: Sequence[str]) -> None:
     if isinstance(domains, str) or not domains or len(set(domains)) != len(domains):
-        raise ValueError(f"domains must be different names, at least one, got {domains!r}.")
+        raise UsageError(f"domains must be different names, at least one, got {domains!r}.")
     for name in domains:
         if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
-            raise ValueError(f"domains must be Python identifiers and no attribute of nn.ModuleDict, got {name!r}.")
+            raise UsageError(f"domains must be Python identifiers and no attribute of nn.ModuleDict, got {name!r}.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.block_parts import layers, stages, timm_groups
 from lightning_adv.nn.trace import (
@@ -79,7 +80,7 @@ def split_blocks(network: nn.Module, image_shape: Sequence[int], *, unit: Unit =
         The blocks in forward order, with paths inside ``network``.
 
     Raises:
-        ValueError: An argument is outside what is allowed, or the network does not take such images, or has no
+        UsageError: An argument is outside what is allowed, or the network does not take such images, or has no
             layers.
 
     Example:
@@ -88,11 +89,11 @@ def split_blocks(network: nn.Module, image_shape: Sequence[int], *, unit: Unit =
         [('conv1', 'bn1', 'relu'), ('maxpool', 'layer1'), ('layer2',), ('layer3',), ('layer4',), ('avgpool', 'fc')]
     """
     if unit not in ("block", "layer"):
-        raise ValueError(f"unit must be 'block' or 'layer', got {unit!r}.")
+        raise UsageError(f"unit must be 'block' or 'layer', got {unit!r}.")
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"image_shape must be three positive numbers (C, H, W), got {tuple(image_shape)}.")
+        raise UsageError(f"image_shape must be three positive numbers (C, H, W), got {tuple(image_shape)}.")
     if not any(isinstance(module, LAYERS) for module in network.modules()):
-        raise ValueError("network has no convolution or linear layer to make a block of.")
+        raise UsageError("network has no convolution or linear layer to make a block of.")
     trace, image_resolution = trace_forward(network, image_shape)
     prefix, inner = unwrap(network)
     if unit == "layer":
@@ -128,7 +129,7 @@ def choose_blocks(
         The chosen blocks, in forward order.
 
     Raises:
-        ValueError: An argument is outside what is allowed.
+        UsageError: An argument is outside what is allowed.
 
     Example:
         >>> blocks = [Block(name, ()) for name in ("m0", "m1", "m2")]
@@ -137,21 +138,21 @@ def choose_blocks(
     """
     known = [block.name for block in blocks]
     if names is not None and cutoff is not None:
-        raise ValueError(f"names {list(names)} and cutoff {cutoff!r} are both given: leave one out.")
+        raise UsageError(f"names {list(names)} and cutoff {cutoff!r} are both given: leave one out.")
     if side not in ("before", "after"):
-        raise ValueError(f"side must be 'before' or 'after', got {side!r}.")
+        raise UsageError(f"side must be 'before' or 'after', got {side!r}.")
     if cutoff is None and side == "after":
-        raise ValueError("side 'after' needs a cutoff.")
+        raise UsageError("side 'after' needs a cutoff.")
     if names is not None:
         indices = {_index(known, name, argument="names") for name in names}
         if not indices:
-            raise ValueError(f"names must hold at least one of {', '.join(known)}, got none.")
+            raise UsageError(f"names must hold at least one of {', '.join(known)}, got none.")
         return [blocks[index] for index in sorted(indices)]
     if cutoff is None:
         return list(blocks)
     cut = _index(known, cutoff, argument="cutoff") if isinstance(cutoff, str) else cutoff
     if not 0 < cut < len(blocks):
-        raise ValueError(
+        raise UsageError(
             f"cutoff must leave blocks on both sides: a number from 1 to {len(blocks) - 1} or one of "
             f"{', '.join(known[1:])}, got {cutoff!r}."
         )
@@ -176,7 +177,7 @@ def freeze_except(network: nn.Module, blocks: Sequence[Block], *, only_batchnorm
         them.
 
     Raises:
-        ValueError: Nothing would be left to train, or a block is not of this network.
+        UsageError: Nothing would be left to train, or a block is not of this network.
     """
     roots = [_find(network.get_submodule, path, block) for block in blocks for path in block.modules]
     chosen = {module for root in roots for module in root.modules()}
@@ -187,7 +188,7 @@ def freeze_except(network: nn.Module, blocks: Sequence[Block], *, only_batchnorm
     trained = {id(p) for module in chosen for p in module.parameters(recurse=False)} | {id(p) for p in single}
     if not any(id(parameter) in trained and parameter.requires_grad for parameter in network.parameters()):
         what = "BatchNorm parameter" if only_batchnorm else "parameter"
-        raise ValueError(f"blocks {[block.name for block in blocks]} hold no {what} that can be trained.")
+        raise UsageError(f"blocks {[block.name for block in blocks]} hold no {what} that can be trained.")
     for parameter in network.parameters():
         if id(parameter) not in trained:
             parameter.requires_grad_(False)
@@ -208,7 +209,7 @@ def reinitialize(network: nn.Module, fresh: nn.Module, blocks: Sequence[Block]) 
         blocks: The blocks to reinitialise.
 
     Raises:
-        ValueError: A block's parameters or buffers differ in name or shape between the networks; nothing is copied.
+        UsageError: A block's parameters or buffers differ in name or shape between the networks; nothing is copied.
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     for block in blocks:
@@ -219,7 +220,7 @@ def reinitialize(network: nn.Module, fresh: nn.Module, blocks: Sequence[Block]) 
             if name not in state or name not in new or state[name].shape != new[name].shape
         )
         if differing:
-            raise ValueError(f"fresh is built differently from network: block {block.name} differs in {differing[0]}.")
+            raise UsageError(f"fresh is built differently from network: block {block.name} differs in {differing[0]}.")
         pairs += [(tensor, new[name]) for name, tensor in state.items()]
     with torch.no_grad():
         for tensor, initial in pairs:
@@ -243,7 +244,7 @@ def _blocks(network: nn.Module, names: list[str], parts: list[list[Piece]]) -> l
 
 def _index(known: list[str], name: str, argument: str) -> int:
     if name not in known:
-        raise ValueError(f"{argument} must be of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}")
+        raise UsageError(f"{argument} must be of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}")
     return known.index(name)
 
 
@@ -251,7 +252,7 @@ def _find(lookup: Callable[[str], Any], path: str, block: Block) -> Any:
     try:
         return lookup(path)
     except AttributeError as error:
-        raise ValueError(f"block {block.name} is not of this network, which has no {path}.") from error
+        raise UsageError(f"block {block.name} is not of this network, which has no {path}.") from error
 
 
 def _state(network: nn.Module, block: Block) -> dict[str, Tensor]:

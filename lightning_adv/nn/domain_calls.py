@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.batchnorm import DomainBatchNorm
 
 
@@ -22,7 +23,7 @@ def through_domains(network: nn.Module) -> Iterator[None]:
         network: Any network. One that ``torch.compile`` has compiled is not looked at: it calls no hooks.
 
     Raises:
-        ValueError: One was.
+        UsageError: One was.
     """
     containers = [] if network._compiled_call_impl is not None else _containers(network)
     running: set[nn.Module] = set()
@@ -37,7 +38,7 @@ def through_domains(network: nn.Module) -> Iterator[None]:
         def check(path: str, container: nn.Module) -> Any:
             def hook(norm: nn.Module, args: Any) -> None:
                 if container not in running:
-                    raise ValueError(
+                    raise UsageError(
                         f"{type(network).__name__} calls the {type(norm).__name__} {path} otherwise than as its "
                         "registered module, and so past its BatchNorm domains: let it keep its layers in an "
                         "nn.ModuleList, nn.ModuleDict or nn.Sequential, or call them by their attributes."

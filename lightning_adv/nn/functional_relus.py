@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.surgery import replace_modules
 
 FUNCTIONS = ("relu", "relu_", "relu6")
@@ -99,7 +100,7 @@ def find_functional_relus(
         ignore: Modules whose own call of a ReLU is not meant.
 
     Raises:
-        ValueError: The network does not take such images.
+        UsageError: The network does not take such images.
     """
     recorder = _Recorder(model, ignore)
     images = torch.empty(2, *image_shape, dtype=_like(model).dtype, device="meta")  # BatchNorm in train mode refuses 1
@@ -108,7 +109,7 @@ def find_functional_relus(
             with _untouched(model, training), _swapped(model, _without_data), recorder.watching():
                 model(images)
     except Exception as error:
-        raise ValueError(
+        raise UsageError(
             f"{type(model).__name__} does not run on images of image_shape {tuple(image_shape)} (C, H, W): {error}"
         ) from error
     return list(recorder.found.values())
@@ -129,7 +130,7 @@ def make_relus_modules(
         mode is the same to the last bit.
 
     Raises:
-        ValueError: The network does not take such images, or a call cannot be reached.
+        UsageError: The network does not take such images, or a call cannot be reached.
     """
     calls = find_functional_relus(model, image_shape, ignore=ignore)
     if not calls:
@@ -141,10 +142,10 @@ def make_relus_modules(
     try:
         torch.testing.assert_close(_output(model, image_shape), before, rtol=0, atol=0, equal_nan=True)
     except Exception as error:  # a wrong output, or none: the code looks at its input in a way that tracing misses
-        raise ValueError(f"{_unreached(calls[0])}: torch.fx traces it into something else ({error}).") from error
+        raise UsageError(f"{_unreached(calls[0])}: torch.fx traces it into something else ({error}).") from error
     left = find_functional_relus(model, image_shape, ignore=ignore)
     if left:
-        raise ValueError(f"{_unreached(left[0])}: it is there still after torch.fx has traced it.")
+        raise UsageError(f"{_unreached(left[0])}: it is there still after torch.fx has traced it.")
     return model
 
 
@@ -156,11 +157,11 @@ def _trace(call: FunctionalReLU) -> fx.Graph:
             with _untouched(call.owner, training):
                 graphs.append(_ShallowTracer().trace(call.owner, concrete_args=call.arguments))
         except Exception as error:
-            raise ValueError(f"{_unreached(call)}: torch.fx cannot trace it ({error}).") from error
+            raise UsageError(f"{_unreached(call)}: torch.fx cannot trace it ({error}).") from error
         for node in graphs[-1].find_nodes(op="placeholder"):  # fx renames constants; callers may use their names
             node.target = next((name for name in call.arguments if node.target == f"{name}_1"), node.target)
     if str(graphs[0]) != str(graphs[1]):
-        raise ValueError(f"{_unreached(call)}: its code differs between train and eval mode.")
+        raise UsageError(f"{_unreached(call)}: its code differs between train and eval mode.")
     return graphs[1]
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
 from lightning_adv.nn.trace import unwrap
@@ -44,7 +45,7 @@ def named_batchnorms(network: nn.Module, domain: str | None = None) -> dict[str,
         domain: The domain; None for a network without domains, or the domain that is active.
 
     Raises:
-        ValueError: There is no BatchNorm, or no such domain.
+        UsageError: There is no BatchNorm, or no such domain.
     """
     if domain is not None:
         domain_norms(network, domain)  # says what is wrong where there is none
@@ -56,7 +57,7 @@ def named_batchnorms(network: nn.Module, domain: str | None = None) -> dict[str,
         if isinstance(module, _BatchNorm):
             norms[name] = module
     if not norms:
-        raise ValueError(f"The network, a {type(unwrap(network)[1]).__name__}, has no BatchNorm to look at.")
+        raise UsageError(f"The network, a {type(unwrap(network)[1]).__name__}, has no BatchNorm to look at.")
     return norms
 
 
@@ -73,7 +74,7 @@ def select_layers(layers: Mapping[str, Module], patterns: str | Sequence[str], *
         The layers that match any pattern, in their own order.
 
     Raises:
-        ValueError: A pattern matches no layer.
+        UsageError: A pattern matches no layer.
 
     Example:
         >>> layers = {"conv1": nn.Identity(), "layer1": nn.Identity(), "layer1.0": nn.Identity()}
@@ -88,9 +89,9 @@ def select_layers(layers: Mapping[str, Module], patterns: str | Sequence[str], *
         found = {name for name in layers if re.fullmatch(expression, name)}
         if not found:
             hint = did_you_mean(pattern, layers)
-            raise ValueError(f"{argument} has the pattern {pattern!r}, which no layer matches.{hint} There are "
+            raise UsageError(f"{argument} has the pattern {pattern!r}, which no layer matches.{hint} There are "
                              f"{', '.join(layers)}.")  # fmt: skip
         chosen |= found
     if not chosen:
-        raise ValueError(f"{argument} must have at least one pattern. There are {', '.join(layers)}.")
+        raise UsageError(f"{argument} must have at least one pattern. There are {', '.join(layers)}.")
     return {name: layer for name, layer in layers.items() if name in chosen}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.surgery import replace_modules
 from lightning_adv.nn.weights.load import say
 
@@ -20,7 +21,7 @@ def find_network(name: str) -> tuple[Library, str]:
     """Return the library that a network's name means, and the name without the library's prefix.
 
     Raises:
-        ValueError: Neither library has a classifier of that name.
+        UsageError: Neither library has a classifier of that name.
     """
     import timm
     import torchvision
@@ -37,7 +38,7 @@ def find_network(name: str) -> tuple[Library, str]:
         return "torchvision", plain
     known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
     known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
-    raise ValueError(_unknown(name, plain if wanted == "timm" else name, known))
+    raise UsageError(_unknown(name, plain if wanted == "timm" else name, known))
 
 
 def _unknown(name: str, looked_up: str, known: Sequence[str]) -> str:
@@ -67,7 +68,7 @@ def build_timm(name: str, num_classes: int, in_channels: int, pretrained: bool, 
     """Build timm's network.
 
     Raises:
-        ValueError: The options do not fit, or there are no such pretrained weights.
+        UsageError: The options do not fit, or there are no such pretrained weights.
     """
     import timm
 
@@ -76,9 +77,9 @@ def build_timm(name: str, num_classes: int, in_channels: int, pretrained: bool, 
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
         )
     except TypeError as error:
-        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
+        raise UsageError(f"backbone.options {options} do not fit {name}: {error}.") from error
     except RuntimeError as error:  # an unknown tag, or no weights for this name
-        raise ValueError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
+        raise UsageError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
     config = network.pretrained_cfg
     classes = config["num_classes"] if pretrained else num_classes
     if pretrained:
@@ -92,17 +93,17 @@ def build_torchvision(
     """Build torchvision's network.
 
     Raises:
-        ValueError: The options or the channels do not fit, or there are no such pretrained weights.
+        UsageError: The options or the channels do not fit, or there are no such pretrained weights.
     """
     from torchvision import models
 
     if pretrained and in_channels != 3:
-        raise ValueError(f"backbone.in_channels must be 3 for torchvision's pretrained {name}, got {in_channels}.")
+        raise UsageError(f"backbone.in_channels must be 3 for torchvision's pretrained {name}, got {in_channels}.")
     architecture, _, tag = name.partition(".")
     # without VGG-16's weights for features alone, whose classifier is NaN
     known = {entry.name: entry for entry in models.get_model_weights(architecture) if entry.meta["categories"]}
     if tag and tag not in known:
-        raise ValueError(_unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known]))
+        raise UsageError(_unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known]))
     weights = known[tag] if tag else models.get_model_weights(architecture).DEFAULT
     preset = weights.transforms()
     mean, std = preset.mean, preset.std
@@ -120,7 +121,7 @@ def build_torchvision(
     try:
         network: nn.Module = models.get_model(architecture, **arguments, **options)
     except TypeError as error:
-        raise ValueError(f"backbone.options {options} do not fit {name}: {error}.") from error
+        raise UsageError(f"backbone.options {options} do not fit {name}: {error}.") from error
     if has_auxiliary_logits:
         # Auxiliary logits make the output a tuple in train mode; pretrained networks have them.
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
@@ -191,7 +192,7 @@ def use_cifar_stem(network: nn.Module, name: str) -> str:
         What is new in the network, for a message.
 
     Raises:
-        ValueError: The network has no such stem.
+        UsageError: The network has no such stem.
     """
     from torchvision.models import VGG
 
@@ -202,7 +203,7 @@ def use_cifar_stem(network: nn.Module, name: str) -> str:
         return "the first linear layer"
     old, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
     if not isinstance(old, nn.Conv2d) or not isinstance(pool, nn.Module):
-        raise ValueError(
+        raise UsageError(
             f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
             f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...) and for torchvision's VGGs "
             f"(torchvision/vgg11_bn, ...), got {name!r}."

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
+
 
 class Normalize(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel.
@@ -18,7 +20,7 @@ class Normalize(nn.Module):
         std: Standard deviation of each channel, in the same unit.
 
     Raises:
-        ValueError: The lengths differ, or a value is not finite, or one of ``std`` not positive.
+        UsageError: The lengths differ, or a value is not finite, or one of ``std`` not positive.
 
     Example:
         >>> Normalize(mean=[0.5], std=[0.25])(torch.ones(1, 1, 1, 1)).item()
@@ -31,7 +33,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std):
-            raise ValueError(f"mean and std need one value for each channel, got {len(mean)} and {len(std)} values.")
+            raise UsageError(f"mean and std need one value for each channel, got {len(mean)} and {len(std)} values.")
         check_values("mean", mean)
         check_values("std", std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
@@ -54,13 +56,13 @@ def check_values(name: str, values: Sequence[float]) -> None:
         values: One for each channel.
 
     Raises:
-        ValueError: One is not finite, or of a standard deviation not positive, in the network's fp32.
+        UsageError: One is not finite, or of a standard deviation not positive, in the network's fp32.
     """
     rounded = torch.tensor(values, dtype=torch.float32, device="cpu")  # also where networks are built on meta
     positive = name.endswith("std")
     if not rounded.isfinite().all() or (positive and not (rounded > 0).all()):
         allowed = "positive and finite" if positive else "finite"
-        raise ValueError(f"{name} must be {allowed} in every channel, got {tuple(values)}.")
+        raise UsageError(f"{name} must be {allowed} in every channel, got {tuple(values)}.")
 
 
 class NormalizedNetwork(nn.Module):

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
+
 
 class SmoothReLU(nn.Module):
     """x - log(αx + 1) / α for x ≥ 0, else 0 (equation 5.4), with derivative αx / (1 + αx) (equation 5.5).
@@ -29,7 +31,7 @@ class SmoothReLU(nn.Module):
         alpha: Where α starts.
 
     Raises:
-        ValueError: ``alpha`` is not positive.
+        UsageError: ``alpha`` is not positive.
 
     Example:
         >>> SmoothReLU(alpha=1.0)(torch.tensor([-1.0, math.e - 1])).tolist()
@@ -145,8 +147,8 @@ def positive(value: float, name: str = "alpha") -> float:
     """Return an activation's setting as a float.
 
     Raises:
-        ValueError: It is not positive or not finite.
+        UsageError: It is not positive or not finite.
     """
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} of an activation must be a positive number, got {value}.")
+        raise UsageError(f"{name} of an activation must be a positive number, got {value}.")
     return float(value)

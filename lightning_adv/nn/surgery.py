@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lightning_adv.core.errors import UsageError
+
 # What torch keeps for itself in every module: children, tensors, hooks, the compiled call.
 _TORCHS = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, type, types.ModuleType, torch.dtype, fx.Graph)
@@ -36,7 +38,7 @@ def replace_modules(
         ``model``; what stands for it, if it is an old module itself.
 
     Raises:
-        ValueError: The network holds an old module outside its registered children too. It is unchanged.
+        UsageError: The network holds an old module outside its registered children too. It is unchanged.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -53,12 +55,12 @@ def check_registered(
     """Check that a network holds modules as registered children only. See :func:`replace_modules`.
 
     Raises:
-        ValueError: It holds one elsewhere too.
+        UsageError: It holds one elsewhere too.
     """
     paths = {module: path for path, module in model.named_modules()}
     for holder, where, module in hidden_references(model):
         if module in old or (kind is not None and isinstance(module, kind) and module not in paths):
-            raise ValueError(_told(holder, paths[holder], where, module, paths.get(module), purpose))
+            raise UsageError(_told(holder, paths[holder], where, module, paths.get(module), purpose))
 
 
 def put_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:

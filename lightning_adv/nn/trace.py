@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_adv.core.errors import UsageError
+
 # A module and its dotted path.
 Piece = tuple[str, nn.Module]
 
@@ -48,7 +50,7 @@ def trace_forward(network: nn.Module, image_shape: Sequence[int]) -> tuple[Trace
     try:
         return _run(network, (channels, height, width)), (height, width)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"image_shape {tuple(image_shape)} does not fit the network: {error}") from error
+        raise UsageError(f"image_shape {tuple(image_shape)} does not fit the network: {error}") from error
 
 
 def _run(network: nn.Module, image_shape: Sequence[int]) -> Trace:

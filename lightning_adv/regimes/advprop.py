@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import GD, IFGSM, PGD, Attack
 from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain_norms
 from lightning_adv.regimes.augmentation import AutoAugment
@@ -39,7 +40,7 @@ class AdvPropTraining(Regime):
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.base.Regime`.
 
     Raises:
-        ValueError: An argument is out of its range, or the network has no BatchNorm.
+        UsageError: An argument is out of its range, or the network has no BatchNorm.
 
     Example:
         >>> backbone = Backbone("small_cnn", in_channels=1)
@@ -66,9 +67,9 @@ class AdvPropTraining(Regime):
             ("inference_domain", inference_domain, ("main", "adversarial")),
         ):
             if given not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
         if clean_fraction == 0 and inference_domain == "main":
-            raise ValueError(
+            raise UsageError(
                 "clean_fraction is 0, which trains no main BatchNorm: set inference_domain to 'adversarial'."
             )
         # Before super().__init__, which builds the network with these.

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 
 
@@ -19,12 +20,12 @@ class AutoAugment(Recipe):
         policy: The data set whose policy it is: ``"imagenet"``, ``"cifar10"`` or ``"svhn"``.
 
     Raises:
-        ValueError: There is no such policy.
+        UsageError: There is no such policy.
     """
 
     def __init__(self, policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet") -> None:
         if policy not in ("imagenet", "cifar10", "svhn"):
-            raise ValueError(f"policy must be one of imagenet, cifar10, svhn, got {policy!r}.")
+            raise UsageError(f"policy must be one of imagenet, cifar10, svhn, got {policy!r}.")
         self.policy = policy
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_adv.core.errors import UsageError
+
 
 def follow_until_started(trainer: Trainer, module: LightningModule) -> bool:
     """Let an average that has not begun be the weights of now; called before it is validated, or stands for them.
@@ -34,11 +36,11 @@ def check_averaging(trainer: Trainer) -> None:
     An average in 16 bits moves by ``1 - decay`` of its distance from the weights: less than the spacing of its numbers.
 
     Raises:
-        ValueError: The weights, and with them their average, have 16 bits.
+        UsageError: The weights, and with them their average, have 16 bits.
     """
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if averages and str(trainer.precision) in ("16-true", "bf16-true"):
-        raise ValueError(
+        raise UsageError(
             f"trainer.precision is {trainer.precision}, in which a step of weight averaging rounds to nothing: use "
             "32-true, bf16-mixed or 16-mixed, or leave the averaging out of trainer.callbacks."
         )

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import check_class_paths, find_class, public_path
 from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.backbones import Backbone
@@ -68,7 +69,7 @@ class Regime(Classifier):
             numbers up to rounding. Views do so always.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     def __init__(
@@ -90,9 +91,9 @@ class Regime(Classifier):
         channels_last: bool = False,
     ) -> None:
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
+            raise UsageError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
-            raise ValueError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
+            raise UsageError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
         views = Views(view, attack_precision, compile=compile if compile_view is None else compile_view)
         super().__init__(backbone, num_classes, evaluation_attack, compile, channels_last)
         self.views = views  # no argument of the base class, which would save it with the hyper-parameters
@@ -133,7 +134,7 @@ class Regime(Classifier):
             **kwargs: Those of Lightning's method; ``weights_only`` is true if it is not given.
 
         Raises:
-            ValueError: The file is missing, cannot be read as data, names a class that was not imported, or has a field
+            UsageError: The file is missing, cannot be read as data, names a class that was not imported, or has a field
                 that is not what belongs there.
         """
         content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
@@ -165,18 +166,18 @@ class Regime(Classifier):
         """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).
 
         Raises:
-            ValueError: It is of another network or regime, of images that are split in another way, or this is the base
+            UsageError: It is of another network or regime, of images that are split in another way, or this is the base
                 class, which Lightning would build without a word.
         """
         if type(self) is Regime:
-            raise ValueError("Regime is the base of the regimes, and the checkpoint does not say which one it is of.")
+            raise UsageError("Regime is the base of the regimes, and the checkpoint does not say which one it is of.")
         if "regime" not in checkpoint:
             super().on_load_checkpoint(checkpoint)
             return
         used = self._trainer is not None
         if used and not self._is_of_class(checkpoint["regime"]["class_path"]):
             trained = checkpoint["regime"]["class_path"].rpartition(".")[2]
-            raise ValueError(
+            raise UsageError(
                 f"ckpt_path: this is a run of {trained}, and model.class_path is {type(self).__name__}: give the one "
                 "that was trained. To begin with its weights, give the file as model.init_args.backbone.checkpoint."
             )
@@ -227,7 +228,7 @@ class Regime(Classifier):
         """Build the optimizer and the schedule (a Lightning hook).
 
         Raises:
-            ValueError: A run that goes on has others, and its checkpoint's state is none of theirs.
+            UsageError: A run that goes on has others, and its checkpoint's state is none of theirs.
         """
         built = configure(
             self.network, self.optimizer, self.scheduler, self.scheduler_interval, self.decay_norm_and_bias
@@ -263,7 +264,7 @@ class Regime(Classifier):
         """Settle the seed and check the precision (a Lightning hook).
 
         Raises:
-            ValueError: Images would be rounded by more than an attack moves them, or an average by more than its steps.
+            UsageError: Images would be rounded by more than an attack moves them, or an average by more than its steps.
         """
         if self.seed is None:
             self.seed = run_seed()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
@@ -42,7 +43,7 @@ class BlockwiseRetraining(MadryTraining):
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.madry.MadryTraining`.
 
     Raises:
-        ValueError: An argument is out of its range, a block does not exist, or there are no pretrained weights.
+        UsageError: An argument is out of its range, a block does not exist, or there are no pretrained weights.
     """
 
     def __init__(
@@ -61,15 +62,15 @@ class BlockwiseRetraining(MadryTraining):
     ) -> None:
         for name, given, allowed in (("side", side, ("before", "after")), ("unit", unit, ("block", "layer"))):
             if given not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
         if blocks is not None and cutoff is not None:
-            raise ValueError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
+            raise UsageError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
         if only_batchnorm and reinitialize:
-            raise ValueError("only_batchnorm trains on filters that are there: set reinitialize to false.")
+            raise UsageError("only_batchnorm trains on filters that are there: set reinitialize to false.")
         ignored = [name for name in ("weight_perturbation", "eps_warmup_epochs") if kwargs.get(name)]
         ignored += [] if isinstance(Objective.from_config(objective), CrossEntropy) else ["objective"]
         if attack is None and ignored:
-            raise ValueError(f"attack is null, which retrains conventionally: leave {ignored[0]} out.")
+            raise UsageError(f"attack is null, which retrains conventionally: leave {ignored[0]} out.")
         self.conventional = attack is None
         super().__init__(backbone, attack=PGD() if attack is None else attack, objective=objective, **kwargs)
         self.blocks = blocks
@@ -90,7 +91,7 @@ class BlockwiseRetraining(MadryTraining):
         """Choose, freeze and reinitialise, at the start of training only.
 
         Raises:
-            ValueError: A block does not exist, or there are no pretrained weights.
+            UsageError: A block does not exist, or there are no pretrained weights.
         """
         super().prepare_network()
         if self._trainer is None or self.trainer.state.fn != "fit" or self.retrained:
@@ -98,7 +99,7 @@ class BlockwiseRetraining(MadryTraining):
         recipe = self.backbone
         own = type(self).build_network is not MadryTraining.build_network  # which may load weights by itself
         if recipe.checkpoint is None and not recipe.pretrained and self.trainer.ckpt_path is None and not own:
-            raise ValueError(
+            raise UsageError(
                 "backbone.checkpoint must name the trained network whose blocks are retrained, or backbone.pretrained "
                 "be true: without one, the frozen blocks would stay at random weights."
             )
@@ -122,7 +123,7 @@ class BlockwiseRetraining(MadryTraining):
         if left:
             owner = next(block for block in blocks if any(left[0].startswith(f"{name}.") for name in block.modules))
             whole = ", and not its BatchNorms only" if self.only_batchnorm else " (blocks or cutoff)"
-            raise ValueError(
+            raise UsageError(
                 f"{left[0]} has no pretrained weights, since it has another size there, and would be frozen as it was "
                 f"drawn: retrain block {owner.name} too{whole}."
             )
@@ -155,7 +156,7 @@ class BlockwiseRetraining(MadryTraining):
         chosen = tuple(f"{path}." for block in self.retrained for path in block.modules)
         own, anew = ({key: p for key, p in of.named_parameters() if key.startswith(chosen)} for of in (network, fresh))
         if own.keys() == anew.keys() and all(torch.equal(own[key].cpu(), anew[key].cpu()) for key in own):
-            raise ValueError(
+            raise UsageError(
                 f"reinitialize is true, but {type(self).__name__}.build_network gives block "
                 f"{self.retrained[0].name} the same weights each time: let it load weights where "
                 "self.backbone.checkpoint names them only, or set reinitialize to false."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import check_images, check_labels, check_logits
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.domain_calls import through_domains
 
 
@@ -24,7 +25,7 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         data: The data module's name, for the error.
 
     Raises:
-        ValueError: The network does not take such images, calls BatchNorms past their domains, or gives something else
+        UsageError: The network does not take such images, calls BatchNorms past their domains, or gives something else
             than logits (N, K).
     """
     like = next(network.parameters())
@@ -34,7 +35,7 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         with attacking(network) as held_still, torch.no_grad(), through_domains(network):
             output = held_still(image)
     except (AssertionError, AttributeError, RuntimeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
         ) from error
     check_logits(output, 1)
@@ -48,10 +49,10 @@ def check_precision(precision: str, argument: str = "trainer.precision") -> None
         argument: The argument that gave it, for the error.
 
     Raises:
-        ValueError: The precision rounds an image by more than an attack moves it.
+        UsageError: The precision rounds an image by more than an attack moves it.
     """
     if precision.startswith(("16-true", "bf16-true")):
-        raise ValueError(
+        raise UsageError(
             f"{argument} is {precision}, which rounds an image by more than a step of the attack; use 32-true, "
             "bf16-mixed or 16-mixed."
         )
@@ -61,10 +62,10 @@ def check_attack_precision(attack_precision: str, precision: str) -> None:
     """Check that attacks can compute in a lower precision than the network.
 
     Raises:
-        ValueError: The network is in fp64, which autocast does not take down.
+        UsageError: The network is in fp64, which autocast does not take down.
     """
     if attack_precision != "same" and precision.startswith("64"):
-        raise ValueError(
+        raise UsageError(
             f"attack_precision is {attack_precision}, and trainer.precision {precision}: leave it at same, or train in "
             "32-true, bf16-mixed or 16-mixed."
         )
@@ -80,15 +81,15 @@ def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, train
         trained: Whether the network starts from weights, and so from running statistics of their own.
 
     Raises:
-        ValueError: Nobody knows which epochs are the last, or no epoch before them would set the statistics.
+        UsageError: Nobody knows which epochs are the last, or no epoch before them would set the statistics.
     """
     if max_epochs is None or max_epochs < 1 or max_steps != -1:
-        raise ValueError(
+        raise UsageError(
             f"running_statistics_epochs is {number} and counts from the end: give trainer.max_epochs without "
             f"trainer.max_steps, got {max_epochs} and {max_steps}."
         )
     if number >= max_epochs and not trained:
-        raise ValueError(
+        raise UsageError(
             f"running_statistics_epochs is {number}, and trainer.max_epochs {max_epochs}: it must be less, since a "
             "BatchNorm that was never trained has no running statistics."
         )
@@ -98,14 +99,14 @@ def as_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return a batch as images and labels; labels of any integer type, or booleans, as int64.
 
     Raises:
-        ValueError: It is no pair of tensors. Which part of another batch is what, only its data module knows.
+        UsageError: It is no pair of tensors. Which part of another batch is what, only its data module knows.
 
     Example:
         >>> as_pair([torch.zeros(2, 1, 8, 8), torch.tensor([True, False])])[1]
         tensor([1, 0])
     """
     if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
-        raise ValueError(
+        raise UsageError(
             "data: a batch must be a pair of tensors, images (N, C, H, W) and labels (N,), got "
             f"{_described(batch)}: return such a pair from the data set, or from the data module's "
             "on_after_batch_transfer."
@@ -135,10 +136,10 @@ def check_batch(x: Tensor, y: Tensor | None, in_channels: int, num_classes: int)
     """Check that a batch is of images (N, C, H, W) in [0, 1] and labels (N,) in [0, K); None where none are needed.
 
     Raises:
-        ValueError: It is not.
+        UsageError: It is not.
     """
     if x.ndim != 4 or x.shape[1] != in_channels:
-        raise ValueError(
+        raise UsageError(
             f"x must be images (N, {in_channels}, H, W) as backbone.in_channels says, got shape {tuple(x.shape)}."
         )
     check_images(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)

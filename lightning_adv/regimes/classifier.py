@@ -13,6 +13,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.base import check_logits
 from lightning_adv.attacks.reach import shortfall
 from lightning_adv.attacks.threat import threat_model
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
@@ -46,7 +47,7 @@ class Classifier(LightningModule):
         channels_last: Whether the network's convolutions work channels-last.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     network: nn.Module
@@ -71,7 +72,7 @@ class Classifier(LightningModule):
         super().__init__()
         self._save_recipes()
         if num_classes is not None and num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+            raise UsageError(f"num_classes must be at least 2, got {num_classes}.")
         self.backbone = Backbone.from_config(backbone)
         self.num_classes = num_classes
         self.evaluation_attack = Attack.from_config(evaluation_attack)
@@ -102,7 +103,7 @@ class Classifier(LightningModule):
         """Build the network once the data module has said how many classes there are (a Lightning hook).
 
         Raises:
-            ValueError: Nobody says how many classes there are, the data's images do not fit the network, a package that
+            UsageError: Nobody says how many classes there are, the data's images do not fit the network, a package that
                 an attack needs is not installed, or attacks cannot have the precision that was asked.
         """
         for name in ("evaluation_attack", "attack"):
@@ -116,18 +117,18 @@ class Classifier(LightningModule):
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
         shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
         if shape is not None and shape[0] != self.backbone.in_channels:
-            raise ValueError(
+            raise UsageError(
                 f"backbone.in_channels is {self.backbone.in_channels}, but the images of {type(data).__name__} have "
                 f"{shape[0]} channels."
             )
         if self.num_classes is None:
             if classes is None:
-                raise ValueError("num_classes must be given: the Trainer has no data module that knows it.")
+                raise UsageError("num_classes must be given: the Trainer has no data module that knows it.")
             if classes < 2:
-                raise ValueError(f"data: {type(data).__name__} has {classes} classes, and a classifier needs two.")
+                raise UsageError(f"data: {type(data).__name__} has {classes} classes, and a classifier needs two.")
             self._build(int(classes))
         elif classes is not None and classes != self.num_classes:
-            raise ValueError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
+            raise UsageError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
         if shape is not None:
             check_shape(self.network, self.backbone.name, shape, type(data).__name__)
         self.prepare_network()
@@ -182,7 +183,7 @@ class Classifier(LightningModule):
         """Check that the checkpoint is of this network, before anything is loaded (a Lightning hook).
 
         Raises:
-            ValueError: It is not.
+            UsageError: It is not.
         """
         check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
         trained = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("backbone")
@@ -203,14 +204,14 @@ class Classifier(LightningModule):
         """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one.
 
         Raises:
-            ValueError: The network gives something else, or cannot normalise a batch of one image.
+            UsageError: The network gives something else, or cannot normalise a batch of one image.
         """
         with nullcontext() if through is None else domain(self.network, through):
             try:
                 output = self.network(x)
             except ValueError as error:
                 if "more than 1 value per channel" in str(error):
-                    raise ValueError(no_statistics(len(x))) from error
+                    raise UsageError(no_statistics(len(x))) from error
                 raise
         return check_logits(output, len(x))
 
@@ -242,7 +243,7 @@ class Classifier(LightningModule):
         On an accelerator only the first batch is looked at: reading a value stops the queue.
 
         Raises:
-            ValueError: It is no pair, the images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
+            UsageError: It is no pair, the images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
         """
         x, y = as_pair(batch)
         return self._checked(x, y, batch_idx), y

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes.base import Regime
 from lightning_adv.regimes.keywords import RegimeKeywords, Unpack
@@ -32,7 +33,7 @@ class MadryTraining(Regime):
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.base.Regime`.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
 
     Example:
         >>> import torch
@@ -52,14 +53,14 @@ class MadryTraining(Regime):
         **kwargs: Unpack[RegimeKeywords],
     ) -> None:
         if eps_warmup_epochs < 0:
-            raise ValueError(f"eps_warmup_epochs must be at least 0, got {eps_warmup_epochs}.")
+            raise UsageError(f"eps_warmup_epochs must be at least 0, got {eps_warmup_epochs}.")
         super().__init__(backbone, **kwargs)
         self.attack = Attack.from_config(attack)
         if eps_warmup_epochs:
             copy.copy(self.attack).scaled(1.0)  # one that cannot be scaled says so now
         self.objective = Objective.from_config(objective)
         if self.label_smoothing and not self.objective.smooths_labels:
-            raise ValueError(
+            raise UsageError(
                 f"label_smoothing is {self.label_smoothing}, but {type(self.objective).__name__} has no smoothed form: "
                 "leave it at 0."
             )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 
 Forward: TypeAlias = Callable[[Tensor], Tensor]
@@ -49,7 +50,7 @@ class CrossEntropy(Objective):
             section 3.2, with weight 0.5).
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     def __init__(self, clean_fraction: float = 0.0, logit_pairing: float = 0.0) -> None:
@@ -76,7 +77,7 @@ class TRADES(Objective):
         beta: Weight of robustness against accuracy, 1/lambda in the paper, which uses 1 and 6 (section 5).
 
     Raises:
-        ValueError: ``beta`` is negative.
+        UsageError: ``beta`` is negative.
     """
 
     def __init__(self, beta: float = 6.0) -> None:
@@ -98,7 +99,7 @@ class MART(Objective):
         weight: lambda, 5 in the paper (section 4.1).
 
     Raises:
-        ValueError: ``weight`` is negative.
+        UsageError: ``weight`` is negative.
     """
 
     smooths_labels = False
@@ -141,16 +142,16 @@ def check_mixture(clean_fraction: float, logit_pairing: float) -> None:
     """Check the two arguments of a mixture of clean and adversarial images.
 
     Raises:
-        ValueError: One is out of its range, or there is nothing to pair.
+        UsageError: One is out of its range, or there is nothing to pair.
     """
     if not 0 <= clean_fraction <= 1:
-        raise ValueError(f"clean_fraction must lie in [0, 1], got {clean_fraction}.")
+        raise UsageError(f"clean_fraction must lie in [0, 1], got {clean_fraction}.")
     _at_least_zero("logit_pairing", logit_pairing)
     if logit_pairing and not clean_fraction:
-        raise ValueError(f"logit_pairing is {logit_pairing}, but clean_fraction is 0: there is no clean image to pair.")
+        raise UsageError(f"logit_pairing is {logit_pairing}, but clean_fraction is 0: there is no clean image to pair.")
 
 
 def _at_least_zero(name: str, value: float) -> float:
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
+        raise UsageError(f"{name} must be at least 0 and finite, got {value}.")
     return value

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import FACTORIES, find_class
 
 _Rule = tuple[Callable[[float], bool], str]
@@ -61,7 +62,7 @@ def configure(
     """Return what ``LightningModule.configure_optimizers`` returns.
 
     Raises:
-        ValueError: The optimizer or the schedule cannot be built of their options, or these make no sense; or the
+        UsageError: The optimizer or the schedule cannot be built of their options, or these make no sense; or the
             schedule looks at a metric, and does not say at which, or would step between epochs.
     """
     built = _build_optimizer(optimizer, parameter_groups(module, decay_norm_and_bias))
@@ -71,12 +72,12 @@ def configure(
     config: dict[str, Any] = {"scheduler": schedule, "interval": interval}
     if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
         if not isinstance(schedule, ReduceLROnPlateau):
-            raise ValueError(
+            raise UsageError(
                 "scheduler is torch.optim.lr_scheduler.ReduceLROnPlateau, which does not know its metric: use "
                 "lightning.pytorch.cli.ReduceLROnPlateau with monitor, such as val/clean_loss."
             )
         if interval != "epoch":
-            raise ValueError(
+            raise UsageError(
                 f"scheduler_interval is {interval!r}, but ReduceLROnPlateau looks at a metric of whole epochs: use "
                 "'epoch'."
             )
@@ -89,7 +90,7 @@ def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]])
     """Build an optimizer whose options make sense.
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
     try:
         built = optimizer(groups)
@@ -97,15 +98,15 @@ def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]])
         hint = ""
         if len(groups) > 1 and "parameter group" in str(error) + str(getattr(error, "__notes__", "")):
             hint = ". It takes all parameters as one group: decay_norm_and_bias must be true."
-        raise ValueError(f"optimizer cannot be built: {error}{hint}") from error
+        raise UsageError(f"optimizer cannot be built: {error}{hint}") from error
     if not isinstance(built, Optimizer):
-        raise ValueError(f"optimizer must return a torch.optim.Optimizer, got {type(built).__name__}.")
+        raise UsageError(f"optimizer must return a torch.optim.Optimizer, got {type(built).__name__}.")
     for group in built.param_groups:
         for name, (allowed, words) in _OPTIMIZER_OPTIONS.items():
             values = group.get(name)
             for value in values if isinstance(values, tuple) else (values,):
                 if isinstance(value, (int, float, torch.Tensor)) and not allowed(float(value)):
-                    raise ValueError(f"optimizer.{name} must be {words}, got {_plain(values)}.")
+                    raise UsageError(f"optimizer.{name} must be {words}, got {_plain(values)}.")
     return built
 
 
@@ -113,18 +114,18 @@ def _build_schedule(scheduler: LRSchedulerCallable, optimizer: Optimizer) -> Any
     """Build a schedule whose options make sense.
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
     try:
         schedule = scheduler(optimizer)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"scheduler cannot be built: {error}") from error
+        raise UsageError(f"scheduler cannot be built: {error}") from error
     if not callable(getattr(schedule, "step", None)):
-        raise ValueError(f"scheduler must return a learning-rate schedule, got {type(schedule).__name__}.")
+        raise UsageError(f"scheduler must return a learning-rate schedule, got {type(schedule).__name__}.")
     for name, (allowed, words) in _SCHEDULE_OPTIONS.items():
         value = vars(schedule).get(name)
         if isinstance(value, (int, float)) and not allowed(value):
-            raise ValueError(f"scheduler.{name} must be {words}, got {value}.")
+            raise UsageError(f"scheduler.{name} must be {words}, got {value}.")
     return schedule
 
 
@@ -142,7 +143,7 @@ def step_plateau(module: LightningModule) -> None:
     schedule's ``patience``; neither does one that was cut short.
 
     Raises:
-        ValueError: Nothing of that name was measured in this run.
+        UsageError: Nothing of that name was measured in this run.
     """
     trainer = module.trainer
     every = trainer.check_val_every_n_epoch
@@ -154,7 +155,7 @@ def step_plateau(module: LightningModule) -> None:
             continue
         metrics = trainer.callback_metrics
         if monitor not in metrics:
-            raise ValueError(
+            raise UsageError(
                 f"scheduler.monitor is {monitor!r}, which was not measured in epoch {trainer.current_epoch}; there are "
                 f"{', '.join(sorted(metrics))}."
             )
@@ -173,12 +174,12 @@ def callable_from_config(factory: Any) -> Any:
     """Turn :func:`callable_to_config`'s result back into a callable; anything else is returned as it is.
 
     Raises:
-        ValueError: The class is neither an optimizer nor a schedule, or was not imported: see
+        UsageError: The class is neither an optimizer nor a schedule, or was not imported: see
             :func:`~lightning_adv.core.recipe.find_class`.
     """
     if not isinstance(factory, dict):
         return factory
     built = find_class(factory["class_path"], object, allowed=FACTORIES)
     if not issubclass(built, (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)):
-        raise ValueError(f"{factory['class_path']} is neither an optimizer nor a learning-rate schedule.")
+        raise UsageError(f"{factory['class_path']} is neither an optimizer nor a learning-rate schedule.")
     return partial(built, **factory["init_args"])

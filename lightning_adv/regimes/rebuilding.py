@@ -58,7 +58,7 @@ def check_saved_arguments(
         source: The argument and the file, for the error.
 
     Raises:
-        ValueError: One is unknown, missing or of another type, or the class that they are for cannot be found.
+        UsageError: One is unknown, missing or of another type, or the class that they are for cannot be found.
     """
     if given.get("hparams_file") is not None:
         return

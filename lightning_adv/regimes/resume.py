@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
 
+from lightning_adv.core.errors import UsageError
+
 _FREE = ("num_classes", "backbone", "optimizer", "scheduler")
 """Arguments of a regime that are looked at elsewhere, or known after training only."""
 
@@ -95,7 +97,7 @@ def check_changes(changes: list[Change], monitors: list[str]) -> None:
         monitors: The metrics by which checkpoints are chosen.
 
     Raises:
-        ValueError: It cannot.
+        UsageError: It cannot.
     """
     for change in changes:
         kept = change.setting in ("scheduler_interval", "decay_norm_and_bias")
@@ -103,7 +105,7 @@ def check_changes(changes: list[Change], monitors: list[str]) -> None:
         if kept or measured:
             reason = "the best checkpoint is chosen by it" if measured else "the optimizer's state is made for it"
             elsewhere = "; lightning-adv test and evaluate measure with another" if measured else ""
-            raise ValueError(
+            raise UsageError(
                 f"ckpt_path: {change.setting} is {_short(change.now)} and was {_short(change.before)}, but {reason}: "
                 f"leave it as it was{elsewhere}."
             )
@@ -138,7 +140,7 @@ def optimizer_changes(checkpoint: Mapping[str, Any], now: Mapping[str, Any], bui
         built: :func:`describe_optimizers` of what was built from them.
 
     Raises:
-        ValueError: It is a change that the state in the checkpoint does not allow.
+        UsageError: It is a change that the state in the checkpoint does not allow.
     """
     settings = checkpoint.get("hyper_parameters", {})
     known = checkpoint["regime"].get("optimizers", {})
@@ -148,7 +150,7 @@ def optimizer_changes(checkpoint: Mapping[str, Any], now: Mapping[str, Any], bui
         if part in known or isinstance(recipe, Mapping):
             before = known[part] if part in known else recipe["class_path"]
             if _name(before) != _name(built[part]):
-                raise ValueError(
+                raise UsageError(
                     f"ckpt_path: the run has the {part} {_name(before)}, and {_name(built[part])} cannot go on with "
                     f"its state. Leave the {part} as it was, or begin anew with the run's weights "
                     "(model.init_args.backbone.checkpoint)."
@@ -170,12 +172,12 @@ def _check_allowed(change: Change, built: Mapping[str, Any]) -> None:
         part == "scheduler" or option in _OPTIMIZER or (option == "momentum" and _name(built["optimizer"]) == "SGD")
     )
     if not allowed:
-        raise ValueError(
+        raise UsageError(
             f"ckpt_path: {change.setting} is {_short(change.now)} and was {_short(change.before)}, which the "
             "optimizer's state does not allow: leave it as it was."
         )
     if (part == "scheduler" or option == "lr") and _name(built["scheduler"]) == "ReduceLROnPlateau":
-        raise ValueError(
+        raise UsageError(
             f"ckpt_path: {change.setting} is {_short(change.now)} and was {_short(change.before)}, but what "
             "ReduceLROnPlateau made of the learning rate so far cannot be repeated with it: leave it as it was."
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import find_kinks, smooth_backward
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.libraries import default_image_shape
@@ -30,7 +31,7 @@ class SmoothAdversarialTraining(MadryTraining):
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.madry.MadryTraining`.
 
     Raises:
-        ValueError: An argument is out of its range, or a ReLU of the network cannot be replaced.
+        UsageError: An argument is out of its range, or a ReLU of the network cannot be replaced.
 
     Example:
         >>> regime = SmoothAdversarialTraining(Backbone("small_cnn", in_channels=1), num_classes=10)
@@ -48,7 +49,7 @@ class SmoothAdversarialTraining(MadryTraining):
         **kwargs: Unpack[MadryKeywords],
     ) -> None:
         if smooth_gradient not in (None, "attack", "update", "both"):
-            raise ValueError(f"smooth_gradient must be attack, update, both or null, got {smooth_gradient!r}.")
+            raise UsageError(f"smooth_gradient must be attack, update, both or null, got {smooth_gradient!r}.")
         self.smooth_gradient = smooth_gradient
         super().__init__(
             _with_activation(Backbone.from_config(backbone), activation, activation_options, smooth_gradient), **kwargs
@@ -58,7 +59,7 @@ class SmoothAdversarialTraining(MadryTraining):
         """Return the backbone, which must be smooth if it was to be taken as it is.
 
         Raises:
-            ValueError: It is not.
+            UsageError: It is not.
         """
         built = self.backbone.build(num_classes)
         if self.backbone.activation is None:
@@ -66,7 +67,7 @@ class SmoothAdversarialTraining(MadryTraining):
                 built.network, self.backbone.stem, self.backbone.in_channels, self.backbone.options
             )
             if found := find_kinks(built.network, shape):
-                raise ValueError(
+                raise UsageError(
                     f"activation is null, but backbone.name {self.backbone.name!r} is not smooth, as in {found[0]}: "
                     "name the activation that replaces its ReLUs, or take another network."
                 )
@@ -92,17 +93,17 @@ def _with_activation(
 ) -> Backbone:
     if smooth_gradient is not None:
         if activation not in ("silu", None):
-            raise ValueError(
+            raise UsageError(
                 f"smooth_gradient={smooth_gradient!r} keeps ReLU going forward: leave activation {activation!r} out."
             )
         activation = "smooth_backward_relu"
     elif activation == "smooth_backward_relu":
-        raise ValueError(
+        raise UsageError(
             "activation 'smooth_backward_relu' is ReLU until it is told where to be smooth: set smooth_gradient to "
             "attack, update or both instead."
         )
     if backbone.activation not in (None, activation):
-        raise ValueError(
+        raise UsageError(
             f"backbone.activation is {backbone.activation!r} and activation is {activation!r}: leave one of them out."
         )
     if activation is None:

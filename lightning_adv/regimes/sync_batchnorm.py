@@ -30,7 +30,7 @@ class TimmSyncBatchNorm(TorchSyncBatchNorm):
         """Replace the BatchNorms of ``model`` in place; parameters and buffers stay the same tensors.
 
         Raises:
-            ValueError: A network keeps a BatchNorm beside its registered modules, and would go on calling it.
+            UsageError: A network keeps a BatchNorm beside its registered modules, and would go on calling it.
         """
         # timm's converter goes over SyncBatchNorms again, and then it drops their activation too.
         found = (module for module in model.modules() if isinstance(module, _BatchNorm))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from lightning_adv.core.errors import UsageError
+
 Purpose: TypeAlias = Literal["train", "validate", "test"]
 """What somebody wants to do with the images of a data module."""
 
@@ -88,7 +90,7 @@ def compare_data(
         None.
 
     Raises:
-        ValueError: The classes or the size of the images are others, the images are split in another way, so that some
+        UsageError: The classes or the size of the images are others, the images are split in another way, so that some
             that were trained on would be measured on, or a run would go on with another data set.
 
     Example:
@@ -102,7 +104,7 @@ def compare_data(
     if _same_set(trained, now):
         return _check_split(trained, now, purpose, argument)
     if purpose == "train":
-        raise ValueError(
+        raise UsageError(
             f"{argument}: this is a run on {trained['name']}, and it cannot go on with {now['name']}. To begin with "
             "its weights, give the file as model.init_args.backbone.checkpoint."
         )
@@ -115,13 +117,13 @@ def _check_classes(trained: Mapping[str, Any], now: Mapping[str, Any], argument:
         pairs = enumerate(zip(before, names, strict=False))
         other = next((f"class {k} was {a!r} and is {b!r}" for k, (a, b) in pairs if a != b), "")
         count = f"there were {len(before)}, and now there are {len(names)}"
-        raise ValueError(
+        raise UsageError(
             f"{argument}: the network was trained on other classes than those of {now['name']}: "
             f"{other if other else count}."
         )
     size, shape = trained.get("image_shape"), now.get("image_shape")
     if size is not None and shape is not None and size != shape:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: the network was trained on images of shape {tuple(size)}, but those of {now['name']} have "
             f"the shape {tuple(shape)}."
         )
@@ -148,13 +150,13 @@ def _check_split(trained: Mapping[str, Any], now: Mapping[str, Any], purpose: Pu
         return f"{argument}: the test images of {now['name']} are not those of the run." if part else None
     for name in settings:
         if trained.get(name) != now.get(name):
-            raise ValueError(
+            raise UsageError(
                 f"{argument}: data.{name} is {now.get(name)}, but the images of this run were split by "
                 f"{trained.get(name)}, and some that it was trained on would be among those that measure it. Leave it "
                 "as it was."
             )
     if part:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: the {part} images of {now['name']} are not those of the run, although they are split in the "
             f"same way: there were {trained['images'][part]:,}, and now {now['images'][part]:,}. Give the data set as "
             "it was."

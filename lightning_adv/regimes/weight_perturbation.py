@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.regimes.objectives import Forward
 
@@ -24,14 +25,14 @@ class WeightPerturbation(Recipe):
         warmup_epochs: Number of epochs without it at the start.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     def __init__(self, gamma: float = 5e-3, warmup_epochs: int = 0) -> None:
         if not 0 < gamma < float("inf"):
-            raise ValueError(f"gamma must be positive and finite, got {gamma}.")
+            raise UsageError(f"gamma must be positive and finite, got {gamma}.")
         if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs must be at least 0, got {warmup_epochs}.")
+            raise UsageError(f"warmup_epochs must be at least 0, got {warmup_epochs}.")
         self.gamma = gamma
         self.warmup_epochs = warmup_epochs
 
@@ -39,12 +40,12 @@ class WeightPerturbation(Recipe):
         """Check that a network can be perturbed, before training.
 
         Raises:
-            ValueError: It uses one layer in two places: ``functional_call`` (torch 2.15) leaves what it puts there.
+            UsageError: It uses one layer in two places: ``functional_call`` (torch 2.15) leaves what it puts there.
         """
         names = {id(weight): name for name, weight in network.named_parameters()}
         tied = [name for name, w in network.named_parameters(remove_duplicate=False) if names[id(w)] != name]
         if tied:
-            raise ValueError(
+            raise UsageError(
                 f"weight_perturbation cannot work on this network: its parameter {tied[0]} is "
                 f"{names[id(network.get_parameter(tied[0]))]} as well. Leave weight_perturbation out."
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import shorten
 
 _Read = TypeVar("_Read")
@@ -70,5 +71,5 @@ class RunFiles:
     def _inside(self, name: str) -> Path:
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder.resolve()):
-            raise ValueError("it is a link that leads out of the run folder")
+            raise UsageError("it is a link that leads out of the run folder")
         return path

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_json
 
 _ACCURACIES: Final = tuple(f"{kind}_accuracy" for kind in ("clean", "robust"))
@@ -20,11 +21,11 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
         The results, and the keys of what was dropped: ``domains.main.clean_interval``.
 
     Raises:
-        ValueError: The file cannot be read, or holds no results. The reason does not name it.
+        UsageError: The file cannot be read, or holds no results. The reason does not name it.
     """
     results = read_json(path)
     if not isinstance(results, dict):
-        raise ValueError("it holds no results")
+        raise UsageError("it holds no results")
     return _sound(results, _FORM, "")
 
 

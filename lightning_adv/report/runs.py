@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_adv.analysis.training_curves import salvage_metrics
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import MEGABYTE, read_yaml, shorten
 from lightning_adv.core.table import salvage_table
 from lightning_adv.report.configs import flatten
@@ -67,7 +68,7 @@ def read_run(folder: Path) -> Run:
     """Read a run folder, with whatever is in it.
 
     Raises:
-        ValueError: There is no such folder, or nothing in it can be read as part of a run.
+        UsageError: There is no such folder, or nothing in it can be read as part of a run.
     """
     check_folder(folder)
     files = RunFiles(folder)
@@ -79,7 +80,7 @@ def read_run(folder: Path) -> Run:
     run.tables = _read_tables(files)
     run.figures = _read_pictures(files)
     if run.config is None and run.results is None and not (run.metrics or run.tables or run.figures):
-        raise ValueError(_nothing(files))
+        raise UsageError(_nothing(files))
     return run
 
 
@@ -87,14 +88,14 @@ def check_folder(folder: Path) -> None:
     """Check that a run folder is one.
 
     Raises:
-        ValueError: It is not there, or is something else.
+        UsageError: It is not there, or is something else.
     """
     try:
         is_folder, is_there = folder.is_dir(), folder.exists()
     except OSError as error:
-        raise ValueError(f"RUN: {shorten(folder)} cannot be read ({error.strerror}).") from error
+        raise UsageError(f"RUN: {shorten(folder)} cannot be read ({error.strerror}).") from error
     if not is_folder:
-        raise ValueError(
+        raise UsageError(
             f"RUN: {shorten(folder)} is {'a file, not' if is_there else 'not there; it must be'} a run folder."
         )
 
@@ -151,7 +152,7 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
 def _config(path: Path) -> dict[str, str]:
     config = read_yaml(path)
     if not isinstance(config, dict):
-        raise ValueError("it holds no settings")
+        raise UsageError("it holds no settings")
     return flatten(config)
 
 
@@ -230,7 +231,7 @@ def _table(path: Path) -> tuple[Table, list[str]]:
     index = {step: number for number, (step, _) in enumerate(looks)}
     keys = dict.fromkeys((row.name, row.domain, row.statistic) for row in rows)
     if len(keys) * len(looks) > _MOST_CELLS:
-        raise ValueError(f"it has {len(keys):,} series at {len(looks):,} steps, more than a page can show")
+        raise UsageError(f"it has {len(keys):,} series at {len(looks):,} steps, more than a page can show")
     series = {key: [math.nan] * len(looks) for key in keys}
     for _, step, name, domain, statistic, value in rows:
         series[name, domain, statistic][index[step]] = value

@@ -22,6 +22,7 @@ from lightning_adv.analysis.images.transforms import (
     swap_frequencies,
 )
 from lightning_adv.attacks.base import check_images
+from lightning_adv.core.errors import UsageError
 
 FREQUENCY_SCALE = (*(n / 10 for n in range(15)), LARGEST_RADIUS)
 """Radii from the mean alone to the whole spectrum."""
@@ -64,16 +65,16 @@ def accuracy_over_frequency(
         A row for each filter, radius and kind of images, ``clean`` or ``adversarial``.
 
     Raises:
-        ValueError: There are no images or no such filter, a radius is outside, or these are no images in [0, 1] of one
+        UsageError: There are no images or no such filter, a radius is outside, or these are no images in [0, 1] of one
             shape with labels.
     """
     check_images(x, y)
     check_images(x_adv, y)
     if not len(x):
-        raise ValueError("x has no images.")
+        raise UsageError("x has no images.")
     unknown = [name for name in filters if name not in FILTERS]
     if unknown:
-        raise ValueError(f"filters must be of {', '.join(FILTERS)}, got {unknown[0]!r}.")
+        raise UsageError(f"filters must be of {', '.join(FILTERS)}, got {unknown[0]!r}.")
     for radius in radii:  # before the network runs
         swap_frequencies(x[:1], x_adv[:1], radius)
     sources = {"clean": (x, x_adv), "adversarial": (x_adv, x)}
@@ -111,11 +112,11 @@ def log_amplitude_spectrum(x: Tensor) -> Tensor:
         as 1/255: images of few grey levels have modes of exactly 0, whose logarithms would decide everything.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or there are none.
+        UsageError: ``x`` are no images in [0, 1], or there are none.
     """
     check_image_batch(x)
     if not x.numel():
-        raise ValueError(f"x must have at least one image, got shape {tuple(x.shape)}.")
+        raise UsageError(f"x must have at least one image, got shape {tuple(x.shape)}.")
     height, width = x.shape[-2:]
     total = torch.zeros(height, width, dtype=torch.float64)
     for image in x.detach().cpu():  # one by one: doubles of all at once are many

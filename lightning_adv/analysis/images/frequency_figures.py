@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_adv.analysis.images.frequency import FILTERS
 from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figure_labels import label
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def plot_frequency_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]])
         A row of panels for each network, with 95 % intervals. Nothing global is touched and no screen is needed.
 
     Raises:
-        ValueError: There are no rows.
+        UsageError: There are no rows.
     """
     from matplotlib.figure import Figure
 
     filters = [name for name in FILTERS if any(row.transform == name for rows in tables.values() for row in rows)]
     if not filters:
-        raise ValueError("tables must have rows of accuracy_over_frequency, got none.")
+        raise UsageError("tables must have rows of accuracy_over_frequency, got none.")
     figure = Figure(figsize=(1 + 3.7 * len(filters), 0.8 + 2.9 * len(tables)), layout="constrained")
     panels = figure.subplots(len(tables), len(filters), squeeze=False, sharex=True, sharey=True)
     for (network, rows), line in zip(tables.items(), panels, strict=True):
@@ -85,13 +86,13 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
         screen is needed.
 
     Raises:
-        ValueError: There are no rows.
+        UsageError: There are no rows.
     """
     from matplotlib.figure import Figure
 
     transforms = list(dict.fromkeys(row.transform for rows in tables.values() for row in rows))
     if not transforms:
-        raise ValueError("tables must have rows of accuracy_on_correctly_classified, got none.")
+        raise UsageError("tables must have rows of accuracy_on_correctly_classified, got none.")
     levels = {
         name: sorted({row.level for rows in tables.values() for row in rows if row.transform == name})
         for name in transforms
@@ -133,13 +134,13 @@ def plot_spectra(clean: Tensor, adversarial: Mapping[str, Tensor]) -> Figure:
         screen is needed.
 
     Raises:
-        ValueError: The spectra are not of one shape (H, W).
+        UsageError: The spectra are not of one shape (H, W).
     """
     from matplotlib.figure import Figure
 
     for name, spectrum in adversarial.items():
         if clean.ndim != 2 or spectrum.shape != clean.shape:
-            raise ValueError(
+            raise UsageError(
                 f"clean and adversarial must be spectra of one shape (H, W), got {tuple(clean.shape)} and for {name} "
                 f"{tuple(spectrum.shape)}."
             )

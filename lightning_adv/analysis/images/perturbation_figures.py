@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from lightning_adv.analysis.images.perturbations import PerturbationViews, perturbation_views
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figure_labels import label
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def plot_perturbations(
         no screen is needed.
 
     Raises:
-        ValueError: There are no examples, these are no images in [0, 1] of one shape, or they have another number of
+        UsageError: There are no examples, these are no images in [0, 1] of one shape, or they have another number of
             channels.
     """
     from matplotlib.figure import Figure
 
     if not examples or x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(
+        raise UsageError(
             f"x must be images of one or three channels with adversarial examples of at least one network, got shape "
             f"{tuple(x.shape)} and {len(examples)} networks."
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
 from lightning_adv.analysis.images.transforms import check_image_batch
+from lightning_adv.core.errors import UsageError
 
 
 class PerturbationViews(NamedTuple):
@@ -51,12 +52,12 @@ def perturbation_views(x: Tensor, x_adv: Tensor) -> PerturbationViews:
         x_adv: Their adversarial examples (N, C, H, W).
 
     Raises:
-        ValueError: These are no images in [0, 1] of one shape, or there are none.
+        UsageError: These are no images in [0, 1] of one shape, or there are none.
     """
     check_image_batch(x)
     check_image_batch(x_adv, "x_adv")
     if x.shape != x_adv.shape or not x.numel():
-        raise ValueError(
+        raise UsageError(
             f"x and x_adv must be images of one shape, at least one, got {tuple(x.shape)} and {tuple(x_adv.shape)}."
         )
     delta = x_adv.detach().to(x.device) - x.detach()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_adv.analysis.images.transforms import high_pass, low_pass, patch_shuffle, random_filter, saturate
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.attacks.logits import logits_in_batches
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -115,7 +116,7 @@ def accuracy_on_correctly_classified(
         batch_size: How many images to transform and to classify at a time; it changes no result.
 
     Raises:
-        ValueError: There is no such transform or level, these are no images in [0, 1] with labels, or the network
+        UsageError: There is no such transform or level, these are no images in [0, 1] with labels, or the network
             classifies none of them correctly.
     """
     check_images(x, y)
@@ -124,7 +125,7 @@ def accuracy_on_correctly_classified(
     before = correctly_classified(network, x, y, domain=domain, batch_size=batch_size)
     total = int(before.sum())
     if total == 0:
-        raise ValueError(f"network classifies none of the {len(x)} images x correctly: there is no accuracy on those.")
+        raise UsageError(f"network classifies none of the {len(x)} images x correctly: there is no accuracy on those.")
     rows: list[TransformedAccuracy] = []
     for name, levels in chosen.items():
         for level in levels:
@@ -143,12 +144,12 @@ def _check_transforms(transforms: Mapping[str, Sequence[float]], x: Tensor) -> N
     for name, levels in transforms.items():
         if name not in _TRANSFORMS:
             hint = did_you_mean(name, _TRANSFORMS)
-            raise ValueError(f"transforms has {name!r}; there are {', '.join(_TRANSFORMS)}.{hint}")
+            raise UsageError(f"transforms has {name!r}; there are {', '.join(_TRANSFORMS)}.{hint}")
         for level in levels:
             _TRANSFORMS[name](x, level, torch.Generator())
 
 
 def _whole(level: float) -> int:
     if not float(level).is_integer():
-        raise ValueError(f"the level of patch_shuffle is a number of patches along a side, got {level}.")
+        raise UsageError(f"the level of patch_shuffle is a number of patches along a side, got {level}.")
     return int(level)

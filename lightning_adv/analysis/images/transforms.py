@@ -22,6 +22,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
+
 LARGEST_RADIUS = math.sqrt(2)
 """The corner of the spectrum, of images with an even height and width; others have no mode that high."""
 
@@ -45,7 +47,7 @@ def saturate(x: Tensor, p: float) -> Tensor:
         Images like ``x``.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or ``p`` is not above 0.
+        UsageError: ``x`` are no images in [0, 1], or ``p`` is not above 0.
 
     Example:
         >>> saturate(torch.tensor([[[[0.25, 0.5, 0.75]]]]), math.inf)
@@ -53,7 +55,7 @@ def saturate(x: Tensor, p: float) -> Tensor:
     """
     check_image_batch(x)
     if not p > 0:
-        raise ValueError(f"p, the saturation level, must be above 0 (2 leaves images as they are), got {p}.")
+        raise UsageError(f"p, the saturation level, must be above 0 (2 leaves images as they are), got {p}.")
     centred = 2 * x - 1
     return centred.sign() * centred.abs().pow(2 / p) / 2 + 0.5
 
@@ -72,12 +74,12 @@ def patch_shuffle(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
         Images like ``x``.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or ``k`` does not divide their height and width.
+        UsageError: ``x`` are no images in [0, 1], or ``k`` does not divide their height and width.
     """
     check_image_batch(x)
     n, channels, height, width = x.shape
     if k < 1 or height % k or width % k:
-        raise ValueError(f"k must divide the height and the width of the images, {height} × {width}, got {k}.")
+        raise UsageError(f"k must divide the height and the width of the images, {height} × {width}, got {k}.")
     order = torch.rand((n, k * k), generator=generator, device=generator.device).argsort(1).to(x.device)
     patches = x.reshape(n, channels, k, height // k, k, width // k).transpose(3, 4).flatten(2, 3)
     shuffled = patches[torch.arange(n, device=x.device)[:, None], :, order].transpose(1, 2)
@@ -99,7 +101,7 @@ def low_pass(x: Tensor, radius: float, *, clip: bool = True) -> Tensor:
         Images like ``x``.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
+        UsageError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
     """
     return _masked(x, _within(x, radius), clip)
 
@@ -118,7 +120,7 @@ def high_pass(x: Tensor, radius: float, *, clip: bool = True) -> Tensor:
         Images like ``x``.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
+        UsageError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
     """
     return _masked(x, ~_within(x, radius), clip)
 
@@ -139,11 +141,11 @@ def random_filter(x: Tensor, probability: float, generator: torch.Generator, *, 
         Images like ``x``.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1], or ``probability`` is not in [0, 1].
+        UsageError: ``x`` are no images in [0, 1], or ``probability`` is not in [0, 1].
     """
     check_image_batch(x)
     if not 0 <= probability <= 1:
-        raise ValueError(f"probability must lie in [0, 1], got {probability}.")
+        raise UsageError(f"probability must lie in [0, 1], got {probability}.")
     n, _, height, width = x.shape
     kept = torch.rand((n, height, width), generator=generator, device=generator.device) >= probability
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
@@ -169,12 +171,12 @@ def swap_frequencies(low_from: Tensor, high_from: Tensor, radius: float, *, clip
         Images like ``low_from``.
 
     Raises:
-        ValueError: These are no images in [0, 1] of one shape, or ``radius`` is not in [0, √2].
+        UsageError: These are no images in [0, 1] of one shape, or ``radius`` is not in [0, √2].
     """
     check_image_batch(low_from, "low_from")
     check_image_batch(high_from, "high_from")
     if low_from.shape != high_from.shape:
-        raise ValueError(
+        raise UsageError(
             f"low_from and high_from must have one shape, got {tuple(low_from.shape)} and {tuple(high_from.shape)}."
         )
     merged = low_pass(low_from, radius, clip=False) + high_pass(high_from.to(low_from), radius, clip=False)
@@ -185,7 +187,7 @@ def _within(x: Tensor, radius: float) -> Tensor:
     """Return which of the modes that ``torch.fft.rfft2`` gives are low frequencies: (H, W // 2 + 1) bool."""
     check_image_batch(x)
     if not 0 <= radius <= LARGEST_RADIUS + _ROUNDING:
-        raise ValueError(f"radius must lie in [0, √2], where 1 is half a cycle per pixel along an axis, got {radius}.")
+        raise UsageError(f"radius must lie in [0, √2], where 1 is half a cycle per pixel along an axis, got {radius}.")
     # On the CPU first: Apple's devices have no doubles.
     height, width = x.shape[-2:]
     u = 2 * torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
@@ -208,11 +210,11 @@ def check_image_batch(x: Tensor, name: str = "x") -> None:
     """Check that ``x`` are floating-point images (N, C, H, W) in [0, 1].
 
     Raises:
-        ValueError: They are not.
+        UsageError: They are not.
     """
     if not x.is_floating_point() or x.ndim != 4:
-        raise ValueError(f"{name} must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
+        raise UsageError(f"{name} must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
     if x.numel():
         low, high = (bound.item() for bound in torch.aminmax(x.detach()))
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise ValueError(f"{name} must be images in [0, 1], got values from {low:g} to {high:g}.")
+            raise UsageError(f"{name} must be images in [0, 1], got values from {low:g} to {high:g}.")

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from lightning_adv.attacks.balls import Ball, column
 from lightning_adv.attacks.base import Forward, at_least_fp32, check_gradient, round_towards
+from lightning_adv.core.errors import UsageError
 
 
 def check_installed(package: str, attack: str, install: str) -> None:
     """Check that a package can be imported, without importing it.
 
     Raises:
-        ValueError: It is not installed.
+        UsageError: It is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"{attack} needs the package {package}, which is not installed: pip install '{install}'.")
+        raise UsageError(f"{attack} needs the package {package}, which is not installed: pip install '{install}'.")
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -30,6 +30,7 @@ from lightning_adv.attacks.external.adapters import (
     own_random_state,
     single_precision,
 )
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -66,7 +67,7 @@ class AutoAttack(Attack):
             batch mode clean images fill up a batch that has shrunk, so that its statistics stay those of a batch.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UsageError: An argument is out of its range.
     """
 
     def __init__(
@@ -88,22 +89,22 @@ class AutoAttack(Attack):
 
     def _check(self) -> None:
         if self.norm.name not in _NORMS:
-            raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm.name!r}.")
+            raise UsageError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm.name!r}.")
         if isinstance(self.attacks, str) or not self.attacks:
-            raise ValueError(f"attacks must be a list of {', '.join(_COMPONENTS)}, got {self.attacks!r}.")
+            raise UsageError(f"attacks must be a list of {', '.join(_COMPONENTS)}, got {self.attacks!r}.")
         for name in self.attacks:
             if name not in _COMPONENTS:
                 allowed = f"attacks may hold {', '.join(_COMPONENTS)}"
-                raise ValueError(f"{allowed}; got {name!r}.{did_you_mean(name, _COMPONENTS)}")
+                raise UsageError(f"{allowed}; got {name!r}.{did_you_mean(name, _COMPONENTS)}")
         check_counts(self, "batch_size")
         if self.batchnorm not in ("eval", "batch"):
-            raise ValueError(f"batchnorm must be one of eval, batch, got {self.batchnorm!r}.")
+            raise UsageError(f"batchnorm must be one of eval, batch, got {self.batchnorm!r}.")
 
     def check_available(self) -> None:
         """Check that the package is installed, at no cost.
 
         Raises:
-            ValueError: It is not.
+            UsageError: It is not.
         """
         check_installed("pyautoattack", type(self).__name__, "lightning-adv[eval]")
 
@@ -141,7 +142,7 @@ class AutoAttack(Attack):
         """Return the adversarial examples; see :meth:`Attack.__call__`.
 
         Raises:
-            ValueError: The package is not installed, or there are too few classes or pixels for one of the attacks.
+            UsageError: The package is not installed, or there are too few classes or pixels for one of the attacks.
         """
         check_images(x, y)
         self.check_available()
@@ -205,17 +206,17 @@ class AutoAttack(Attack):
         """Check the number of classes and the size of the images; see :meth:`Attack.check_fits`.
 
         Raises:
-            ValueError: There are too few classes or pixels for one of the attacks.
+            UsageError: There are too few classes or pixels for one of the attacks.
         """
         for name in self.attacks:
             needed = _COMPONENTS[name][2]
             if num_classes < needed:
-                raise ValueError(
+                raise UsageError(
                     f"attacks holds {name!r}, which needs at least {needed} classes, and the network has "
                     f"{num_classes}: leave it out."
                 )
         if "square" in self.attacks and (len(shape) != 3 or (self.norm.name != "linf" and min(shape[1:]) < 5)):
-            raise ValueError(
+            raise UsageError(
                 "attacks holds 'square', which needs images (N, C, H, W), in l2 and l1 of at least 5 x 5 pixels, got "
                 f"the shape {shape} of an image."
             )

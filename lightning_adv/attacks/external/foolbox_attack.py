@@ -29,6 +29,7 @@ from lightning_adv.attacks.external.adapters import (
     own_random_state,
     single_precision,
 )
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
 _BALLS: dict[float, type[Ball]] = {1: L1, 2: L2, math.inf: Linf}
@@ -58,7 +59,7 @@ class FoolboxAttack(Attack):
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
     Raises:
-        ValueError: An argument is out of its range, or Foolbox has no such attack.
+        UsageError: An argument is out of its range, or Foolbox has no such attack.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class FoolboxAttack(Attack):
         self.options = options
         self.batchnorm = batchnorm
         if batchnorm not in ("eval", "batch"):
-            raise ValueError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+            raise UsageError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
         # Without Foolbox the recipe can still be read, from a checkpoint say.
         if importlib.util.find_spec("foolbox") is not None:
             self.check_available()
@@ -83,7 +84,7 @@ class FoolboxAttack(Attack):
         """Check that Foolbox is installed and has this attack with these options.
 
         Raises:
-            ValueError: It is not, or it has not.
+            UsageError: It is not, or it has not.
         """
         self._build()
 
@@ -92,7 +93,7 @@ class FoolboxAttack(Attack):
         """Whether the attack sees the network's outputs only, such as the boundary attack.
 
         Raises:
-            ValueError: Foolbox is not installed.
+            UsageError: Foolbox is not installed.
         """
         return type(self._build()).__module__.rpartition(".")[2] in _BLACK_BOX
 
@@ -101,7 +102,7 @@ class FoolboxAttack(Attack):
         """The ball of the attack's distance; None for L0.
 
         Raises:
-            ValueError: Foolbox is not installed.
+            UsageError: Foolbox is not installed.
         """
         ball = _BALLS.get(self._build().distance.p)
         return None if ball is None else ball()
@@ -111,7 +112,7 @@ class FoolboxAttack(Attack):
         """How far the steps of a gradient attack with an own step size can lead; None for others.
 
         Raises:
-            ValueError: Foolbox is not installed.
+            UsageError: Foolbox is not installed.
         """
         attack = self._build()
         steps, absolute, share = (getattr(attack, name, None) for name in ("steps", "abs_stepsize", "rel_stepsize"))
@@ -131,7 +132,7 @@ class FoolboxAttack(Attack):
         """Return the adversarial examples; see :meth:`Attack.__call__`.
 
         Raises:
-            ValueError: Foolbox is not installed.
+            UsageError: Foolbox is not installed.
         """
         check_images(x, y)
         attack, norm = self._build(), self.norm
@@ -181,7 +182,7 @@ class FoolboxAttack(Attack):
         }
         if self.name not in known:
             hint = did_you_mean(self.name, known)
-            raise ValueError(f"name must be a class of foolbox.attacks, got {self.name!r}.{hint}")
+            raise UsageError(f"name must be a class of foolbox.attacks, got {self.name!r}.{hint}")
         options = {} if self.options is None else dict(self.options)
         if options.get("distance") in _DISTANCES:
             options["distance"] = getattr(foolbox.distances, options["distance"])
@@ -189,7 +190,7 @@ class FoolboxAttack(Attack):
             attack = known[self.name](**options)
             attack.distance.clip_perturbation  # noqa: B018 - some ask for a distance only here
         except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"options must be those of Foolbox's {self.name}, with a distance of {', '.join(_DISTANCES)} where it "
                 f"takes one, got {self.options!r}: {error}"
             ) from error

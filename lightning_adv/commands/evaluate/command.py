@@ -25,6 +25,7 @@ from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
 from lightning_adv.commands.shared.presets import told_in_one_line
 from lightning_adv.commands.shared.processes import keep_together
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.versions import versions
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.fitting import leave_out_unfit
@@ -100,19 +101,19 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     """Read the network and the data, and check that they fit.
 
     Raises:
-        ValueError: They do not, or an argument is not allowed.
+        UsageError: They do not, or an argument is not allowed.
     """
     check_precision(settings.precision, argument="precision")
     for name in ("batch_size", "images"):
         value = getattr(settings, name)
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+            raise UsageError(f"{name} must be at least 1, got {value}.")
     if settings.suspicion_images < 0:
-        raise ValueError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
+        raise UsageError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
     if settings.checkpoint is not None and not os.path.isfile(Path(settings.checkpoint).expanduser()):
-        raise ValueError(f"checkpoint: there is no file {settings.checkpoint}.")
+        raise UsageError(f"checkpoint: there is no file {settings.checkpoint}.")
     if settings.data is None:
-        raise ValueError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
+        raise UsageError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
     images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)
     classes = getattr(settings.data, "num_classes", None)
     loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
@@ -126,7 +127,7 @@ def _plan(settings: Settings, loaded: LoadedNetwork, images: TestImages) -> Plan
     """Return what to run, after a look at whether these images and classes allow it.
 
     Raises:
-        ValueError: They do not, or an argument is not allowed.
+        UsageError: They do not, or an argument is not allowed.
     """
     check_corruptible(settings.corruptions, images.shape, settings.seed)
     plan = make_plan(
@@ -147,14 +148,14 @@ def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | st
     """Return the radii that are given, or the one that the checkpoint's run was tested at.
 
     Raises:
-        ValueError: It was tested at none.
+        UsageError: It was tested at none.
     """
     if settings.eps is not None or not settings.attacks:
         return {} if settings.eps is None else settings.eps
     attack = loaded.evaluation_attack
     threat = None if attack is None else threat_model(Attack.from_config(attack))
     if threat is None:
-        raise ValueError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
+        raise UsageError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
     return {threat["norm"].lower(): [threat["eps"]]}
 
 

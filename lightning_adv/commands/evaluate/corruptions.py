@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_json, shorten
 from lightning_adv.evaluation import CommonCorruptions, Summary
 from lightning_adv.evaluation.corruptions.corrupt import family_of
@@ -44,15 +45,15 @@ def check_corruptible(corruptions: CommonCorruptions | None, shape: tuple[int, .
     """Check that images of a shape (C, H, W) can be corrupted as asked, before attacks take hours.
 
     Raises:
-        ValueError: They are too small for the family, the seed is below 0, or the baseline is of other images.
+        UsageError: They are too small for the family, the seed is below 0, or the baseline is of other images.
     """
     if corruptions is None:
         return
     if seed < 0:
-        raise ValueError(f"seed must be at least 0 for corruptions, got {seed}.")
+        raise UsageError(f"seed must be at least 0 for corruptions, got {seed}.")
     family = family_of(torch.empty(0, *shape), corruptions.family)
     if corruptions.baseline == "alexnet" and family != "imagenet":
-        raise ValueError(
+        raise UsageError(
             f"corruptions.baseline is alexnet, whose errors are on ImageNet, but the images get the {family} "
             "corruptions: give the evaluation.json of a network on the same images."
         )
@@ -62,7 +63,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
     """Return the baseline that is asked for.
 
     Raises:
-        ValueError: The file is no evaluation with the corruptions and severities that are asked for.
+        UsageError: The file is no evaluation with the corruptions and severities that are asked for.
     """
     if corruptions is None or corruptions.baseline is None:
         return None
@@ -71,7 +72,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
     else:
         path = Path(corruptions.baseline).expanduser()
         if not os.path.isfile(path):
-            raise ValueError(f"corruptions.baseline must be alexnet or an evaluation.json: there is no file {path}.")
+            raise UsageError(f"corruptions.baseline must be alexnet or an evaluation.json: there is no file {path}.")
         baseline = _read_evaluation(path)
     asked = [
         CorruptionError(name, severity, "", 0, 1) for name in corruptions.chosen for severity in corruptions.severities
@@ -79,7 +80,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
     try:
         mce(asked, baseline.errors)
     except ValueError as error:
-        raise ValueError(f"corruptions.baseline: {baseline.name} does not match what is asked for: {error}") from error
+        raise UsageError(f"corruptions.baseline: {baseline.name} does not match what is asked for: {error}") from error
     return baseline
 
 
@@ -89,11 +90,11 @@ def _read_evaluation(path: Path) -> Baseline:
         content = read_json(path)
         rows, accuracy = read_errors(content["corruptions"]["errors"]), content["clean"]["accuracy"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{told}.") from error
+        raise UsageError(f"{told}.") from error
     except ValueError as error:
-        raise ValueError(f"{told} ({str(error).rstrip('.')}).") from error
+        raise UsageError(f"{told} ({str(error).rstrip('.')}).") from error
     if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
-        raise ValueError(f"{told}: its clean accuracy must lie in [0, 1], got {shorten(accuracy)}.")
+        raise UsageError(f"{told}: its clean accuracy must lie in [0, 1], got {shorten(accuracy)}.")
     return Baseline(str(path), rows, 1 - accuracy)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adv.commands.shared.run_folder import check_writable
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, to_json, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import MEGABYTE, read_json, shorten
@@ -39,7 +40,7 @@ class EvaluationFolder:
         """Hold the folder while an evaluation writes into it.
 
         Raises:
-            ValueError: It cannot be written.
+            UsageError: It cannot be written.
         """
         check_writable(self.path, argument="output", keep=False)
         return alone(self.path / ".lightning-adv.lock", f"output: {self.path}", instead="give another --output")
@@ -55,7 +56,7 @@ class EvaluationFolder:
             Whether there is something to go on with.
 
         Raises:
-            ValueError: It holds a finished evaluation or one with other settings, or cannot be written.
+            UsageError: It holds a finished evaluation or one with other settings, or cannot be written.
         """
         told = json.loads(json.dumps(settings))
         begun = self._parts / _SETTINGS
@@ -67,7 +68,7 @@ class EvaluationFolder:
             clear_unfinished(self._parts)
             if (self.path / RESULT).exists():
                 self._remove_parts()  # a kill after the results were written
-                raise ValueError(
+                raise UsageError(
                     f"output: {self.path} holds a finished evaluation: give another --output, or --overwrite."
                 )
             if begun.is_file():
@@ -78,14 +79,14 @@ class EvaluationFolder:
                 return True
             write_whole(begun, json.dumps(told, indent=2))
         except OSError as error:
-            raise ValueError(f"output: {self.path} cannot be written ({os.strerror(error.errno or 0)}).") from error
+            raise UsageError(f"output: {self.path} cannot be written ({os.strerror(error.errno or 0)}).") from error
         return False
 
     def read(self, number: int) -> ChunkVerdicts | None:
         """Return what is known of a chunk; None if nothing is.
 
         Raises:
-            ValueError: Its file is damaged.
+            UsageError: Its file is damaged.
         """
         path = self._path(number)
         if not path.is_file():
@@ -104,12 +105,12 @@ class EvaluationFolder:
         """Return what is known of all of a number of chunks.
 
         Raises:
-            ValueError: A chunk is missing: the accuracy of the others would pass for that of all.
+            UsageError: A chunk is missing: the accuracy of the others would pass for that of all.
         """
         chunks = [self.read(number) for number in range(count)]
         missing = [str(self._path(number)) for number, chunk in enumerate(chunks) if chunk is None]
         if missing:
-            raise ValueError(
+            raise UsageError(
                 f"output: {len(missing)} of {count} parts of the evaluation are missing, such as {missing[0]}: all "
                 "processes must share the folder; run the same command again to go on."
             )
@@ -130,7 +131,7 @@ class EvaluationFolder:
             is_whole: Tells one entry of the list, as it was written down, from a damaged one.
 
         Raises:
-            ValueError: What was written down is damaged.
+            UsageError: What was written down is damaged.
         """
         path = self._parts / f"{name}.json"
         if not path.is_file():
@@ -175,7 +176,7 @@ class EvaluationFolder:
         other = [name for name in {**begun, **now} if begun.get(name) != now.get(name)]
         if other:
             name = other[0]
-            raise ValueError(
+            raise UsageError(
                 f"output: {self.path} holds an unfinished evaluation with {shorten(name)} {_short(begun.get(name))}, "
                 f"and now it is {_short(now.get(name))}: give another --output, or --overwrite to begin anew."
             )

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning_adv.attacks import Attack
 from lightning_adv.commands.shared.presets import parse_with_preset
 from lightning_adv.commands.shared.run_folder import run_folder_of
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve
 from lightning_adv.nn.backbones import Backbone
 
@@ -68,13 +69,13 @@ class Settings:
         """Return the folder to write.
 
         Raises:
-            ValueError: Nobody says where it is.
+            UsageError: Nobody says where it is.
         """
         if self.output is not None:
             return Path(self.output)
         run = None if self.checkpoint is None else run_folder_of(self.checkpoint)
         if run is None:
-            raise ValueError("output must be given: the checkpoint does not lie in the folder of a run.")
+            raise UsageError("output must be given: the checkpoint does not lie in the folder of a run.")
         return run / self.name
 
 
@@ -89,7 +90,7 @@ def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
 
     Raises:
         SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
-        ValueError: There is no configuration of a name, or an argument is not allowed.
+        UsageError: There is no configuration of a name, or an argument is not allowed.
     """
     return parse_with_preset(
         Settings,

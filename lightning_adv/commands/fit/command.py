@@ -38,6 +38,7 @@ from lightning_adv.commands.shared.run_folder import (
     run_folder_of,
 )
 from lightning_adv.commands.shared.stopping import Together, how_to_go_on, stopping_signal
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import set_aside, unwritable
 from lightning_adv.core.suggestions import bounded
 from lightning_adv.nn.weights.load import read_checkpoint
@@ -128,14 +129,14 @@ class AdversarialCLI(LightningCLI):
         """Check what would fail late, and go on in the run folder of a run that is resumed.
 
         Raises:
-            ValueError: The Trainer is set up in a way that a run cannot end in, the regime lacks a part, or the
+            UsageError: The Trainer is set up in a way that a run cannot end in, the regime lacks a part, or the
                 checkpoint is none of a run.
         """
         config = self.config[self.subcommand]
         check_trainer(config.trainer)
         arguments = config.model.get("init_args")
         if arguments is not None and (wrong := missing_recipe(config.model.class_path, vars(arguments))):
-            raise ValueError(f"model.init_args.{wrong}")
+            raise UsageError(f"model.init_args.{wrong}")
         check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
@@ -190,21 +191,21 @@ class AdversarialCLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:  # in several lines, or of another argument
-            raise ValueError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
+            raise UsageError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
 
     def instantiate_classes(self) -> None:
         """Build what the configuration names (a hook of LightningCLI's).
 
         Raises:
-            ValueError: A part needs a package that is not installed, or Lightning does not take its options.
+            UsageError: A part needs a package that is not installed, or Lightning does not take its options.
         """
         try:
             super().instantiate_classes()
         except (ModuleNotFoundError, MisconfigurationException) as error:  # as a logger whose package is not there
-            raise ValueError(" ".join(str(error).split())) from error
+            raise UsageError(" ".join(str(error).split())) from error
         except ValueError as error:
             if told_by_us(error) is None and (told := not_built(str(error))):
-                raise ValueError(told) from error
+                raise UsageError(told) from error
             raise
 
     # Subcommands --------------------------------------------------------------------------------------------------

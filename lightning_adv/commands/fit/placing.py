@@ -12,6 +12,7 @@ import yaml
 
 from lightning_adv.commands.shared.run_folder import check_writable, run_folder_of
 from lightning_adv.commands.shared.stopping import how_to_go_on
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, set_aside
 from lightning_adv.core.locks import alone
 
@@ -67,7 +68,7 @@ def taking_a_version(root: Path) -> Iterator[None]:
     """Let one start at a time choose the next version below a folder, and make its folder.
 
     Raises:
-        ValueError: The folder cannot be written, or another start holds it for a long time.
+        UsageError: The folder cannot be written, or another start holds it for a long time.
     """
     check_writable(root)
     with alone(root / ".lightning-adv.lock", f"The folder {root}", instead=f"give {_VERSION}", wait=60.0):
@@ -81,7 +82,7 @@ def holding(folder: Path) -> Iterator[None]:
     The lock lies beside it: Lightning's logger warns of a folder that is not empty.
 
     Raises:
-        ValueError: Another process writes there, or it cannot be written.
+        UsageError: Another process writes there, or it cannot be written.
     """
     check_writable(folder)
     beside = folder.resolve().with_name(f".{folder.resolve().name}.lock")
@@ -97,24 +98,24 @@ def check_resumable(folder: Path) -> None:
     """Check that a run can go on in its folder.
 
     Raises:
-        ValueError: It cannot be written.
+        UsageError: It cannot be written.
     """
     try:
         check_writable(folder, argument="ckpt_path")
     except ValueError as error:
-        raise ValueError(f"{error} A run goes on in its own folder: copy it to a place that can be written.") from error
+        raise UsageError(f"{error} A run goes on in its own folder: copy it to a place that can be written.") from error
 
 
 def check_vacant(folder: Path) -> None:
     """Check that a run folder holds no run that a new one would replace; make room where nothing of it was saved.
 
     Raises:
-        ValueError: It holds one.
+        UsageError: It holds one.
     """
     if not (folder / "config.yaml").is_file():
         return
     if (folder / "results.json").is_file() or list((folder / "checkpoints").glob("*.ckpt")):
-        raise ValueError(
+        raise UsageError(
             f"The run folder {folder} holds a run already: give this one another version ({_VERSION})."
             f"{how_to_go_on(folder)}"
         )

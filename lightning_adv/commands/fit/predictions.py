@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, writing
 
 
@@ -54,12 +55,12 @@ class PredictionTable(BasePredictionWriter):
         """Write the rows of a batch with probabilities (N, K) (a Lightning hook).
 
         Raises:
-            ValueError: The loader does not say which images a batch is of.
+            UsageError: The loader does not say which images a batch is of.
         """
         if self._folder is None:
             return
         if not batch_indices:
-            raise ValueError("predict needs a data module whose loader takes the images by their index.")
+            raise UsageError("predict needs a data module whose loader takes the images by their index.")
         probabilities, labels = prediction.tolist(), _labels(batch, len(prediction))
         if trainer.received_sigterm:  # Lightning looks at it in every other loop
             raise SIGTERMException

@@ -8,6 +8,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lightning_adv.core.errors import UsageError
+
 _Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -66,12 +68,12 @@ def check_values(config: Any) -> None:
         config: The parsed configuration of a subcommand.
 
     Raises:
-        ValueError: One of them is out of its range.
+        UsageError: One of them is out of its range.
     """
     for key, value in _given(config):
         allowed, words = ALLOWED[key]
         if not allowed(value):
-            raise ValueError(f"{key} must be {words}, got {value!r}.")
+            raise UsageError(f"{key} must be {words}, got {value!r}.")
 
 
 def _given(config: Any) -> Iterator[tuple[str, Any]]:
@@ -90,19 +92,19 @@ def check_trainer(config: Any) -> None:
         config: The Trainer's arguments.
 
     Raises:
-        ValueError: It cannot.
+        UsageError: It cannot.
     """
     strategy = config.strategy
     name = strategy if isinstance(strategy, str) else ""
     arguments = strategy.get("init_args") if isinstance(strategy, Namespace) else None
     method = "popen" if arguments is None else arguments.get("start_method", "popen")
     if name.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")) or method != "popen":
-        raise ValueError(
+        raise UsageError(
             f"trainer.strategy is {name or method!r}, whose processes end with the training, and the test after it "
             "would start others: use 'ddp'."
         )
     if config.enable_checkpointing is False:
-        raise ValueError(
+        raise UsageError(
             "trainer.enable_checkpointing is false, but every run keeps its best checkpoint, which is tested, and its "
             "last: leave it out."
         )
@@ -111,12 +113,12 @@ def check_trainer(config: Any) -> None:
     for name in names:
         short = name.rpartition(".")[2]
         if short in _FINDERS:
-            raise ValueError(
+            raise UsageError(
                 f"trainer.callbacks has {short}, whose finding no configuration of the run would have, so that "
                 f"it could not be resumed or repeated: leave it out, and set {_FINDERS[short]} to what a few runs tell."
             )
         if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
                 "out of one configuration. The config.yaml of a run has the callbacks of that run."
             )

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adv.commands.shared.takes import Takes
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.regimes import Regime
@@ -28,7 +29,7 @@ _HOOKS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.")
 """Where the functions come from that Lightning's strategies are given: hooks of communication, policies of wrapping."""
 
 
-class MistakeError(ValueError):
+class MistakeError(UsageError):
     """A mistake in a configuration, in the words of an error."""
 
 

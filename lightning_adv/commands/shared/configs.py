@@ -7,6 +7,7 @@ import locale
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -47,7 +48,7 @@ def find_config(name: str) -> str:
             ``configs/`` before and ``.yaml`` after it.
 
     Raises:
-        ValueError: There is neither a file nor a configuration of that name.
+        UsageError: There is neither a file nor a configuration of that name.
     """
     if _is(Path.is_file, name):
         return name
@@ -57,8 +58,8 @@ def find_config(name: str) -> str:
         return str(_FOLDER / f"{plain}.yaml")
     if _is(Path.is_dir, name):
         hint = f" Did you mean {str(Path(name) / 'config.yaml')!r}?" if (Path(name) / "config.yaml").is_file() else ""
-        raise ValueError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
-    raise ValueError(
+        raise UsageError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
+    raise UsageError(
         f"--config: there is no file {name!r}, and no configuration of that name.{did_you_mean(plain, known)} The "
         f"package has {', '.join(known)}."
     )
@@ -92,7 +93,7 @@ def resolve_configs(arguments: Sequence[str]) -> list[str]:
     """Replace the names after ``--config`` and ``-c`` by paths.
 
     Raises:
-        ValueError: See :func:`find_config`; or a file is no configuration.
+        UsageError: See :func:`find_config`; or a file is no configuration.
     """
     resolved: list[str] = []
     for argument in arguments:
@@ -114,10 +115,10 @@ def _readable(name: str) -> str:
         content = read_yaml(Path(path))
         # jsonargparse 4.53 opens it without an encoding, and takes the locale's.
         if codecs.lookup(encoding).name != "utf-8" and not Path(path).read_bytes().isascii():
-            raise ValueError(f"it is not of ASCII alone, and would be read as {encoding}: set PYTHONUTF8=1")
+            raise UsageError(f"it is not of ASCII alone, and would be read as {encoding}: set PYTHONUTF8=1")
     except ValueError as error:
-        raise ValueError(f"--config: {path} cannot be read: {error}.") from error
+        raise UsageError(f"--config: {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"
-        raise ValueError(f"--config: {path} must be a mapping of keys such as model, data and trainer, but is {found}.")
+        raise UsageError(f"--config: {path} must be a mapping of keys such as model, data and trainer, but is {found}.")
     return path

@@ -8,12 +8,14 @@ from typing import Any
 from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 
+from lightning_adv.core.errors import UsageError
+
 
 def make_fabric(accelerator: str, devices: int | str | list[int], precision: str = "32-true") -> Fabric:
     """Return Lightning's Fabric for the devices that are asked for.
 
     Raises:
-        ValueError: There are no such devices, or no such precision.
+        UsageError: There are no such devices, or no such precision.
     """
     given: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "precision": precision}
     try:
@@ -24,6 +26,6 @@ def make_fabric(accelerator: str, devices: int | str | list[int], precision: str
         return fabric
     except (RuntimeError, TypeError, ValueError) as error:  # each of Lightning's accelerators has one of its own
         told = ", ".join(f"{name} {value!r}" for name, value in given.items())
-        raise ValueError(
+        raise UsageError(
             f"accelerator, devices and precision must be those of this machine, got {told}: {error}"
         ) from error

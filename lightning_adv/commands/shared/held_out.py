@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.checks import check_shape
 from lightning_adv.regimes.metrics import length_of
@@ -35,7 +36,7 @@ class HeldOutCheck(Callback):
         """Take test images, check them as a test would, and tell if there are none (a Lightning hook).
 
         Raises:
-            ValueError: They are no images or labels that the network takes, there are several test loaders, or the
+            UsageError: They are no images or labels that the network takes, there are several test loaders, or the
                 share that is to be tested is none.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -46,7 +47,7 @@ class HeldOutCheck(Callback):
             data.setup("test")
             loaders = _test_loaders(data)
             if len(loaders) > 1:
-                raise ValueError(
+                raise UsageError(
                     f"data: {type(data).__name__}.test_dataloader() gives {len(loaders)} loaders, but the result of a "
                     "run is that of one: test the others by themselves."
                 )
@@ -62,12 +63,12 @@ class HeldOutCheck(Callback):
         """Notice that there was nothing to train on (a Lightning hook).
 
         Raises:
-            ValueError: Not one step was made, although steps were asked for.
+            UsageError: Not one step was made, although steps were asked for.
         """
         asked = trainer.max_epochs != 0 and trainer.max_steps != 0 and trainer.limit_train_batches != 0
         if trainer.global_step == 0 and asked and not trainer.interrupted:
             name = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
-            raise ValueError(f"data: {name}.train_dataloader() gives no batch: nothing was trained.")
+            raise UsageError(f"data: {name}.train_dataloader() gives no batch: nothing was trained.")
 
 
 def check_gives(data: LightningDataModule | None, stage: str) -> None:
@@ -78,10 +79,10 @@ def check_gives(data: LightningDataModule | None, stage: str) -> None:
         stage: ``val``, ``test`` or ``predict``.
 
     Raises:
-        ValueError: It has none.
+        UsageError: It has none.
     """
     if data is not None and not is_overridden(f"{stage}_dataloader", data, LightningDataModule):
-        raise ValueError(f"data: {type(data).__name__} has no {stage}_dataloader(), which this command needs.")
+        raise UsageError(f"data: {type(data).__name__} has no {stage}_dataloader(), which this command needs.")
 
 
 def best_validation(best: ModelCheckpoint) -> str:
@@ -113,7 +114,7 @@ def _check_limit(limit: int | float | None, loaders: Sequence[Any]) -> None:
     """Check that a share of the test batches is one at least; Lightning does so when the test begins."""
     count = length_of(loaders[0]) if loaders else None
     if count and isinstance(limit, float) and int(limit * count) == 0:
-        raise ValueError(
+        raise UsageError(
             f"trainer.limit_test_batches is {limit}, which is less than one batch of {count}: give a larger share, or "
             "a number of batches."
         )
@@ -139,7 +140,7 @@ def _check(trainer: Trainer, regime: Regime, data: LightningDataModule, batch: A
     try:
         x, _ = regime.check_batch(batch, 0)
     except ValueError as error:
-        raise ValueError(f"data: the test images of {name}: {error}") from error
+        raise UsageError(f"data: the test images of {name}: {error}") from error
     shape = tuple(x.shape[1:])
     if shape != tuple(getattr(data, "image_shape", shape)):
         check_shape(regime.network, regime.backbone.name, shape, f"{name}'s test")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.commands.shared.held_out import check_gives
+from lightning_adv.core.errors import UsageError
 from lightning_adv.regimes.checks import as_pair
 from lightning_adv.regimes.trained_on import describe_data
 
@@ -52,7 +53,7 @@ class TestImages:
         images: How many images, the first ones of that order; None takes all.
 
     Raises:
-        ValueError: There is no test set, it has no index or fewer images than were asked for.
+        UsageError: There is no test set, it has no index or fewer images than were asked for.
 
     Attributes:
         name: The data module's name.
@@ -77,16 +78,16 @@ class TestImages:
             or not hasattr(dataset, "__len__")
             or isinstance(dataset, IterableDataset)
         ):
-            raise ValueError(
+            raise UsageError(
                 f"data: the images of an evaluation are taken by their index; {name}.test_dataloader() must give one "
                 f"DataLoader over a data set with a length, got {type(loader).__name__}."
             )
         self._loader = loader
         self.available = len(cast(Any, dataset))
         if images is not None and not 1 <= images <= self.available:
-            raise ValueError(f"images is {images}, but the test set of {name} has {self.available} images.")
+            raise UsageError(f"images is {images}, but the test set of {name} has {self.available} images.")
         if not self.available:
-            raise ValueError(f"data: the test set of {name} has no images.")
+            raise UsageError(f"data: the test set of {name} has no images.")
         self.count = self.available if images is None else images
         order = torch.randperm(self.available, generator=torch.Generator().manual_seed(0))
         self._chunks = [part.tolist() for part in torch.split(order[: self.count], chunk)]
@@ -131,13 +132,13 @@ class TestImages:
             The images' shape (C, H, W).
 
         Raises:
-            ValueError: Images leave [0, 1] or have other channels, or labels leave [0, K).
+            UsageError: Images leave [0, 1] or have other channels, or labels leave [0, K).
         """
         for shape, labels in self._seen_once():
             self.shape = shape
             check_labels(labels, num_classes)
             if len(self.shape) != 3 or self.shape[0] != in_channels:
-                raise ValueError(
+                raise UsageError(
                     f"data: the network takes images of {in_channels} channels, got the shape {self.shape}."
                 )
         return self.shape

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from lightning_adv.commands.shared.images import TestImages
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.export import read_description
 from lightning_adv.nn.weights.finite import check_finite_network
@@ -65,7 +66,7 @@ def load_network(
         argument: The argument that gave the checkpoint, for the errors.
 
     Raises:
-        ValueError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
+        UsageError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
             network it is; or its classes are not those of the data set.
     """
     if checkpoint is None:
@@ -79,7 +80,7 @@ def load_network(
     else:
         loaded = _foreign(checkpoint, backbone, num_classes, domain, domain_argument)
     if num_classes is not None and loaded.num_classes != num_classes:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: the network of {checkpoint} has {loaded.num_classes} classes, but the data set has "
             f"{num_classes}."
         )
@@ -97,11 +98,11 @@ def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "c
         argument: The argument that gave the network, for the errors.
 
     Raises:
-        ValueError: It does not, the images leave [0, 1], or some of them may be images that it was trained on.
+        UsageError: It does not, the images leave [0, 1], or some of them may be images that it was trained on.
     """
     shape = images.check(loaded.facts["architecture"]["in_channels"], loaded.num_classes)
     if loaded.image_shape is not None and loaded.image_shape != shape:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {loaded.facts['checkpoint']} was trained on images of shape {loaded.image_shape}, but those "
             f"of {images.name} have the shape {shape}."
         )
@@ -125,7 +126,7 @@ def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument:
                 if argument == "checkpoint"
                 else "It takes those, and what 'lightning-adv export' wrote."
             )
-            raise ValueError(f"{error} {advice}") from None
+            raise UsageError(f"{error} {advice}") from None
         raise
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
@@ -150,7 +151,7 @@ def _exported(
     checkpoint: str, description: Mapping[str, Any], domain: str | None, domain_argument: str
 ) -> LoadedNetwork:
     if domain is not None and domain != description.get("domain"):
-        raise ValueError(
+        raise UsageError(
             f"{domain_argument} is {domain!r}, but {checkpoint} was exported without other domains than "
             f"{description.get('domain')!r}: leave it out."
         )
@@ -174,15 +175,15 @@ def _foreign(
     domain_argument: str,
 ) -> LoadedNetwork:
     if backbone is None:
-        raise ValueError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
+        raise UsageError("checkpoint must be given, or a backbone with pretrained weights (backbone.pretrained: true).")
     if checkpoint is not None:
         backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
     elif domain is not None and backbone.checkpoint is None:
-        raise ValueError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
+        raise UsageError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
     elif not backbone.pretrained and backbone.checkpoint is None:
-        raise ValueError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
+        raise UsageError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
     if num_classes is None:
-        raise ValueError("data must say how many classes there are (num_classes) for a network of another project.")
+        raise UsageError("data must say how many classes there are (num_classes) for a network of another project.")
     try:
         network = backbone.build(num_classes)
     except ValueError as error:
@@ -190,9 +191,9 @@ def _foreign(
             raise
         # the two are not given as the backbone's own
         text = str(error).replace("backbone.checkpoint_domain", domain_argument)
-        raise ValueError(text.replace("backbone.checkpoint", "checkpoint")) from error
+        raise UsageError(text.replace("backbone.checkpoint", "checkpoint")) from error
     if network.new:
-        raise ValueError(
+        raise UsageError(
             f"checkpoint: {backbone.checkpoint or backbone.name} does not fill {', '.join(network.new)}, of a network "
             f"with the {num_classes} classes of the data set: an evaluation needs all weights."
         )
@@ -202,7 +203,7 @@ def _foreign(
 
 def _check_unneeded(backbone: Backbone | None, reason: str) -> None:
     if backbone is not None:
-        raise ValueError(f"backbone.name is {backbone.name!r}, but {reason}: leave backbone out.")
+        raise UsageError(f"backbone.name is {backbone.name!r}, but {reason}: leave backbone out.")
 
 
 def _facts(checkpoint: str | None, architecture: Mapping[str, Any], num_classes: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lightning_adv.commands.shared.messages import explain_value
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import run_folder_of
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import unwritable
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.recipe import check_class_paths
@@ -103,7 +104,7 @@ def parse_with_preset(
 
     Raises:
         SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
-        ValueError: There is no configuration of a name, or an argument is not allowed.
+        UsageError: There is no configuration of a name, or an argument is not allowed.
     """
     read_files_as_data()
     parser = Parser(prog=f"lightning-adv {command}", description=description, allow_abbrev=False)
@@ -133,7 +134,7 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
     """Return the data module that the run of a checkpoint was configured with, as plain data; None if nobody says.
 
     Raises:
-        ValueError: The file cannot be read, or it is of a module that nobody has imported: a run folder may be somebody
+        UsageError: The file cannot be read, or it is of a module that nobody has imported: a run folder may be somebody
             else's.
     """
     run = run_folder_of(checkpoint)
@@ -142,7 +143,7 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
     try:
         content = read_yaml(run / "config.yaml")
     except ValueError as error:
-        raise ValueError(
+        raise UsageError(
             f"{run / 'config.yaml'}, which says what data the run was of, cannot be read ({error}): name the data set "
             "with --data."
         ) from error
@@ -150,5 +151,5 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
     try:
         check_class_paths(data)
     except ValueError as error:
-        raise ValueError(f"{run / 'config.yaml'}: data: {error} Or name it yourself, with --data.") from error
+        raise UsageError(f"{run / 'config.yaml'}: data: {error} Or name it yourself, with --data.") from error
     return data

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import set_aside, write_whole
 from lightning_adv.core.reading import read_csv
 from lightning_adv.core.table import continue_table
@@ -31,7 +32,7 @@ def check_writable(folder: Path, *, argument: str | None = None, keep: bool = Tr
         keep: Whether a folder that was not there stays. Otherwise it is removed, and those above it that were made too.
 
     Raises:
-        ValueError: It cannot be made or written.
+        UsageError: It cannot be made or written.
     """
     made: list[Path] = []
     try:
@@ -41,8 +42,8 @@ def check_writable(folder: Path, *, argument: str | None = None, keep: bool = Tr
             file.write(b"\0")  # a full disk takes the file, but no byte
     except OSError as error:
         if argument is not None:
-            raise ValueError(f"{argument}: {folder} cannot be written ({error.strerror}).") from error
-        raise ValueError(
+            raise UsageError(f"{argument}: {folder} cannot be written ({error.strerror}).") from error
+        raise UsageError(
             f"The run folder {folder} cannot be written ({error.strerror}). Set the logger's save_dir "
             "(--trainer.logger.init_args.save_dir) to a folder that can."
         ) from error
@@ -120,11 +121,11 @@ def check_run_checkpoint(path: str | Path, *, resumes: bool) -> None:
         resumes: Whether training is to go on from it, which takes more than its network.
 
     Raises:
-        ValueError: It is missing, cannot be read, holds something else, or lacks what a run goes on with.
+        UsageError: It is missing, cannot be read, holds something else, or lacks what a run goes on with.
     """
     content = read_checkpoint(path, argument="ckpt_path")
     if not isinstance(content, dict) or not {"state_dict", "global_step", "loops"} <= content.keys():
-        raise ValueError(
+        raise UsageError(
             f"ckpt_path: {path} is not the checkpoint of a run. To begin with weights from elsewhere, give the file as "
             "model.init_args.backbone.checkpoint."
         )
@@ -136,13 +137,13 @@ def check_epochs(path: str | Path, max_epochs: int | None) -> None:
     """Check that a run that goes on is not asked for fewer epochs than it has.
 
     Raises:
-        ValueError: It is.
+        UsageError: It is.
     """
     progress = read_checkpoint(path, argument="ckpt_path")["loops"]
     for key in ("fit_loop", "epoch_progress", "current", "processed"):
         progress = progress.get(key) if isinstance(progress, dict) else None
     if isinstance(progress, int) and max_epochs is not None and -1 < max_epochs < progress:
-        raise ValueError(
+        raise UsageError(
             f"trainer.max_epochs must be at least the {progress} epochs that ckpt_path ({path}) has, got {max_epochs}."
         )
 
@@ -188,9 +189,9 @@ def _rows_before(path: Path, step: int) -> tuple[list[str], list[dict[str, str]]
     """Return the columns of a ``metrics.csv`` and its rows of earlier steps; rows that are damaged are left out."""
     table = read_csv(path)
     if table is None:
-        raise ValueError("it has no whole line")
+        raise UsageError("it has no whole line")
     if len(set(table.columns)) < len(table.columns):
-        raise ValueError("it has a column twice")
+        raise UsageError("it has a column twice")
     rows = [
         dict(zip(table.columns, cells, strict=False)) for _, cells in table.rows if len(cells) == len(table.columns)
     ]

@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from lightning_adv.core.errors import UsageError
+
 Picture: TypeAlias = NDArray[np.uint8]
 """An image (H, W, 3), RGB."""
 
@@ -86,11 +88,11 @@ def cifar_corrupt(image: Picture, name: str, severity: int, rng: np.random.Gener
         The corrupted image, like ``image``.
 
     Raises:
-        ValueError: The image is too small.
+        UsageError: The image is too small.
         ImportError: The extra ``eval`` is not installed.
     """
     if min(image.shape[:2]) < SMALLEST:
-        raise ValueError(
+        raise UsageError(
             f"images must be at least {SMALLEST} × {SMALLEST} to be corrupted by CIFAR-10-C's constants, got "
             f"{image.shape[0]} × {image.shape[1]}."
         )

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.analysis.images.transforms import check_image_batch
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.evaluation.corruptions.cifar import SMALLEST, Picture, cifar_corrupt, evaluation_library
 
@@ -77,7 +78,7 @@ def corrupt(
         Images like ``x``, multiples of 1/255.
 
     Raises:
-        ValueError: ``x`` are no images in [0, 1] with one or three channels or are too small, or there is no such
+        UsageError: ``x`` are no images in [0, 1] with one or three channels or are too small, or there is no such
             corruption, severity, seed, index or family.
         ImportError: The extra ``eval`` is not installed.
     """
@@ -85,7 +86,7 @@ def corrupt(
     check_corruptions([name], [severity])
     indices = image_indices(index, len(x))
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed!r}.")
+        raise UsageError(f"seed must be a whole number from 0, got {seed!r}.")
     one = _imagenet_corrupt if family_of(x, family) == "imagenet" else _cifar_corrupt
     precise = torch.promote_types(x.dtype, torch.float32)
     pictures = (255 * x.detach().cpu().to(precise)).round().to(torch.uint8)
@@ -103,18 +104,18 @@ def family_of(x: Tensor, family: Family = "auto") -> Literal["cifar", "imagenet"
     """Return whose constants corrupt images (N, C, H, W).
 
     Raises:
-        ValueError: There is no such family, or it does not take images of this shape.
+        UsageError: There is no such family, or it does not take images of this shape.
     """
     channels, height, width = x.shape[1:]
     if channels not in (1, 3):
-        raise ValueError(f"x must have one or three channels to be corrupted, got {channels}.")
+        raise UsageError(f"x must have one or three channels to be corrupted, got {channels}.")
     if family == "auto":
         family = "cifar" if max(height, width) <= _LARGEST_CIFAR else "imagenet"
     if family not in ("cifar", "imagenet"):
-        raise ValueError(f"family must be 'auto', 'cifar' or 'imagenet', got {family!r}.")
+        raise UsageError(f"family must be 'auto', 'cifar' or 'imagenet', got {family!r}.")
     smallest = SMALLEST if family == "cifar" else _SMALLEST_IMAGENET
     if min(height, width) < smallest:
-        raise ValueError(
+        raise UsageError(
             f"x must be at least {smallest} × {smallest} pixels for the {family} corruptions, got {height} × {width}."
         )
     return family
@@ -124,31 +125,31 @@ def check_corruptions(names: Sequence[str], severities: Sequence[int]) -> None:
     """Check that there are such corruptions and severities, each given once.
 
     Raises:
-        ValueError: There are not, or one is there twice.
+        UsageError: There are not, or one is there twice.
     """
     for argument, values in (("corruptions", names), ("severities", severities)):
         if len(set(values)) < len(values):
-            raise ValueError(f"{argument} must hold each once, got {', '.join(map(str, values))}.")
+            raise UsageError(f"{argument} must hold each once, got {', '.join(map(str, values))}.")
     for name in names:
         if name not in CORRUPTIONS:
             hint = did_you_mean(name, CORRUPTIONS)
-            raise ValueError(f"the corruption {name!r} is none of {', '.join(CORRUPTIONS)}.{hint}")
+            raise UsageError(f"the corruption {name!r} is none of {', '.join(CORRUPTIONS)}.{hint}")
     for severity in severities:
         if type(severity) is not int or severity not in SEVERITIES:  # 1.0 and True are equal to 1
-            raise ValueError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}.")
+            raise UsageError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, got {severity!r}.")
 
 
 def image_indices(index: int | Sequence[int], count: int) -> Sequence[int]:
     """Return the index of each of ``count`` images.
 
     Raises:
-        ValueError: They are not as many as images, or below 0.
+        UsageError: They are not as many as images, or below 0.
     """
     indices = range(index, index + count) if isinstance(index, int) else [int(each) for each in index]
     if len(indices) != count:
-        raise ValueError(f"index must be that of the first image or one for each of the {count}, got {len(indices)}.")
+        raise UsageError(f"index must be that of the first image or one for each of the {count}, got {len(indices)}.")
     if min(indices, default=0) < 0:
-        raise ValueError(f"index must be from 0, got {min(indices)}.")
+        raise UsageError(f"index must be from 0, got {min(indices)}.")
     return indices
 
 

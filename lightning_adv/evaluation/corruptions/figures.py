@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figure_labels import label
 from lightning_adv.evaluation.corruptions.corrupt import GROUPS
 from lightning_adv.evaluation.corruptions.errors import CorruptionError, mean_error, mean_errors
@@ -30,19 +31,19 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
         digital. All panels share one scale of colours, 0 to 100 %. Nothing global is touched and no screen is needed.
 
     Raises:
-        ValueError: There are no rows, a table is not complete, or the tables have other corruptions or severities.
+        UsageError: There are no rows, a table is not complete, or the tables have other corruptions or severities.
     """
     from matplotlib.figure import Figure
 
     if not tables:
-        raise ValueError("tables must hold at least one network, got none.")
+        raise UsageError("tables must hold at least one network, got none.")
     means = {network: mean_errors(rows) for network, rows in tables.items()}
     first = next(iter(tables.values()))
     severities = sorted({row.severity for row in first})
     names = [name for group in GROUPS.values() for name in group if name in mean_errors(first)]
     for network, rows in tables.items():
         if {row[:2] for row in rows} != {row[:2] for row in first}:
-            raise ValueError(f"tables must have the same corruptions and severities, {network} has others.")
+            raise UsageError(f"tables must have the same corruptions and severities, {network} has others.")
     width = (len(severities) + 1) * 0.62
     figure = Figure(figsize=(2.3 + width * len(tables), 1.4 + 0.32 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]

@@ -20,6 +20,7 @@ from lightning_adv.attacks.fgsm import FGSM
 from lightning_adv.attacks.losses import log_odds
 from lightning_adv.attacks.pgd import PGD
 from lightning_adv.attacks.random_noise import RandomNoise
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.network import (
     batch_statistics,
     network_logits,
@@ -90,18 +91,18 @@ def find_suspicions(
         What is suspicious, the network's own faults first; empty if nothing is.
 
     Raises:
-        ValueError: These are no images in [0, 1] with labels of the network, the network gives NaN or something else
+        UsageError: These are no images in [0, 1] with labels of the network, the network gives NaN or something else
             than logits (N, K), or an argument is out of its range.
     """
     ball = get_ball(norm)
     radius = parse_distance(eps, "eps", ball.max_eps)
     if radius == 0:
-        raise ValueError(f"eps must be above 0 for attacks to differ, got {eps!r}.")
+        raise UsageError(f"eps must be above 0 for attacks to differ, got {eps!r}.")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
+        raise UsageError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
     check_images(x, y)
     if not len(x):
-        raise ValueError("x must have at least one image, got none.")
+        raise UsageError("x must have at least one image, got none.")
     found = [train_mode(network)]  # before anything sets the flags
     with random_state_kept(x):
         logits = network_logits(network, x, domain=domain, batch_size=batch_size)

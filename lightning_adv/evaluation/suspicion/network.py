@@ -19,6 +19,7 @@ from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
 from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.attacks.losses import log_odds
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.verdicts import Suspicion
 
 _NAMED = 5  # so many modules are named, the others counted
@@ -35,17 +36,17 @@ def network_logits(network: nn.Module, x: Tensor, *, domain: str | None = None, 
     """Return the logits (N, K) of images (N, C, H, W) in eval mode, in float32 or wider.
 
     Raises:
-        ValueError: What the network gives is not (N, K) with at least two classes, or is NaN.
+        UsageError: What the network gives is not (N, K) with at least two classes, or is NaN.
     """
     parts = logits_in_batches(network, x, domain=domain, batch_size=batch_size)
     for part, images in zip(parts, torch.split(x, batch_size), strict=True):
         told = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(images) or part.shape[1] < 2:
-            raise ValueError(f"network must give logits ({len(images)}, K) with K of at least 2, got {told}.")
+            raise UsageError(f"network must give logits ({len(images)}, K) with K of at least 2, got {told}.")
     logits = at_least_fp32(torch.cat(parts))
     rows = int(logits.isnan().any(1).sum())
     if rows:
-        raise ValueError(f"network gives NaN logits for {rows} of {len(x)} images: no verdict on them means anything.")
+        raise UsageError(f"network gives NaN logits for {rows} of {len(x)} images: no verdict on them means anything.")
     return logits
 
 
@@ -65,7 +66,7 @@ def zero_gradients(
         batch_size: How many images to look at at a time.
 
     Raises:
-        ValueError: These are no images in [0, 1] with labels of the network.
+        UsageError: These are no images in [0, 1] with labels of the network.
     """
     _check_probe(x, y)
     zero, broken, differentiable = 0, 0, True
@@ -109,7 +110,7 @@ def randomised_output(
         batch_size: See :func:`zero_gradients`.
 
     Raises:
-        ValueError: There are no images, or the network gives no logits (N, K), or NaN.
+        UsageError: There are no images, or the network gives no logits (N, K), or NaN.
     """
     _check_probe(x)
     with random_state_kept(x):
@@ -148,7 +149,7 @@ def batch_statistics(
         batch_size: See :func:`zero_gradients`.
 
     Raises:
-        ValueError: There are no images, or the network gives no logits (N, K), or NaN.
+        UsageError: There are no images, or the network gives no logits (N, K), or NaN.
     """
     _check_probe(x)
     batch = x[:batch_size]
@@ -195,7 +196,7 @@ def probabilities(
         batch_size: See :func:`zero_gradients`.
 
     Raises:
-        ValueError: There are no images, or the network gives no logits (N, K), or NaN.
+        UsageError: There are no images, or the network gives no logits (N, K), or NaN.
     """
     _check_probe(x)
     with random_state_kept(x):
@@ -268,4 +269,4 @@ def _tolerance(x: Tensor) -> float:
 def _check_probe(x: Tensor, y: Tensor | None = None) -> None:
     check_images(x, torch.zeros(len(x), dtype=torch.int64, device=x.device) if y is None else y)
     if not len(x):
-        raise ValueError("x must have at least one image, got none.")
+        raise UsageError("x must have at least one image, got none.")

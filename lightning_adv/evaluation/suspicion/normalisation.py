@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
+from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.network import network_logits, random_state_kept
 from lightning_adv.evaluation.suspicion.verdicts import ALPHA, Suspicion, sign_test
 
@@ -57,11 +58,11 @@ def normalised_twice(
         batch_size: How many images to look at at a time.
 
     Raises:
-        ValueError: These are no images in [0, 1] with labels of the network, or it gives NaN.
+        UsageError: These are no images in [0, 1] with labels of the network, or it gives NaN.
     """
     check_images(x, y)
     if x.ndim != 4 or not len(x):
-        raise ValueError(f"x must be images (N, C, H, W), at least one, got the shape {tuple(x.shape)}.")
+        raise UsageError(f"x must be images (N, C, H, W), at least one, got the shape {tuple(x.shape)}.")
     named = _named_normalisations(network, channels=x.shape[1])
 
     def correct(images: Tensor) -> Tensor:

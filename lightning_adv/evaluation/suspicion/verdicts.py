@@ -18,6 +18,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
+
 ALPHA = 0.001
 """Level of every test: of a thousand sound networks one may be suspected by it."""
 
@@ -55,7 +57,7 @@ def blackbox_beats_whitebox(white_broken: Tensor, black_broken: Tensor, *, toler
         tolerance: Share of images that the black-box attack alone may break. 0.002 is AutoAttack's.
 
     Raises:
-        ValueError: The verdicts are not bool of one shape (N,), there are none, or ``tolerance`` is outside [0, 1).
+        UsageError: The verdicts are not bool of one shape (N,), there are none, or ``tolerance`` is outside [0, 1).
     """
     _check_verdicts(white_broken=white_broken, black_broken=black_broken)
     _check_tolerance(tolerance)
@@ -89,7 +91,7 @@ def fgsm_beats_pgd(fgsm_broken: Tensor, pgd_broken: Tensor) -> Suspicion | None:
         pgd_broken: Which images (N,) PGD broke in the same ball, bool.
 
     Raises:
-        ValueError: The verdicts are not bool of one shape (N,), or there are none.
+        UsageError: The verdicts are not bool of one shape (N,), or there are none.
     """
     _check_verdicts(fgsm_broken=fgsm_broken, pgd_broken=pgd_broken)
     fgsm_only, pgd_only = int((fgsm_broken & ~pgd_broken).sum()), int((pgd_broken & ~fgsm_broken).sum())
@@ -125,7 +127,7 @@ def more_steps_do_not_help(few_loss: Tensor, many_loss: Tensor, many_broken: Ten
         many_broken: Which images (N,) the many steps broke, bool. If they broke all, there is nothing to suspect.
 
     Raises:
-        ValueError: The tensors are not of one shape (N,), there are none, or ``many_broken`` is not bool.
+        UsageError: The tensors are not of one shape (N,), there are none, or ``many_broken`` is not bool.
     """
     _check_verdicts(many_broken=many_broken)
     grown, p_value = _growth(few_loss, many_loss, many_broken, names=("few_loss", "many_loss"))
@@ -160,7 +162,7 @@ def larger_eps_does_not_help(loss: Tensor, larger_loss: Tensor, larger_broken: T
         larger_broken: Which images (N,) it broke there, bool. If it broke all, there is nothing to suspect.
 
     Raises:
-        ValueError: The tensors are not of one shape (N,), there are none, or ``larger_broken`` is not bool.
+        UsageError: The tensors are not of one shape (N,), there are none, or ``larger_broken`` is not bool.
     """
     _check_verdicts(larger_broken=larger_broken)
     grown, p_value = _growth(loss, larger_loss, larger_broken, names=("loss", "larger_loss"))
@@ -193,7 +195,7 @@ def full_eps_leaves_accuracy(broken: Tensor, *, tolerance: float = 0.002) -> Sus
         tolerance: Share of images that may be left; it must be exceeded beyond chance.
 
     Raises:
-        ValueError: The verdicts are not bool of shape (N,), there are none, or ``tolerance`` is outside [0, 1).
+        UsageError: The verdicts are not bool of shape (N,), there are none, or ``tolerance`` is outside [0, 1).
     """
     _check_verdicts(broken=broken)
     _check_tolerance(tolerance)
@@ -221,7 +223,7 @@ def _growth(before: Tensor, after: Tensor, broken: Tensor, names: tuple[str, str
     """Return on how many images the loss grew, and how likely so few are if it grows on a share of ``GROWING``."""
     for name, loss in zip(names, (before, after), strict=True):
         if loss.shape != broken.shape:
-            raise ValueError(f"{name} must have one number for each of {len(broken)} images, got {tuple(loss.shape)}.")
+            raise UsageError(f"{name} must have one number for each of {len(broken)} images, got {tuple(loss.shape)}.")
     grown = int((after > before).sum())  # NaN has not grown
     return grown, _more_than(len(broken) - grown, len(broken), 1 - GROWING)
 
@@ -242,7 +244,7 @@ def _check_verdicts(**verdicts: Tensor) -> None:
     shape = next(iter(verdicts.values())).shape
     for name, verdict in verdicts.items():
         if verdict.dtype != torch.bool or verdict.ndim != 1 or verdict.shape != shape or not len(verdict):
-            raise ValueError(
+            raise UsageError(
                 f"{name} must be bool of shape (N,), one for each of at least one image, got {verdict.dtype} of shape "
                 f"{tuple(verdict.shape)}."
             )
@@ -250,4 +252,4 @@ def _check_verdicts(**verdicts: Tensor) -> None:
 
 def _check_tolerance(tolerance: float) -> None:
     if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must lie in [0, 1), got {tolerance}.")
+        raise UsageError(f"tolerance must lie in [0, 1), got {tolerance}.")

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figure_labels import label
 from lightning_adv.evaluation.transfer.rates import TransferRate
 
@@ -32,7 +33,7 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
         is touched and no screen is needed.
 
     Raises:
-        ValueError: There are no rows, or two of one attack, source and target.
+        UsageError: There are no rows, or two of one attack, source and target.
     """
     from matplotlib.figure import Figure
 
@@ -71,7 +72,7 @@ def plot_ensemble_transfer(rates: Sequence[TransferRate]) -> Figure:
         global is touched and no screen is needed.
 
     Raises:
-        ValueError: There are no rows, or two of one attack, source and target.
+        UsageError: There are no rows, or two of one attack, source and target.
     """
     from matplotlib.figure import Figure
 
@@ -94,10 +95,10 @@ def plot_ensemble_transfer(rates: Sequence[TransferRate]) -> Figure:
 
 def _by_cell(rates: Sequence[TransferRate]) -> dict[tuple[str, str, str], TransferRate]:
     if not rates:
-        raise ValueError("rates must have rows, got none.")
+        raise UsageError("rates must have rows, got none.")
     cells = {(row.attack, row.source, row.target): row for row in rates}
     if len(cells) < len(rates):
-        raise ValueError(
+        raise UsageError(
             f"rates must have one row for each attack, source and target, got {len(rates)} rows for {len(cells)}: "
             "add up those of several chunks by add_rates."
         )

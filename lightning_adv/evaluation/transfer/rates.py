@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
 from lightning_adv.attacks import Attack, LogitEnsemble, attacking
 from lightning_adv.attacks.base import check_images
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.suggestions import did_you_mean
@@ -74,7 +75,7 @@ def commonly_correct(
         batch_size: How many images to classify at a time; it changes no result.
 
     Raises:
-        ValueError: There are fewer than two networks or no images, the networks' logits differ in shape, or
+        UsageError: There are fewer than two networks or no images, the networks' logits differ in shape, or
             ``domains`` names a network or a domain that there is not.
     """
     return _all(_correct(_checked(networks, x, y, domains), x, y, batch_size))
@@ -109,7 +110,7 @@ def transfer_rates(
         A row for each attack, source and target, in this order; white-box where the target is the source.
 
     Raises:
-        ValueError: See :func:`commonly_correct`; or there is no attack, a source is not among the networks, or no
+        UsageError: See :func:`commonly_correct`; or there is no attack, a source is not among the networks, or no
             image is classified correctly by all networks.
     """
     chosen = _chosen(attacks, networks, sources, "sources")
@@ -156,7 +157,7 @@ def ensemble_rates(
         ensemble itself (white-box), and that of the target ``NAME`` (black-box).
 
     Raises:
-        ValueError: See :func:`transfer_rates`.
+        UsageError: See :func:`transfer_rates`.
     """
     chosen = _chosen(attacks, networks, held_out, "held_out")
     through = _checked(networks, x, y, domains)
@@ -212,10 +213,10 @@ def _checked(
 ) -> dict[str, nn.Module]:
     """Return the networks through their domains, after one image has gone through each."""
     if len(networks) < 2:
-        raise ValueError(f"networks must be at least two, for examples to transfer, got {len(networks)}.")
+        raise UsageError(f"networks must be at least two, for examples to transfer, got {len(networks)}.")
     check_images(x, y)
     if not len(x):
-        raise ValueError("x must be at least one image, got none.")
+        raise UsageError("x must be at least one image, got none.")
     chosen = {} if domains is None else domains
     _check_names(chosen, networks, "domains")
     through = {
@@ -227,7 +228,7 @@ def _checked(
             shapes[name] = tuple(held_still(x[:1]).shape)
         first = next(iter(shapes))
         if shapes[name] != shapes[first]:
-            raise ValueError(
+            raise UsageError(
                 "networks must give logits of one shape, got for one image "
                 f"{shapes[first]} from {first!r} and {shapes[name]} from {name!r}."
             )
@@ -238,7 +239,7 @@ def _chosen(
     attacks: Mapping[str, Attack], networks: Mapping[str, nn.Module], names: Sequence[str] | None, argument: str
 ) -> Sequence[str]:
     if not attacks:
-        raise ValueError("attacks must be at least one, got none.")
+        raise UsageError("attacks must be at least one, got none.")
     chosen = list(networks) if names is None else names
     _check_names(chosen, networks, argument)
     return chosen
@@ -248,7 +249,7 @@ def _check_names(names: Iterable[str], networks: Mapping[str, nn.Module], argume
     for name in names:
         if name not in networks:
             hint = did_you_mean(name, networks)
-            raise ValueError(f"{argument} has {name!r}; the networks are {', '.join(networks)}.{hint}")
+            raise UsageError(f"{argument} has {name!r}; the networks are {', '.join(networks)}.{hint}")
 
 
 def _correct(networks: Mapping[str, nn.Module], x: Tensor, y: Tensor, batch_size: int) -> dict[str, Tensor]:
@@ -265,7 +266,7 @@ def _common(networks: Mapping[str, nn.Module], x: Tensor, y: Tensor, batch_size:
     common = _all(correct)
     if not common.any():
         accuracies = ", ".join(f"{name} {100 * each.double().mean():.1f} %" for name, each in correct.items())
-        raise ValueError(
+        raise UsageError(
             f"networks must have an image that all classify correctly, but of the {len(x)} images x there is none; "
             f"their accuracies are {accuracies}."
         )

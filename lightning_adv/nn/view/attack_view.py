@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.batchnorm import (
     active_domain,
     domain_norms,
@@ -67,7 +68,7 @@ def attack_view(
             choice too.
 
     Raises:
-        ValueError: The network has no such domain, or ``dtype`` is another one.
+        UsageError: The network has no such domain, or ``dtype`` is another one.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
@@ -79,7 +80,7 @@ def attack_view(
     return AttackView(model, domain, dtype, memory_format, compile)
 
 
-class NoViewError(ValueError):
+class NoViewError(UsageError):
     """A network cannot be shown, and is to be attacked as it is. The message says why, without its subject."""
 
 
@@ -112,7 +113,7 @@ class AttackView(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in (None, torch.bfloat16, torch.float16):
-            raise ValueError(f"dtype must be torch.bfloat16, torch.float16 or None, got {dtype}.")
+            raise UsageError(f"dtype must be torch.bfloat16, torch.float16 or None, got {dtype}.")
         # _orig_mod: what torch.compile(model) wraps; its class takes 1.7 s to import.
         while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
             model = model.module if isinstance(model, DistributedDataParallel) else cast(nn.Module, model._orig_mod)
@@ -245,7 +246,7 @@ class AttackView(nn.Module):
         Links(plan, modules_of_domain(plain, None)).refresh()
         check_same(network(images), plain(images))
         if snapshot(plain.modules(), gradient_switches(plain)) != before:
-            raise ValueError("it changes when it is called, in eval mode too")
+            raise UsageError("it changes when it is called, in eval mode too")
         links = Links(plan, modules_of_domain(model, self.domain))
         links.refresh()
         expected = logits_in_eval_mode(model, images, self.domain)
@@ -274,11 +275,11 @@ def check_compile_mode(given: bool | str, name: str = "compile") -> bool | str:
     """Return ``given`` if ``torch.compile`` can be asked so.
 
     Raises:
-        ValueError: It is the name of no mode.
+        UsageError: It is the name of no mode.
     """
     modes = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
     if isinstance(given, str) and given not in modes:
-        raise ValueError(f"{name} must be true, false or one of {', '.join(modes)}, got {given!r}.")
+        raise UsageError(f"{name} must be true, false or one of {', '.join(modes)}, got {given!r}.")
     return given
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import SmoothBackwardReLU
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain, keep_domain
 from lightning_adv.nn.view.folding import foldable_layers
@@ -92,22 +93,22 @@ def check_same(logits: Tensor, expected: Tensor) -> None:
     """Check that logits (N, K) agree but for rounding.
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
     distance, size = (logits - expected).abs().max(), expected.abs().max()
     if not distance <= _CLOSE * size:  # written so that NaN fails too
-        raise ValueError(f"a copy of it in eval mode computes other logits (up to {distance:g} away, of {size:g})")
+        raise UsageError(f"a copy of it in eval mode computes other logits (up to {distance:g} away, of {size:g})")
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
     """Return the precision of a network's weights.
 
     Raises:
-        ValueError: It is below fp32.
+        UsageError: It is below fp32.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"it is in {dtype}, whose rounding is too coarse to fold in")
+        raise UsageError(f"it is in {dtype}, whose rounding is too coarse to fold in")
     return dtype
 
 

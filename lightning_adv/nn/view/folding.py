@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lightning_adv.core.errors import UsageError
+
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
@@ -96,15 +98,15 @@ def find_foldable(network: nn.Module, images: Tensor, foreign: Iterable[Tensor] 
         foreign: Tensors that the network must not read.
 
     Raises:
-        ValueError: The network reads a foreign tensor, or numbers of tensors: what is computed then may be something
+        UsageError: The network reads a foreign tensor, or numbers of tensors: what is computed then may be something
             else another time.
     """
     watch = _Watch(network, foreign)
     watch.run(network, images)
     if watch.decides:
-        raise ValueError("it reads numbers of tensors (.item(), or an if on one), and may compute something else then")
+        raise UsageError("it reads numbers of tensors (.item(), or an if on one), and may compute something else then")
     if watch.strayed:
-        raise ValueError("a copy of the network computes with the tensors of the network itself, which it holds on to")
+        raise UsageError("a copy of the network computes with the tensors of the network itself, which it holds on to")
     return Foldable(watch.pairs(), watch.lone())
 
 

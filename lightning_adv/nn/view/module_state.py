@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lightning_adv.core.errors import UsageError
+
 # Exact types, compared as they are: nearly all that torch's own layers hold.
 _VALUES = frozenset((bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format))
 # Told by their identity: what they do does not change.
@@ -26,7 +28,7 @@ def snapshot(modules: Iterable[nn.Module], shared: Iterable[object] = ()) -> lis
         shared: Objects whose state does not count.
 
     Raises:
-        ValueError: A module holds something whose changes cannot be told: a tensor or a foreign module in a list, say.
+        UsageError: A module holds something whose changes cannot be told: a tensor or a foreign module in a list, say.
     """
     modules = list(modules)
     known = {id(module) for module in modules} | {id(other) for other in shared}
@@ -43,7 +45,7 @@ def _attributes(module: nn.Module, known: set[int], tensors: dict[int, int]) -> 
                 told.append(name)
                 told.append(value if type(value) in _VALUES else _token(value, known, (), tensors))
     except _UnknownError as error:
-        raise ValueError(f"its {type(module).__name__} holds a {error}, which may change without being seen") from None
+        raise UsageError(f"its {type(module).__name__} holds a {error}, which may change without being seen") from None
     return told
 
 

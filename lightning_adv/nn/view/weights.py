@@ -33,7 +33,7 @@ def rewrite(copied: nn.Module, images: Tensor, model: nn.Module) -> Plan:
         model: The network.
 
     Raises:
-        ValueError: The copy computes with tensors of the network.
+        UsageError: The copy computes with tensors of the network.
     """
     paths = {module: path for path, module in copied.named_modules()}  # before the places change
     pairs, lone = find_foldable(copied, images, [*model.parameters(), *model.buffers()])

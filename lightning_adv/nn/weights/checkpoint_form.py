@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
+
 
 class Form(NamedTuple):
     """What a value may be.
@@ -46,21 +48,21 @@ def check_form(content: Any, fields: Sequence[Field], *, source: str) -> None:
         source: The argument and the file, for the error.
 
     Raises:
-        ValueError: A field is missing, or holds something else than belongs there.
+        UsageError: A field is missing, or holds something else than belongs there.
 
     Example:
         >>> check_form({"epoch": "three"}, [Field(("epoch",), COUNT)], source="checkpoint: last.ckpt")
         Traceback (most recent call last):
-        ValueError: checkpoint: last.ckpt has in the field epoch the text 'three', where a whole number belongs.
+        UsageError: checkpoint: last.ckpt has in the field epoch the text 'three', where a whole number belongs.
     """
     if not MAPPING.holds(content):
-        raise ValueError(f"{source} holds {told(content)}, where the mapping of a checkpoint belongs.")
+        raise UsageError(f"{source} holds {told(content)}, where the mapping of a checkpoint belongs.")
     for field in fields:
         for name, value, found in _values(content, field.path, ""):
             if found and not field.form.holds(value):
-                raise ValueError(f"{source} has in the field {name} {told(value)}, where {field.form.belongs} belongs.")
+                raise UsageError(f"{source} has in the field {name} {told(value)}, where {field.form.belongs} belongs.")
             if not found and field.required:
-                raise ValueError(f"{source} lacks the field {name}, where {field.form.belongs} belongs.")
+                raise UsageError(f"{source} lacks the field {name}, where {field.form.belongs} belongs.")
 
 
 def told(value: Any) -> str:
@@ -263,7 +265,7 @@ def check_keepers(callbacks: Mapping[str, Any], *, source: str) -> None:
         source: The argument and the file, for the error.
 
     Raises:
-        ValueError: A field has another form than it must have.
+        UsageError: A field has another form than it must have.
     """
     forms = {
         "dirpath": or_none(TEXT),

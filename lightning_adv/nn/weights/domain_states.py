@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
 # Domains are identifiers, which the numbers of an nn.ModuleList called "norms" are not.
@@ -39,11 +40,11 @@ def plain_state_dict(state: Mapping[str, Tensor], domain: str = "main") -> dict[
         copied; the versions of modules that torch keeps with a state dict go along.
 
     Raises:
-        ValueError: The state dict has no domain BatchNorm, or none of that name.
+        UsageError: The state dict has no domain BatchNorm, or none of that name.
     """
     domains = state_domains(state)
     if not domains:
-        raise ValueError(f"domain {domain!r} was asked for, but the state dict has no domain BatchNorm.")
+        raise UsageError(f"domain {domain!r} was asked for, but the state dict has no domain BatchNorm.")
     check_domain(domain, domains)
     plain = OrderedDict((key, state[old]) for old in state if (key := plain_key(old, domain)) is not None)
     versions = getattr(state, "_metadata", None)  # keys are modules' names, without the dot at their end
@@ -79,8 +80,8 @@ def check_domain(name: str, domains: Sequence[str]) -> None:
     """Check that there is a domain.
 
     Raises:
-        ValueError: There is none of that name.
+        UsageError: There is none of that name.
     """
     if name not in domains:
         hint = did_you_mean(name, domains)
-        raise ValueError(f"domain must be one of {', '.join(domains)}, got {name!r}.{hint}")
+        raise UsageError(f"domain must be one of {', '.join(domains)}, got {name!r}.{hint}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.core.reading import read_json
 from lightning_adv.nn.normalize import NormalizedNetwork
@@ -82,7 +83,7 @@ def export_network(
         facts: What else to write into the description.
 
     Raises:
-        ValueError: The network has no such domain.
+        UsageError: The network has no such domain.
     """
     state: Mapping[str, Tensor] = network.network.state_dict()
     if state_domains(state) or domain is not None:
@@ -111,7 +112,7 @@ def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = 
     are the same.
 
     Raises:
-        ValueError: One of them is there already and ``overwrite`` is False, or one cannot be written.
+        UsageError: One of them is there already and ``overwrite`` is False, or one cannot be written.
     """
     from safetensors.torch import save
 
@@ -121,14 +122,14 @@ def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = 
     unfinished = not description.exists() and weights.is_file() and _sha256(weights) == checksum
     there = [path for path in (weights, description) if path.exists()]
     if there and not overwrite and not unfinished:
-        raise ValueError(f"{there[0]} is there already: choose another folder (--output), or give --overwrite.")
+        raise UsageError(f"{there[0]} is there already: choose another folder (--output), or give --overwrite.")
     checked = {**exported.description, "sha256": checksum}
     try:
         if not unfinished:
             write_whole(weights, content)  # beside them the description that is there now is refused when it is read
         write_whole(description, to_json(checked))
     except OSError as error:
-        raise ValueError(f"{error.filename} cannot be written ({error.strerror}).") from error
+        raise UsageError(f"{error.filename} cannot be written ({error.strerror}).") from error
 
 
 def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[str, Any] | None:
@@ -142,7 +143,7 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
         The description; None where there is none, or another program's.
 
     Raises:
-        ValueError: It is the description of other weights, or incomplete.
+        UsageError: It is the description of other weights, or incomplete.
     """
     weights = Path(weights).expanduser()
     path = weights.with_suffix(".json")
@@ -151,7 +152,7 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
     try:
         description = read_json(path)
     except ValueError as error:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {path}, which may say what {weights.name} is, cannot be read ({error}): put the right one "
             "beside it, or move it away."
         ) from error
@@ -164,13 +165,13 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
         if not lacking:
             raise
         what = f"{path} lacks {', '.join(lacking)}, or has something else there"
-        raise ValueError(f"{argument}: {what}: export the network again. {error}") from error
+        raise UsageError(f"{argument}: {what}: export the network again. {error}") from error
     if lacking:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {path} lacks {', '.join(lacking)}, or has something else there: export the network again."
         )
     if description["sha256"] != _sha256(weights):
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {path} describes other weights than {weights} (their checksums differ): put the right one "
             "beside it, or move it away."
         )

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
+
 
 def not_finite(tensors: Mapping[str, Any]) -> list[str]:
     """Return the names of the floating tensors that hold NaN or infinite numbers, in order; other values are ignored.
@@ -36,11 +38,11 @@ def check_finite_network(network: nn.Module, argument: str) -> None:
         argument: What gave its weights, for the error.
 
     Raises:
-        ValueError: They are not: it would compute NaN, and be as accurate as a guess of the first class.
+        UsageError: They are not: it would compute NaN, and be as accurate as a guess of the first class.
     """
     state = network.state_dict()
     if broken := not_finite(state):
-        raise ValueError(
+        raise UsageError(
             f"{argument}: the network holds NaN or infinite numbers in {broken[0]}, {len(broken)} of {len(state)} "
             "tensors in all: nothing can be measured on it."
         )

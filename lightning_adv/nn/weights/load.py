@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, check_form, unlike_recipe
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
@@ -130,13 +131,13 @@ def load_weights(
         What was loaded, and what was not.
 
     Raises:
-        ValueError: The file is missing, cannot be read, holds no weights, those of another network or such that are NaN
+        UsageError: The file is missing, cannot be read, holds no weights, those of another network or such that are NaN
             or infinite, has no such domain, or is of a regime whose network only the regime can build. The network is
             then unchanged.
     """
     file = _open(path, argument)
     if file.unlike_recipe is not None and recipe is not None:
-        raise ValueError(f"{argument}: {file.path} {file.unlike_recipe}")
+        raise UsageError(f"{argument}: {file.path} {file.unlike_recipe}")
     if file.recipe is not None:
         check_activation(file.recipe, {} if recipe is None else recipe, f"{argument}: {file.path}")
     plain = network.network if isinstance(network, NormalizedNetwork) else network
@@ -148,10 +149,10 @@ def load_weights(
     found = next((each for each in fits if each.loads), None)
     if found is None:
         closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))
-        raise ValueError(f"{argument}: {path} holds the weights of another network: {closest.report(own)}.")
+        raise UsageError(f"{argument}: {path} holds the weights of another network: {closest.report(own)}.")
     broken = [key for key, value in found.candidate.state.items() if key in own and not torch.isfinite(value).all()]
     if broken:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {path} holds values that are NaN or infinite in {len(broken)} "
             f"tensor{'s' if len(broken) > 1 else ''} ({few(broken)}): the training that wrote it had failed."
         )
@@ -192,12 +193,12 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, argument: str
         argument: The name of the argument that the state dict came by, for the error.
 
     Raises:
-        ValueError: Keys are missing, unexpected or of another shape.
+        UsageError: Keys are missing, unexpected or of another shape.
     """
     own = network.state_dict()
     compared = fit(own, Candidate(OrderedDict(state)), (), ())
     if not compared.loads:
-        raise ValueError(f"{argument}: the checkpoint is of another network: {compared.report(own)}.")
+        raise UsageError(f"{argument}: the checkpoint is of another network: {compared.report(own)}.")
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
@@ -208,11 +209,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
         argument: The name of the argument that gave ``path``, for the errors.
 
     Raises:
-        ValueError: The file is missing, or cannot be read as data.
+        UsageError: The file is missing, or cannot be read as data.
     """
     path = Path(path).expanduser()
     if not os.path.isfile(path):  # False of a path that is too long, where Path raises
-        raise ValueError(f"{argument}: there is no file {path}.")
+        raise UsageError(f"{argument}: there is no file {path}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -221,7 +222,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain data: timm's CheckpointSaver writes one
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # garbage makes the readers fail in every way there is
-        raise ValueError(f"{argument}: {path} cannot be read as weights: {_reason(error)}") from error
+        raise UsageError(f"{argument}: {path} cannot be read as weights: {_reason(error)}") from error
 
 
 def say(text: str, *, warn: bool = False) -> None:
@@ -255,7 +256,7 @@ def _open(path: str | os.PathLike[str], argument: str) -> _File:
     found = find_state_dict(content)
     if found is None:
         held = f"the keys {list(content)[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise ValueError(f"{argument}: {path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).")
+        raise UsageError(f"{argument}: {path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).")
     state, source = found
     description = read_description(path, argument=argument)
     if description is not None:
@@ -294,7 +295,7 @@ def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source:
         source: The argument and the file that gave the weights, for the error.
 
     Raises:
-        ValueError: They do not.
+        UsageError: They do not.
     """
 
     def told(of: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -306,7 +307,7 @@ def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source:
     pair = told(theirs), told(ours)
     if pair[0] != pair[1]:
         trained, wanted = (name + (f" with {options}" if options else "") for name, options in pair)
-        raise ValueError(
+        raise UsageError(
             f"{source} was trained with the activation {trained}, and backbone.activation is {wanted}: the weights "
             "would fit, but compute something else."
         )
@@ -318,12 +319,12 @@ def _choose_domain(
     """Return the state dict of one domain, all domains of the file, and the one chosen (None: there are none)."""
     domains = state_domains(file.state)
     if wanted is not None and not domains:
-        raise ValueError(f"{argument}: the BatchNorm domain {wanted!r} was asked for, but {file.path} has no domains.")
+        raise UsageError(f"{argument}: the BatchNorm domain {wanted!r} was asked for, but {file.path} has no domains.")
     if not domains or (state_domains(own) and wanted is None):
         return file.state, (), None
     chosen = wanted if wanted is not None else file.domain if file.domain is not None else "main"
     if chosen not in domains:
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {file.path} has no BatchNorm domain {chosen!r}; it has {', '.join(domains)}; name one of "
             f"them ({domain_argument})."
         )
@@ -334,12 +335,12 @@ def _per_channel(pair: tuple[Tensor, Tensor], channels: int, path: str, argument
     """Return the normalisation that a file carries in the shape (C, 1, 1)."""
     for values in pair:
         if len(values) not in (1, channels):
-            raise ValueError(
+            raise UsageError(
                 f"{argument}: {path} carries a normalisation of {len(values)} channels, the network takes {channels}."
             )
     mean, std = (values.expand(channels).reshape(-1, 1, 1) for values in pair)
     if not (std > 0).all() or not (mean.abs() <= 1).all():
-        raise ValueError(
+        raise UsageError(
             f"{argument}: {path} carries the mean {mean.flatten().tolist()} and the standard deviation "
             f"{std.flatten().tolist()}, which are not those of pixels in [0, 1]."
         )

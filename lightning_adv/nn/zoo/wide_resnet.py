@@ -12,6 +12,8 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from lightning_adv.core.errors import UsageError
+
 
 class WideBlock(nn.Module):
     """BatchNorm, ReLU, 3×3 convolution, twice; dropout before the second convolution (figure 1d).
@@ -66,7 +68,7 @@ class WideResNet(nn.Module):
         drop_rate: Probability of dropout inside the blocks.
 
     Raises:
-        ValueError: ``depth`` is not 6n + 4 with n of at least 1.
+        UsageError: ``depth`` is not 6n + 4 with n of at least 1.
     """
 
     unused_keys = ("sub_block1.",)
@@ -83,7 +85,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest != 0 or blocks < 1:
-            raise ValueError(f"depth must be 10, 16, 22, 28, 34, ... (6n + 4), got {depth}.")
+            raise UsageError(f"depth must be 10, 16, 22, 28, 34, ... (6n + 4), got {depth}.")
         self.num_features = 64 * widen_factor
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.block1 = WideStage(16, 16 * widen_factor, blocks, 1, drop_rate)
