@@ -123,7 +123,7 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
             f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
             f"because a file names it. If you trust it, import {module} first, in Python."
         )
-    found = import_class(f"{module}.{name}")
+    found = import_class(f"{module}.{name}" if module else class_path)
     if not issubclass(found, kind):
         raise UsageError(f"{class_path} is not a {kind.__name__}.")
     return found

@@ -87,7 +87,7 @@ def test_options_and_configurations_need_nothing_beyond_lightning(tmp_path):
         ["fit", "--config=digits/madry", "--print_config"],
     )  # fmt: skip
     modules = loaded(tmp_path, *commands, floor="import lightning.pytorch.cli")
-    assert {f"lightning_adv.commands.{name}" for name in ("command", "evaluation.command", "transfer")} <= modules
+    assert {f"lightning_adv.commands.{name}" for name in ("fit.command", "evaluate.command", "transfer")} <= modules
     assert not of(LIBRARIES, modules)
 
 
