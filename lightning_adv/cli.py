@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.streams import unbroken_streams
 from lightning_adv.core.suggestions import bounded, did_you_mean
 
@@ -120,7 +121,7 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
     """
     try:
         return resolve_configs(arguments)
-    except ValueError as error:
+    except UsageError as error:
         program = "lightning-adv" if command.startswith("-") else f"lightning-adv {command}"
         sys.stderr.write(f"{program}: error: {bounded(error)}\n")
         raise SystemExit(1) from error

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.errors import NotFiniteError, UsageError
 from lightning_adv.nn.weights.finite import not_finite
 from lightning_adv.nn.weights.load import say
 from lightning_adv.regimes.checks import begin_again
@@ -27,14 +27,14 @@ def check_finite(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
     statistics are not the same on each, and a process that raises alone would leave the others waiting.
 
     Raises:
-        FloatingPointError: They are not, on this process or another one.
+        NotFiniteError: They are not, on this process or another one.
     """
     saved = dict(_saved(trainer, checkpoint))
     broken = not_finite(saved)
     if trainer.strategy.reduce_boolean_decision(not broken, all=True):
         return
     where = f"{broken[0]}, {len(broken)} of {len(saved)} tensors in all" if broken else "on another process"
-    raise FloatingPointError(
+    raise NotFiniteError(
         f"What would be saved is NaN or infinite after step {trainer.global_step} (epoch {trainer.current_epoch}): "
         f"{where}. It is not saved, and what was saved before stays as it was. "
         f"{begin_again(trainer.checkpoint_callbacks)} a lower learning rate, clip gradients "
@@ -77,7 +77,7 @@ class _RunCheckpoint(ModelCheckpoint):
         file: if the weights are no numbers, the checkpoint that was there stays.
 
         Raises:
-            FloatingPointError: A tensor holds NaN or an infinite number. In the middle of an epoch this is how an
+            NotFiniteError: A tensor holds NaN or an infinite number. In the middle of an epoch this is how an
                 exploding step is found: its own loss was finite, and no loss of the new weights was computed yet.
         """
         ours = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, _RunCheckpoint))

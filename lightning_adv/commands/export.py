@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_adv.commands.shared.arguments import Parser
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import bounded
 
 
@@ -29,7 +30,7 @@ def run_export(arguments: Sequence[str]) -> None:
     folder = given.output if given.output is not None else _default_folder(given.checkpoint)
     try:
         export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
-    except ValueError as error:
+    except UsageError as error:
         sys.stderr.write(f"lightning-adv: error: {bounded(error)}\n")
         raise SystemExit(1) from error
     print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")

@@ -93,7 +93,7 @@ def _results(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any] | N
         results = read_json(path)
         if not isinstance(results, dict):
             raise UsageError("it holds no results")
-    except ValueError as error:  # the network is whole without it
+    except UsageError as error:  # the network is whole without it
         say(f"{path} cannot be read ({error}): the export says nothing of the network's accuracies", warn=True)
         return None
     tested = results.get("checkpoint")

@@ -36,3 +36,7 @@ class UsageError(ValueError):
 
     def __str__(self) -> str:
         return self.message if self.key is None else f"{self.key}: {self.message}"
+
+
+class NotFiniteError(UsageError, FloatingPointError):
+    """Training or a network gives NaN or infinite numbers: the user can mend it by other settings."""

@@ -146,7 +146,7 @@ def read_csv(path: Path, *, most: int = 1000 * MEGABYTE) -> CsvFile | None:
     content, damage = read_bytes(path, most=most), None
     try:
         text = _decode(content)
-    except ValueError as error:
+    except UsageError as error:
         _decode(content.partition(b"\n")[0])
         text, damage = content.decode("utf-8-sig", "replace"), str(error)
     if "\r" in text:

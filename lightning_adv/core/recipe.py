@@ -75,10 +75,7 @@ class Recipe:
         built = cls if class_path is None else find_class(class_path, cls)
         arguments = config if class_path is None else ({} if init_args is None else init_args)
         check_arguments(built, arguments, source=cls.__name__.lower() if class_path is None else str(class_path))
-        try:
-            return built(**arguments)
-        except TypeError as error:  # what annotations do not say
-            raise UsageError(f"The arguments {arguments} do not fit {built.__name__}: {error}.") from error
+        return built(**arguments)
 
 
 def public_path(kind: type) -> str:

@@ -61,7 +61,7 @@ def read_table(path: str | Path) -> list[Row]:
     """
     try:
         rows, problems = salvage_table(path)
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"{path} is no table of an analysis: {error}.") from error
     if problems:
         raise UsageError(f"{path} is no table of an analysis: {problems[0]}.")

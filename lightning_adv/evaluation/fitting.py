@@ -60,7 +60,7 @@ class _Probe:
         """Return why an attack cannot be run; None if it can."""
         try:
             attack.check_fits(tuple(self._x.shape[1:]), self._num_classes)
-        except ValueError as error:
+        except UsageError as error:
             return str(error)
         if attack.black_box or self._has_gradient:
             return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import attacking
 from lightning_adv.attacks.base import check_images, check_labels, check_logits
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.errors import NotFiniteError, UsageError
 from lightning_adv.nn.domain_calls import through_domains
 
 
@@ -182,10 +182,10 @@ def check_training_loss(loss: Tensor, step: int, epoch: int, checkpoints: Iterab
         checkpoints: The Trainer's checkpoint callbacks.
 
     Raises:
-        FloatingPointError: The loss is NaN or infinite.
+        NotFiniteError: The loss is NaN or infinite.
     """
     if not torch.isfinite(loss):
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"The training loss is {loss.item()} at step {step} (epoch {epoch}). Training stops before the weights are "
             f"touched again. {begin_again(checkpoints)} a lower learning rate, clip gradients "
             "(trainer.gradient_clip_val) or use a wider precision."
@@ -200,11 +200,11 @@ def check_measured_losses(losses: Mapping[str, Tensor], stage: str) -> None:
         stage: ``"val"`` or ``"test"``.
 
     Raises:
-        FloatingPointError: It did not: its accuracies would be those of a guess of the first class.
+        NotFiniteError: It did not: its accuracies would be those of a guess of the first class.
     """
     for name, loss in losses.items():
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"{stage}/{name} is {loss.item()}: the network computes NaN or infinite numbers on these images, and "
                 "its accuracies mean nothing. Use a wider precision (trainer.precision), or another checkpoint."
             )
@@ -214,10 +214,10 @@ def check_validation_loss(loss: Tensor, step: int, epoch: int) -> None:
     """Check that a network computes numbers, before it is saved.
 
     Raises:
-        FloatingPointError: The loss is NaN or infinite.
+        NotFiniteError: The loss is NaN or infinite.
     """
     if not torch.isfinite(loss):
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"The validation loss is {loss.item()} after step {step} (epoch {epoch}). Training stops before the "
             "weights are saved. Lower the learning rate, clip gradients (trainer.gradient_clip_val) or use a wider "
             "precision."

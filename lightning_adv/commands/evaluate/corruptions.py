@@ -79,7 +79,7 @@ def read_baseline(corruptions: CommonCorruptions | None) -> Baseline | None:
     ]
     try:
         mce(asked, baseline.errors)
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"corruptions.baseline: {baseline.name} does not match what is asked for: {error}") from error
     return baseline
 
@@ -91,7 +91,7 @@ def _read_evaluation(path: Path) -> Baseline:
         rows, accuracy = read_errors(content["corruptions"]["errors"]), content["clean"]["accuracy"]
     except (KeyError, TypeError) as error:
         raise UsageError(f"{told}.") from error
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"{told} ({str(error).rstrip('.')}).") from error
     if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
         raise UsageError(f"{told}: its clean accuracy must lie in [0, 1], got {shorten(accuracy)}.")
@@ -146,6 +146,6 @@ def _relative(summary: Summary, baseline: Baseline) -> dict[str, Any]:
         relative = relative_mce(
             rows, baseline.errors, clean_error=1 - summary.clean.accuracy, baseline_clean_error=baseline.clean_error
         )
-    except ValueError:  # a corruption costs the baseline nothing: there is nothing to be relative to
+    except UsageError:  # a corruption costs the baseline nothing: there is nothing to be relative to
         relative = None
     return {"baseline": baseline.name, "mce": mce(rows, baseline.errors), "relative_mce": relative}

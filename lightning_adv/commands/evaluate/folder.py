@@ -160,11 +160,11 @@ class EvaluationFolder:
     def _read(self, path: Path) -> Any:
         try:
             return read_json(path, most=1000 * MEGABYTE)
-        except ValueError as error:
+        except UsageError as error:
             raise self._damaged(path) from error
 
-    def _damaged(self, path: Path) -> ValueError:
-        return ValueError(
+    def _damaged(self, path: Path) -> UsageError:
+        return UsageError(
             f"output: {path} is damaged: remove it, and what it held is computed again, or begin anew with --overwrite "
             "true."
         )

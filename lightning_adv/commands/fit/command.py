@@ -27,7 +27,7 @@ from lightning_adv.commands.fit.results import collect_results, describe_checkpo
 from lightning_adv.commands.fit.save_config import SaveConfig
 from lightning_adv.commands.fit.trainer_values import check_trainer, check_values
 from lightning_adv.commands.shared.held_out import HeldOutCheck, best_validation, check_gives
-from lightning_adv.commands.shared.messages import missing_recipe, not_built, told_by_us
+from lightning_adv.commands.shared.messages import missing_recipe, raised_by_us, sentence
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import (
@@ -190,23 +190,12 @@ class AdversarialCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(EpochLines())
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, MisconfigurationException) as error:  # in several lines, or of another argument
+        except (
+            ValueError,
+            TypeError,
+            MisconfigurationException,
+        ) as error:  # Lightning's, of its values
             raise UsageError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
-
-    def instantiate_classes(self) -> None:
-        """Build what the configuration names (a hook of LightningCLI's).
-
-        Raises:
-            UsageError: A part needs a package that is not installed, or Lightning does not take its options.
-        """
-        try:
-            super().instantiate_classes()
-        except (ModuleNotFoundError, MisconfigurationException) as error:  # as a logger whose package is not there
-            raise UsageError(" ".join(str(error).split())) from error
-        except ValueError as error:
-            if told_by_us(error) is None and (told := not_built(str(error))):
-                raise UsageError(told) from error
-            raise
 
     # Subcommands --------------------------------------------------------------------------------------------------
 
@@ -333,17 +322,14 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
     try:
         with without_noise():
             return AdversarialCLI(arguments)
-    except (ValueError, FloatingPointError) as error:
-        told = told_by_us(error)
-        if told is None:
-            raise
-        sys.stderr.write(f"lightning-adv: error: {bounded(told)}\n")
+    except UsageError as error:
+        sys.stderr.write(f"lightning-adv: error: {bounded(sentence(error))}\n")
         raise SystemExit(1) from error
     except MisconfigurationException as error:  # Lightning's for what the user has set, found when the data are there
         sys.stderr.write(f"lightning-adv: error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from error
     except OSError as error:
-        if error.filename is None or (told_by_us(error) is None and error.errno not in _OF_THE_DISK):
+        if error.filename is None or not (raised_by_us(error) or error.errno in _OF_THE_DISK):
             raise
         notes = "".join(getattr(error, "__notes__", ()))
         sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}{notes}\n")

@@ -102,7 +102,7 @@ def check_resumable(folder: Path) -> None:
     """
     try:
         check_writable(folder, argument="ckpt_path")
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"{error} A run goes on in its own folder: copy it to a place that can be written.") from error
 
 

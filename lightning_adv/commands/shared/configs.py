@@ -116,7 +116,7 @@ def _readable(name: str) -> str:
         # jsonargparse 4.53 opens it without an encoding, and takes the locale's.
         if codecs.lookup(encoding).name != "utf-8" and not Path(path).read_bytes().isascii():
             raise UsageError(f"it is not of ASCII alone, and would be read as {encoding}: set PYTHONUTF8=1")
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"--config: {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"

@@ -139,8 +139,8 @@ def _check(trainer: Trainer, regime: Regime, data: LightningDataModule, batch: A
     name = type(data).__name__
     try:
         x, _ = regime.check_batch(batch, 0)
-    except ValueError as error:
-        raise UsageError(f"data: the test images of {name}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"the test images of {name}: {error}", key="data") from error
     shape = tuple(x.shape[1:])
     if shape != tuple(getattr(data, "image_shape", shape)):
         check_shape(regime.network, regime.backbone.name, shape, f"{name}'s test")

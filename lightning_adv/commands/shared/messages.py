@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Collection, Mapping
 from typing import Any, get_type_hints
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe, import_class
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -65,21 +66,6 @@ def not_built(message: str) -> str | None:
     return next((reason for reason in reasons if not reason.startswith(("Expected ", "Not a valid "))), None)
 
 
-def explain_value(message: str) -> str:
-    """Return what a class says of its arguments, out of what jsonargparse makes of it where null is allowed too.
-
-    Args:
-        message: An error of instantiation.
-
-    Returns:
-        The first reason that is not that the argument is not null; ``message`` itself where it is of another form.
-    """
-    if not message.startswith("Does not validate against any of the Union subtypes"):
-        return message
-    reasons = re.findall(r"^  - (.*)$", message, re.MULTILINE)
-    return next((reason for reason in reasons if "NoneType" not in reason), message)
-
-
 def missing_recipe(class_path: str, arguments: Mapping[str, Any]) -> str | None:
     """Return what is wrong where a class gets ``null`` for a part that it needs, such as an attack; else None.
 
@@ -111,15 +97,12 @@ def _subclasses(waiting: list[type]) -> list[str]:
     return names
 
 
-def told_by_us(error: BaseException) -> BaseException | None:
-    """Return the error of ours that this one is, or wraps; None for a library's, whose traceback is needed.
+def sentence(error: UsageError) -> str:
+    """Return what an error says, without the traceback that torch puts before it in a loader's worker process."""
+    return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
 
-    Ours are written for the user. jsonargparse wraps those of constructors in its own.
-    """
-    inner: BaseException | None = error
-    while inner is not None:
-        frames = list(traceback.walk_tb(inner.__traceback__))
-        if frames and str(frames[-1][0].f_globals.get("__name__", "")).startswith("lightning_adv."):
-            return inner
-        inner = inner.__cause__
-    return None
+
+def raised_by_us(error: OSError) -> bool:
+    """Whether a line of this package has met an error of a file, and not one of a user's or a library's."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).startswith("lightning_adv.")

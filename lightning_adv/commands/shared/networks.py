@@ -16,7 +16,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.export import read_description
 from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
-from lightning_adv.nn.weights.runs import read_run
+from lightning_adv.nn.weights.runs import NotARunError, read_run
 from lightning_adv.regimes.checks import check_shape
 from lightning_adv.regimes.trained_on import compare_data, data_of
 
@@ -119,15 +119,13 @@ def _is_run(checkpoint: str, argument: str) -> bool:
 def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument: str) -> LoadedNetwork:
     try:
         backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
-    except ValueError as error:
-        if "is not the checkpoint of a run" in str(error):
-            advice = (  # of the command, whose only key for a network it may be
-                "Of a file of another project, say which network it is (backbone.name)."
-                if argument == "checkpoint"
-                else "It takes those, and what 'lightning-adv export' wrote."
-            )
-            raise UsageError(f"{error} {advice}") from None
-        raise
+    except NotARunError as error:
+        advice = (  # of the command, whose only key for a network it may be
+            "Of a file of another project, say which network it is (backbone.name)."
+            if argument == "checkpoint"
+            else "It takes those, and what 'lightning-adv export' wrote."
+        )
+        raise UsageError(f"{error} {advice}") from None
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
     report = load_weights(

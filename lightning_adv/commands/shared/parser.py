@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import operator
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_adv.commands.shared.building import Builder, build
 from lightning_adv.commands.shared.help_texts import HelpFormatter
 from lightning_adv.commands.shared.messages import explain
 from lightning_adv.commands.shared.mistakes import first_mistake
@@ -28,6 +29,7 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+        self._builders: list[Builder] = []
 
     def parse_args(  # type: ignore[override]  # argparse's overloads
         self, args: Sequence[str] | None = None, namespace: Any = None, **kwargs: Any
@@ -66,6 +68,17 @@ class Parser(LightningArgumentParser):
             self._given = [obj]
         parsed: Namespace = super().parse_object(obj, *args, **kwargs)
         return parsed
+
+    def add_instantiator(
+        self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True, prepend: bool = False
+    ) -> None:
+        """Let a function build the objects of a class, as Lightning's builds the regime and the data module."""
+        self._builders.append((instantiator, class_type, subclasses))
+
+    def instantiate(self, namespace: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Build the objects that a configuration names; what a constructor raises is raised as it is."""
+        instantiate = functools.partial(super().instantiate, namespace, *args, **kwargs)
+        return build(lambda builders: instantiate(instantiators=builders), self._builders)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit with status 2."""

@@ -15,7 +15,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.commands.shared.configs import complete_flags, find_config, preset_names, resolve_configs
-from lightning_adv.commands.shared.messages import explain_value
+from lightning_adv.commands.shared.messages import sentence
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import run_folder_of
@@ -40,7 +40,7 @@ def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
         stopped: What to say after Ctrl-C or a SIGTERM.
 
     Raises:
-        SystemExit: With status 1 after a ValueError, or an OSError of a file, 130 after Ctrl-C, 143 after a SIGTERM.
+        SystemExit: With status 1 after a UsageError, or an OSError of a file, 130 after Ctrl-C, 143 after a SIGTERM.
     """
     try:
         with _sigterm_interrupts():
@@ -49,8 +49,8 @@ def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
         sys.stderr.write(f"{stopped}\n")
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise SystemExit(128 + number) from interrupt
-    except ValueError as error:
-        sys.stderr.write(f"lightning-adv {command}: error: {bounded(explain_value(str(error)))}\n")
+    except UsageError as error:
+        sys.stderr.write(f"lightning-adv {command}: error: {bounded(sentence(error))}\n")
         raise SystemExit(1) from error
     except OSError as error:
         if error.filename is None:  # of something else than a file
@@ -142,7 +142,7 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
         return None
     try:
         content = read_yaml(run / "config.yaml")
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(
             f"{run / 'config.yaml'}, which says what data the run was of, cannot be read ({error}): name the data set "
             "with --data."
@@ -150,6 +150,6 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
     data = content.get("data") if isinstance(content, dict) else None
     try:
         check_class_paths(data)
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"{run / 'config.yaml'}: data: {error} Or name it yourself, with --data.") from error
     return data

@@ -93,7 +93,7 @@ class Start(Callback):
         if not self.began and self.folder is not None:
             tables = [path for path in (self.folder / "analyses").glob("*.csv") if "-until-resume-" not in path.name]
             for table in tables:
-                with contextlib.suppress(ValueError):  # a file of the user's own
+                with contextlib.suppress(UsageError):  # a file of the user's own
                     continue_table(table, trainer.global_step - 1)
         self.began = True
 
@@ -173,7 +173,7 @@ def continue_metrics(logger: CSVLogger, checkpoint: str | Path) -> None:
     step = read_checkpoint(checkpoint, argument="ckpt_path")["global_step"]
     try:
         names, rows = _rows_before(aside, step)
-    except ValueError as error:
+    except UsageError as error:
         rank_zero_warn(f"metrics.csv begins anew: the one that was there cannot be read ({error}). It is {aside}.")
         return
     experiment = logger.experiment

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
 from lightning_adv.attacks.base import check_images
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.reading import shorten
 from lightning_adv.evaluation.corruptions.corrupt import (
@@ -120,15 +121,15 @@ def corruption_errors(
         A row for each corruption and severity, corruption by corruption.
 
     Raises:
-        ValueError: There is no such corruption, severity, seed, index or family, or these are no images in [0, 1] with
+        UsageError: There is no such corruption, severity, seed, index or family, or these are no images in [0, 1] with
             labels that can be corrupted.
         ImportError: The extra ``eval`` is not installed.
     """
     check_images(x, y)
     if len(x) == 0:
-        raise ValueError("x must hold at least one image, got none.")
+        raise UsageError("x must hold at least one image, got none.")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
     names = CORRUPTIONS if corruptions is None else corruptions
     check_corruptions(names, severities)
     images = f"{family_of(x, family)}, regenerated"
@@ -163,7 +164,7 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
             may be text. Other keys are left out.
 
     Raises:
-        ValueError: A key is missing, or its value makes no row.
+        UsageError: A key is missing, or its value makes no row.
     """
     rows: list[CorruptionError] = []
     for record in records:
@@ -174,7 +175,7 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
             check_corruptions([row.corruption], [row.severity])
             wilson_interval(row.correct, row.total)  # tells counts that cannot be
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"a record must have a corruption, a severity, correct and total, got {shorten(record)}: {error}."
             ) from error
         rows.append(row)
@@ -183,7 +184,7 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
 
 def _integer(value: Any) -> int:
     if type(value) not in (int, str) or abs(int(value)) >= 2**53:  # 1.5 and True would become 1
-        raise ValueError(f"{shorten(value)} is no whole number")
+        raise UsageError(f"{shorten(value)} is no whole number")
     return int(value)
 
 
@@ -191,7 +192,7 @@ def mean_error(rows: Sequence[CorruptionError]) -> float:
     """Return the mean error over corruptions and severities, all of one weight.
 
     Raises:
-        ValueError: There are no rows, or not one for each corruption at each severity.
+        UsageError: There are no rows, or not one for each corruption at each severity.
     """
     return _mean(list(mean_errors(rows).values()))
 
@@ -200,7 +201,7 @@ def mean_errors(rows: Sequence[CorruptionError]) -> dict[str, float]:
     """Return the mean error over the severities of each corruption.
 
     Raises:
-        ValueError: There are no rows, or not one for each corruption at each severity.
+        UsageError: There are no rows, or not one for each corruption at each severity.
     """
     return {name: _mean(list(errors.values())) for name, errors in _grid(rows).items()}
 
@@ -214,7 +215,7 @@ def mce(rows: Sequence[CorruptionError], baseline: Sequence[CorruptionError] | M
             severities by corruption, such as :data:`ALEXNET_ERRORS` for ImageNet.
 
     Raises:
-        ValueError: The rows do not match, or the baseline makes no error on a corruption.
+        UsageError: The rows do not match, or the baseline makes no error on a corruption.
     """
     return relative_mce(rows, baseline, clean_error=0, baseline_clean_error=0)
 
@@ -235,16 +236,16 @@ def relative_mce(
         baseline_clean_error: The baseline's, such as :data:`ALEXNET_CLEAN_ERROR`.
 
     Raises:
-        ValueError: The rows do not match, a clean error is no share, or the baseline loses nothing by a corruption.
+        UsageError: The rows do not match, a clean error is no share, or the baseline loses nothing by a corruption.
     """
     for argument, value in (("clean_error", clean_error), ("baseline_clean_error", baseline_clean_error)):
         if not 0 <= value <= 1:
-            raise ValueError(f"{argument} must lie in [0, 1], got {value}.")
+            raise UsageError(f"{argument} must lie in [0, 1], got {value}.")
     errors = mean_errors(rows)
     ratios: list[float] = []
     for name, baseline_error in _baseline_errors(rows, baseline).items():
         if not baseline_error > baseline_clean_error:
-            raise ValueError(
+            raise UsageError(
                 f"the baseline's error on {name} must be above {baseline_clean_error:g} to be a measure of others, "
                 f"got {baseline_error:g}."
             )
@@ -264,22 +265,22 @@ def _baseline_errors(
     else:
         known, levels = mean_errors(baseline), sorted(next(iter(_grid(baseline).values())))
     if severities != levels:
-        raise ValueError(f"rows and baseline must have the same severities, got {severities} and {levels}.")
+        raise UsageError(f"rows and baseline must have the same severities, got {severities} and {levels}.")
     missing = [name for name in grid if name not in known]
     if missing:
-        raise ValueError(f"baseline must have all corruptions of the rows, {', '.join(missing)} is missing.")
+        raise UsageError(f"baseline must have all corruptions of the rows, {', '.join(missing)} is missing.")
     return {name: known[name] for name in grid}
 
 
 def _grid(rows: Sequence[CorruptionError]) -> dict[str, dict[int, float]]:
     """Return the errors by corruption and severity, which must be complete: a mean of a part is another number."""
     if not rows:
-        raise ValueError("rows must hold at least one corruption, got none.")
+        raise UsageError("rows must hold at least one corruption, got none.")
     grid: dict[str, dict[int, float]] = {}
     for row in rows:
         errors = grid.setdefault(row.corruption, {})
         if row.severity in errors:
-            raise ValueError(
+            raise UsageError(
                 f"rows has {row.corruption} at severity {row.severity} twice; sum_errors adds up the parts of a data "
                 "set."
             )
@@ -287,7 +288,7 @@ def _grid(rows: Sequence[CorruptionError]) -> dict[str, dict[int, float]]:
     severities = sorted({row.severity for row in rows})
     for name, errors in grid.items():
         if sorted(errors) != severities:
-            raise ValueError(
+            raise UsageError(
                 f"rows must have {name} at the severities of the others, {severities}, got {sorted(errors)}."
             )
     return grid

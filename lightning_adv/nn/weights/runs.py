@@ -28,6 +28,10 @@ class RunCheckpoint(NamedTuple):
     content: Mapping[str, Any]
 
 
+class NotARunError(UsageError):
+    """A file is not the checkpoint of a run of this package."""
+
+
 def read_run(path: str | os.PathLike[str], *, argument: str) -> RunCheckpoint:
     """Read the checkpoint that a regime of this package was saved in.
 
@@ -36,12 +40,13 @@ def read_run(path: str | os.PathLike[str], *, argument: str) -> RunCheckpoint:
         argument: What an error calls it.
 
     Raises:
-        UsageError: The file is missing, cannot be read, is no such checkpoint, or is of a regime whose network only the
+        NotARunError: It is no such checkpoint.
+        UsageError: The file is missing, cannot be read, or is of a regime whose network only the
             regime can build.
     """
     content = read_checkpoint(path, argument=argument)
     if not isinstance(content, dict) or "regime" not in content:
-        raise UsageError(f"{argument}: {path} is not the checkpoint of a run of this package.")
+        raise NotARunError(f"{argument}: {path} is not the checkpoint of a run of this package.")
     check_form(content, NETWORK, source=f"{argument}: {path}")
     settings = content["hyper_parameters"]
     if settings.get("num_classes") is None:
