@@ -78,7 +78,8 @@ class Parser(LightningArgumentParser):
     def instantiate(self, namespace: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Build the objects that a configuration names; what a constructor raises is raised as it is."""
         instantiate = functools.partial(super().instantiate, namespace, *args, **kwargs)
-        return build(lambda builders: instantiate(instantiators=builders), self._builders)
+        built: Namespace = build(lambda builders: instantiate(instantiators=builders), self._builders)
+        return built
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error and exit with status 2."""
