@@ -193,8 +193,6 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
                 module.train(True)
         for module in modules:
             module.training = False
-            if getattr(module, "folds_batchnorm", False):
-                cast(Any, module).forget()  # what has changed since the last attack may not show
         for norm in norms:
             norm.training = True
             if norm.track_running_stats:
@@ -203,6 +201,9 @@ def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: st
         for parameter in trainable:
             parameter.requires_grad_(False)
         with ExitStack() as stack:
+            for module in modules:
+                if getattr(module, "folds_batchnorm", False):
+                    stack.enter_context(cast(Any, module).held())  # it takes its network over as it is now
             if domain is not None:
                 _select_domain(stack, modules, domain)
             stack.enter_context(torch.inference_mode(False))

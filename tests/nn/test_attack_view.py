@@ -475,19 +475,17 @@ def test_follows_its_network_to_another_precision(network, x):
         view.float()
 
 
-def test_refreshed_only_where_something_has_changed(network, x, monkeypatch):
-    refresh, times = view_weights.Links.refresh, []
-    monkeypatch.setattr(view_weights.Links, "refresh", lambda links: (times.append(1), refresh(links)))
-    view = attack_view(network)
+def test_an_attack_takes_the_weights_over_once(network, x, monkeypatch):
+    refresh, times = view_weights.WeightPlan.refresh, []
+    monkeypatch.setattr(view_weights.WeightPlan, "refresh", lambda *given: (times.append(1), refresh(*given)))
+    view, attack = attack_view(network), PGD(0.1, 5, 0.05, restarts=2)
     view(x)
-    built = len(times)
-    for _ in range(3):
-        view(x)
-    assert len(times) == built
-    write_in_place(network, x)
-    view(x)
-    view(x)
-    assert len(times) == built + 1
+    for changed in (write_in_place, write_statistics):
+        changed(network, x)
+        built = len(times)
+        attack(view, x, torch.arange(len(x)) % 3)
+        assert len(times) == built + 1
+        assert relative(view(x), evaluated(network, x)) < 1e-5  # outside of an attack, each call does
 
 
 def test_refreshed_in_place(network, x):

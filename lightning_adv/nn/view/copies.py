@@ -15,41 +15,43 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import SmoothBackwardReLU
 from lightning_adv.nn.batchnorm import DomainBatchNorm, domain, keep_domain
 from lightning_adv.nn.view.folding import foldable_layers
+from lightning_adv.nn.view.module_state import snapshot
 
 _CLOSE = 1e-3  # a network folded wrongly is off by its logits' size, one folded rightly by 1e-5 of it
 _TORCH: Any = torch.backends  # whose annotations lack these
 _BACKENDS = (_TORCH.cuda.matmul, _TORCH.cudnn.conv, _TORCH.mkldnn.matmul, _TORCH.mkldnn.conv)
 
 
-def copy_in_eval_mode(model: nn.Module, through: str | None) -> nn.Module:
+def copy_in_eval_mode(network: nn.Module, domain_name: str | None = None) -> nn.Module:
     """Return a copy in eval mode that trains nothing, of one domain if there are several."""
-    copied = copy.deepcopy(model, {id(switch): switch for switch in gradient_switches(model)})
-    if through is not None:
-        copied = keep_domain(copied, through)
+    copied = copy.deepcopy(network, {id(switch): switch for switch in gradient_switches(network)})
+    if domain_name is not None:
+        copied = keep_domain(copied, domain_name)
     for module in copied.modules():
         module.training = False  # past train(), which some networks override
     return copied.requires_grad_(False)
 
 
-def gradient_switches(model: nn.Module) -> set[object]:
-    """Return what a copy shares with its network: the gradient's switch belongs to the regime that turns it."""
-    return {module.gradient_switch for module in model.modules() if isinstance(module, SmoothBackwardReLU)}
+def gradient_switches(network: nn.Module) -> set[object]:
+    """Return what a copy shares with its network: the regime sets the gradient's switch for both."""
+    return {module.gradient_switch for module in network.modules() if isinstance(module, SmoothBackwardReLU)}
 
 
-def domain_switches(model: nn.Module) -> set[object]:
-    """Return the switches of which a view shows one position, whichever they are in."""
-    return {module.domain_switch for module in model.modules() if isinstance(module, DomainBatchNorm)}
+def state_of(network: nn.Module) -> list[Any]:
+    """Return all that a network holds but the numbers of its tensors; which domain is active does not count."""
+    switches: set[object] = {m.domain_switch for m in network.modules() if isinstance(m, DomainBatchNorm)}
+    return snapshot(network.modules(), gradient_switches(network) | switches)
 
 
-def logits_in_eval_mode(model: nn.Module, images: Tensor, through: str | None) -> Tensor:
+def logits_in_eval_mode(network: nn.Module, images: Tensor, domain_name: str | None) -> Tensor:
     """Return the logits of the network itself, and leave it as it was."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in network.modules() if module.training]
     try:
         for module in training:
             module.training = False
-        with nullcontext() if through is None else domain(model, through):
-            # Not model(images): a network that is compiled would be so for these images too. It has no hooks.
-            logits: Tensor = model.forward(images)
+        with nullcontext() if domain_name is None else domain(network, domain_name):
+            # Not network(images), which would compile a compiled network for these images too. It has no hooks.
+            logits: Tensor = network.forward(images)
     finally:
         for module in training:
             module.training = True
@@ -62,16 +64,16 @@ def format_weights(network: nn.Module, memory_format: torch.memory_format) -> No
         parameter.data = formatted(parameter.detach(), memory_format)
 
 
-def lower_weights(network: nn.Module, dtype: torch.dtype | None) -> None:
+def lower_weights(network: nn.Module, dtype: torch.dtype) -> None:
     """Give the layers that autocast would cast weights of a lower precision."""
     for module in network.modules():
-        if dtype is not None and type(module) in foldable_layers():
+        if type(module) in foldable_layers():
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.detach().to(dtype)
 
 
-def stir(plain: nn.Module) -> None:
-    """Give BatchNorms, and whatever is zero, random numbers: a wrong fold must show, even in a branch that is off."""
+def randomise(plain: nn.Module) -> None:
+    """Give BatchNorms, and whatever is zero, random numbers: they show a wrong fold even in a branch times zero."""
     generator = torch.Generator().manual_seed(0)
 
     def fill(tensor: Tensor | None, low: float, high: float) -> None:
@@ -100,13 +102,13 @@ def check_same(logits: Tensor, expected: Tensor) -> None:
         raise UsageError(f"a copy of it in eval mode computes other logits (up to {distance:g} away, of {size:g})")
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
+def dtype_of(network: nn.Module) -> torch.dtype:
     """Return the precision of a network's weights.
 
     Raises:
         UsageError: It is below fp32.
     """
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     if dtype not in (torch.float32, torch.float64):
         raise UsageError(f"it is in {dtype}, whose rounding is too coarse to fold in")
     return dtype
