@@ -1,0 +1,61 @@
+"""What README and pages contain runs: Python as it stands, YAML as configurations, commands as command lines."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lightning_adv.cli import main
+from lightning_adv.commands.evaluate.settings import parse_settings
+from lightning_adv.commands.shared.configs import config_names, preset_names
+from tests.docs.pages import PAGES, ROOT, blocks, commands
+
+WITH_PYTHON = [name for name, page in PAGES.items() if blocks("python", page)]
+WITH_YAML = [name for name, page in PAGES.items() if blocks("yaml", page)]
+
+
+@pytest.mark.parametrize("name", WITH_PYTHON)
+def test_python_runs(name, tmp_path, monkeypatch):
+    """The blocks of a page one after the other, each with the names of those before it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace = {"__name__": "page"}
+    for block in blocks("python", PAGES[name]):
+        exec(compile(block, name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", WITH_YAML)
+def test_yaml_is_a_configuration(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, block in enumerate(blocks("yaml", PAGES[name])):
+        Path("page.yaml").write_text(block)
+        with pytest.raises(SystemExit) as end:
+            main(["fit", "--config", "digits/standard", "--config", "page.yaml", "--print_config"])
+        assert end.value.code == 0, (number, capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in commands("fit") if re.match("fit --config [a-z]", line)])
+def test_commands_parse(command, tmp_path, monkeypatch):
+    """With words in place of CONFIGURATION, SEED and FOLDER; some name a file of the repository."""
+    monkeypatch.chdir(ROOT)
+    command = command.replace("SEED", "0").replace("FOLDER", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        main([*shlex.split(command, comments=True), "--print_config"])
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize("command", commands("evaluate"))
+def test_evaluations_parse(command, tmp_path):
+    """With a folder in place of FOLDER; the checkpoint is read later."""
+    settings, _ = parse_settings(shlex.split(command.replace("FOLDER", str(tmp_path)), comments=True)[1:])
+    assert settings.attacks or settings.corruptions is not None
+
+
+def test_named_configurations_exist():
+    text = "\n".join(page.read_text() for page in PAGES.values())
+    folders = "digits|cifar10|cifar10_folder|imagenet|evaluation|transfer"
+    named = set(re.findall(rf"(?<![/\w])((?:{folders})/\w+)\b(?![./])", text))
+    assert named >= set(preset_names())
+    assert named <= {*config_names(), *preset_names()}
