@@ -32,6 +32,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of named tuples are documented once, by their class
 
 # Every link within the site is checked; what other servers answer is not a property of this project.
 linkcheck_ignore = [r"https?://.*"]

@@ -67,7 +67,7 @@ class Ball(Recipe, ABC):
 
 
 class Linf(Ball):
-    """max |delta_i| <= eps."""
+    """``max |delta_i| <= eps``."""
 
     name = "linf"
     max_eps = 1.0
@@ -129,7 +129,7 @@ class L2(Ball):
 
 
 class L1(Ball):
-    """The cross-polytope: sum |delta_i| <= eps.
+    """The cross-polytope: ``sum |delta_i| <= eps``.
 
     Its steepest direction has one entry, which makes attacks slow; Tramèr & Boneh (2019, section 5, SLIDE) move the
     share of entries with the largest gradients at once.
