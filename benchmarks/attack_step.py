@@ -132,7 +132,7 @@ def with_regime(name: str, workload: Workload, watch: Stopwatch) -> Entry:
 
     def attack(x: Tensor, y: Tensor) -> Tensor:
         with precision():
-            return other.perturb(x, y, 0)
+            return other.inner_maximisation(x, y)
 
     return Entry(loop_of(loss, regime.network), left_behind(other.network, attack, replace(workload, batch_size=2)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,16 +98,14 @@ class AdvPropTraining(Regime):
                     parameter.requires_grad_(False)
         return network
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the total loss of algorithm 2, whose lines are numbered."""
-        x, y = self.check_batch(batch, batch_idx)  # 2
-        noise = self.noise("train", batch_idx)
-        x_adv = self.attacked(self.attack, x, y, domain="adversarial", generator=noise)  # 3
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the total loss of a clean mini-batch (algorithm 2, whose lines from 3 on are numbered)."""
+        x_adv = self.attacked(self.attack, x, y, domain="adversarial")  # 3
         images = {"main": x[: self._clean_images(len(x))], "adversarial": x_adv}
         if self.augmentation is not None:
             images["augmented"] = self.augmentation(x)
         logits = {name: self.logits(part, name) for name, part in images.items() if len(part)}  # 4 and 5
-        return self.check_loss(self._total_loss(logits, y))  # 6
+        return self._total_loss(logits, y)  # 6
 
     def _clean_images(self, adversarial: int) -> int:
         """How many clean images go with that many adversarial ones: two at least, since BatchNorm refuses one."""

@@ -38,11 +38,15 @@ from lightning_adv.regimes.resume import (
 from lightning_adv.regimes.trained_on import Purpose, compare_data, data_of, describe_data
 from lightning_adv.regimes.views import AttackPrecision, View, Views
 
+_NO_LOSS = "{} must say what it minimises, by a method loss(self, x, y)."
+
 
 class Regime(Classifier):
     """A LightningModule that trains an image classifier and measures how robust it is.
 
-    A subclass writes :meth:`training_step`: what is minimised on a batch. The rest is here.
+    A subclass writes :meth:`loss`: what is minimised on a batch. The rest is here: the checks of batches and losses,
+    the seeds, the optimizer, validation, checkpoints. Within :meth:`loss` there are ``self(x)``, the network's logits,
+    :meth:`criterion`, the cross-entropy, and :meth:`attacked`, which attacks the network.
 
     Args:
         backbone: What network to build.
@@ -70,6 +74,15 @@ class Regime(Classifier):
 
     Raises:
         UsageError: An argument is out of its range.
+
+    Example:
+        >>> class HalfClean(Regime):
+        ...     def loss(self, x, y):
+        ...         x_adv = self.attacked(PGD(eps="8/255", steps=2), x, y)
+        ...         return 0.5 * self.criterion(self(x), y) + 0.5 * self.criterion(self(x_adv), y)
+        >>> regime = HalfClean(Backbone("small_cnn", in_channels=1), num_classes=10)
+        >>> regime.loss(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -220,6 +233,30 @@ class Regime(Classifier):
 
     # Training -----------------------------------------------------------------------------------------------------
 
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return what is minimised on a batch: the one method that a regime has to write.
+
+        The network is in train mode. What :meth:`attacked` draws, and what is drawn from torch's global random state,
+        depends on the seed, the epoch, the batch and the process alone: a resumed run draws the same.
+
+        Args:
+            x: Images (N, C, H, W) in [0, 1].
+            y: Labels (N,), int64.
+
+        Returns:
+            The loss, one number with a gradient to each parameter that is trained.
+        """
+        raise NotImplementedError(_NO_LOSS.format(type(self).__name__))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the :meth:`loss` of a batch (a Lightning hook)."""
+        x, y = self.check_batch(batch, batch_idx)
+        self.step_noise = self.noise("train", batch_idx)
+        try:
+            return self.check_loss(self.loss(x, y))
+        finally:
+            self.step_noise = None
+
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy of logits (N, K) and labels (N,), smoothed if asked."""
         return F.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
@@ -264,8 +301,11 @@ class Regime(Classifier):
         """Settle the seed and check the precision (a Lightning hook).
 
         Raises:
-            UsageError: Images would be rounded by more than an attack moves them, or an average by more than its steps.
+            UsageError: Images would be rounded by more than an attack moves them, or an average by more than its steps,
+                or the regime does not say what it minimises.
         """
+        if type(self).loss is Regime.loss and type(self).training_step is Regime.training_step:
+            raise UsageError(_NO_LOSS.format(type(self).__name__))
         if self.seed is None:
             self.seed = run_seed()
         self.trained_on = describe_data(self.trainer.datamodule)  # type: ignore[attr-defined]

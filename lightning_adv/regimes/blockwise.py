@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -167,9 +167,6 @@ class BlockwiseRetraining(MadryTraining):
         network = self._without_normalization(self.network)
         return [*(network.get_submodule(name) for name in self._frozen), *super().held_in_eval()]
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of adversarial or of conventional retraining."""
-        if not self.conventional:
-            return super().training_step(batch, batch_idx)
-        x, y = self.check_batch(batch, batch_idx)
-        return self.check_loss(self.criterion(self(x), y))
+        return self.criterion(self(x), y) if self.conventional else super().loss(x, y)

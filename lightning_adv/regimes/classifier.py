@@ -61,6 +61,9 @@ class Classifier(LightningModule):
     views: Views
     """What runs the attacks."""
 
+    step_noise: torch.Generator | None = None
+    """The attacks' source of randomness in a training step."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -222,7 +225,7 @@ class Classifier(LightningModule):
         y: Tensor,
         *,
         domain: str | None = None,
-        generator: torch.Generator,
+        generator: torch.Generator | None = None,
         lower: bool = True,
     ) -> Tensor:
         """Return the adversarial examples (N, C, H, W) of this network, made on a view of it where one can be.
@@ -232,9 +235,12 @@ class Classifier(LightningModule):
             x: Clean images (N, C, H, W) in [0, 1].
             y: True labels (N,).
             domain: The BatchNorm domain to attack through; None is the active one.
-            generator: The attack's source of randomness.
+            generator: The attack's source of randomness. None is the noise of the training step, and outside of one
+                that of the first step of this epoch.
             lower: Whether ``attack_precision`` counts; False attacks in the network's own precision.
         """
+        if generator is None:
+            generator = self.noise("train", 0) if self.step_noise is None else self.step_noise
         return self.views.attack(attack, self.network, x, y, domain=domain, generator=generator, lower=lower)
 
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import Tensor
 
@@ -74,20 +73,19 @@ class MadryTraining(Regime):
         if self.weight_perturbation is not None:
             self.weight_perturbation.check_network(self.network)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss: the inner maximisation, then the objective of the outer minimisation."""
-        x, y = self.check_batch(batch, batch_idx)
-        x_adv = self.perturb(x, y, batch_idx)
-        return self.check_loss(self.objective_of(x, x_adv, y))
+        x_adv = self.inner_maximisation(x, y)
+        return self.outer_minimisation(x, x_adv, y)
 
-    def perturb(self, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+    def inner_maximisation(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the adversarial examples (N, C, H, W), attacked at this epoch's ``eps``."""
         attack = self.attack
         if self.current_epoch < self.eps_warmup_epochs:
             attack = attack.scaled((self.current_epoch + 1) / self.eps_warmup_epochs)
-        return self.attacked(attack, x, y, generator=self.noise("train", batch_idx))
+        return self.attacked(attack, x, y)
 
-    def objective_of(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+    def outer_minimisation(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
         """Return the objective, at the worst weights nearby if asked."""
 
         def loss(forward: Forward) -> Tensor:

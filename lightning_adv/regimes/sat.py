@@ -73,15 +73,15 @@ class SmoothAdversarialTraining(MadryTraining):
                 )
         return built
 
-    def perturb(self, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
+    def inner_maximisation(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the adversarial examples (N, C, H, W)."""
         with self._gradient_of("attack"):
-            return super().perturb(x, y, batch_idx)
+            return super().inner_maximisation(x, y)
 
-    def objective_of(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-        """Return the objective of the outer minimisation."""
+    def outer_minimisation(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+        """Return the objective."""
         with self._gradient_of("update"):
-            return super().objective_of(x, x_adv, y)
+            return super().outer_minimisation(x, x_adv, y)
 
     def _gradient_of(self, step: str) -> AbstractContextManager[None]:
         """The smooth gradient within one of the two steps of equation 5.1, where the experiment asks for it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from lightning_adv.regimes.base import Regime
@@ -20,7 +18,6 @@ class StandardTraining(Regime):
         """False: nothing is attacked in training."""
         return False
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss on the clean batch."""
-        x, y = self.check_batch(batch, batch_idx)
-        return self.check_loss(self.criterion(self(x), y))
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss on the clean images."""
+        return self.criterion(self(x), y)

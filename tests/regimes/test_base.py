@@ -6,15 +6,66 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_adv.attacks import APGD, FGSM, PGD, AutoAttack
+from lightning_adv.attacks import APGD, FGSM, PGD, AutoAttack, RandomNoise
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.regimes import AdvPropTraining, CrossEntropy, MadryTraining, StandardTraining
+from lightning_adv.regimes import AdvPropTraining, CrossEntropy, MadryTraining, Regime, StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
 def regime(**kwargs):
     sgd = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
     return MadryTraining(BACKBONE, attack=ATTACK, evaluation_attack=ATTACK, optimizer=sgd, **kwargs)
+
+
+class OwnLoss(Regime):
+    """What is minimised, and nothing else."""
+
+    def loss(self, x, y):
+        return self.criterion(self(self.attacked(ATTACK, x, y)), y)
+
+
+class OwnStep(Regime):
+    """A regime of version 0.1, which writes the whole step."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = self.check_batch(batch, batch_idx)
+        x_adv = self.attacked(ATTACK, x, y, generator=self.noise("train", batch_idx))
+        return self.check_loss(self.criterion(self(x_adv), y))
+
+
+@pytest.mark.parametrize("kind", [OwnLoss, OwnStep])
+def test_a_regime_of_ones_own_trains_as_ours_does(tmp_path, kind):
+    """To the bit, noise and logged loss included."""
+    ends = []
+    for made in (kind, partial(MadryTraining, attack=ATTACK)):
+        torch.manual_seed(0)
+        module = made(BACKBONE, evaluation_attack=ATTACK)
+        trainer = quiet_trainer(tmp_path, max_epochs=2)
+        trainer.fit(module, ToyData())
+        ends.append((module.state_dict(), trainer.callback_metrics))
+    for first, second in zip(*ends, strict=True):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_regime_that_says_nothing_of_its_loss_is_refused_before_training(tmp_path):
+    class Empty(Regime):
+        pass
+
+    with pytest.raises(ValueError, match=r"^Empty must say what it minimises, by a method loss\(self, x, y\)"):
+        quiet_trainer(tmp_path, num_sanity_val_steps=0).fit(Empty(BACKBONE), ToyData())
+
+
+def test_each_attack_of_a_step_draws_noise_of_its_own(tmp_path):
+    found = []
+
+    class Twice(OwnLoss):
+        def loss(self, x, y):
+            found.append([self.attacked(RandomNoise(0.1), x, y) for _ in range(2)])
+            return super().loss(x, y)
+
+    quiet_trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(Twice(BACKBONE), ToyData())
+    assert not torch.equal(*found[0])
 
 
 def test_classes_come_from_the_data(tmp_path):
