@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,11 +81,17 @@ class BlockwiseRetraining(MadryTraining):
         self.only_batchnorm = only_batchnorm
         self.retrained: list[Block] = []
         self._frozen: list[str] = []
+        self._loaded = False
 
     @property
     def adversarial(self) -> bool:
         """Whether the chosen blocks are retrained adversarially."""
         return not self.conventional
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note that there are trained weights, beside the checks of every regime (a Lightning hook)."""
+        super().on_load_checkpoint(checkpoint)
+        self._loaded = True
 
     def prepare_network(self) -> None:
         """Choose, freeze and reinitialise, at the start of training only.
@@ -98,7 +104,7 @@ class BlockwiseRetraining(MadryTraining):
             return
         recipe = self.backbone
         own = type(self).build_network is not MadryTraining.build_network  # which may load weights by itself
-        if recipe.checkpoint is None and not recipe.pretrained and self.trainer.ckpt_path is None and not own:
+        if recipe.checkpoint is None and not recipe.pretrained and not self._loaded and not own:
             raise UsageError(
                 "backbone.checkpoint must name the trained network whose blocks are retrained, or backbone.pretrained "
                 "be true: without one, the frozen blocks would stay at random weights."
