@@ -57,11 +57,7 @@ class Distance(NamedTuple):
 
 
 def tracked_batchnorms(
-    network: nn.Module,
-    domain: str | None = None,
-    layers: str | Sequence[str] = "**",
-    *,
-    argument: str = "layers",
+    network: nn.Module, domain: str | None = None, layers: str | Sequence[str] = "**"
 ) -> dict[str, _BatchNorm]:
     """Return the BatchNorms that have running statistics, by their layers' names.
 
@@ -69,7 +65,6 @@ def tracked_batchnorms(
         network: Any network.
         domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
         layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
-        argument: What an error calls ``layers``.
 
     Raises:
         UsageError: No BatchNorm has running statistics, there is no such domain, or a pattern matches none.
@@ -81,7 +76,7 @@ def tracked_batchnorms(
             f"The network, a {type(unwrap(network)[1]).__name__}, has BatchNorms ({', '.join(norms)}), but none with "
             "running statistics: they were made with track_running_stats=False."
         )
-    return select_layers(tracked, layers, argument=argument)
+    return select_layers(tracked, layers, argument="layers")
 
 
 def running_statistics(
@@ -117,26 +112,29 @@ def _copy(buffer: Tensor | None) -> Tensor:
 
 
 def sample_channels(
-    norms: Mapping[str, _BatchNorm], layers: str | Sequence[str] | None, count: int, *, argument: str = "layers"
+    norms: Mapping[str, _BatchNorm], layers: str | Sequence[str] | None, count: int
 ) -> dict[str, list[int]]:
     """Choose the channels that are looked at one by one.
 
     Which they are follows from the layer's name and its number of channels, so that runs and looks can be compared.
 
     Args:
-        norms: The BatchNorms to choose from.
+        norms: The BatchNorms to choose from, by their layers' names.
         layers: Patterns of layers, see :func:`~lightning_adv.nn.layers.select_layers`; None is the one in the middle.
         count: Channels of each layer; all of them where it has fewer.
-        argument: What an error calls ``layers``.
 
     Returns:
         For each layer its channels in ascending order.
 
     Raises:
         UsageError: A pattern matches none of the BatchNorms.
+
+    Example:
+        >>> sample_channels({"bn1": nn.BatchNorm2d(16)}, "bn*", 3)
+        {'bn1': [3, 8, 15]}
     """
     middle = list(norms)[len(norms) // 2]
-    chosen = {middle: norms[middle]} if layers is None else select_layers(norms, layers, argument=argument)
+    chosen = {middle: norms[middle]} if layers is None else select_layers(norms, layers, argument="layers")
     drawn: dict[str, list[int]] = {}
     for name, norm in chosen.items():
         seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

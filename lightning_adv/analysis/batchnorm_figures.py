@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_adv.analysis.running_vs_batch import KINDS
+from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS
 from lightning_adv.core.figure_labels import label
 from lightning_adv.core.table import Looks, Row, looks
 
@@ -133,7 +133,7 @@ def plot_running_against_batch(rows: Sequence[Row], layer: str) -> Figure:
     shown = [
         (domain, kind)
         for domain in _domains(found)
-        for kind in KINDS
+        for kind in IMAGE_KINDS
         if any(row.statistic.startswith(kind) and row.domain == domain for row in found)
     ]
     figure = _figure(10, 0.6 + 2.6 * len(shown))
@@ -165,7 +165,7 @@ def plot_gaps(rows: Sequence[Row]) -> Figure:
     when = looks(rows)
     marker = "." if len(when.at) < _MOST_LABELS else ""
     for panel, which, unit in zip(figure.subplots(1, 2), _MOMENTS, ("σ", "σ²"), strict=True):
-        for kind, colour in zip(KINDS, _COLOURS, strict=False):
+        for kind, colour in zip(IMAGE_KINDS, _COLOURS, strict=False):
             found = [row for row in rows if row.statistic == f"{kind}_relative_{which}_gap"]
             for style, domain in zip(itertools.cycle(("-", ":", "--", "-.")), _domains(found), strict=False):
                 curve = _over_layers(found, domain)

@@ -48,7 +48,7 @@ def robustly_correct(
 
 
 @dataclass(frozen=True)
-class Look:
+class Accuracies:
     """The accuracies that tell whether adversarial training overfits, fractions of 1.
 
     Attributes:
@@ -72,32 +72,32 @@ class Look:
         return self.train_robust_accuracy - self.robust_accuracy
 
 
-def catastrophic_overfitting(look: Look, best: float, *, gap: float, already: bool = False) -> bool:
+def catastrophic_overfitting(found: Accuracies, best: float, *, gap: float, already: bool = False) -> bool:
     """Tell whether FGSM no longer finds what the strong attack finds.
 
     A wide gap alone is no proof: FGSM is the weaker attack, most of all on a network that is not robust yet. It is
     overfitting once the network does not become more robust any more.
 
     Args:
-        look: The accuracies now.
+        found: The accuracies now.
         best: The highest robust accuracy of the looks before, 0 before the first.
-        gap: The :attr:`Look.catastrophic_gap` up to which FGSM is only weaker, a fraction of 1.
+        gap: The :attr:`Accuracies.catastrophic_gap` up to which FGSM is only weaker, a fraction of 1.
         already: What the look before said. Overfitting lasts until the gap has closed.
     """
-    return _overfits(look.catastrophic_gap > gap, look, best, already)
+    return _overfits(found.catastrophic_gap > gap, found, best, already)
 
 
-def robust_overfitting(look: Look, best: float, *, gap: float, already: bool = False) -> bool:
+def robust_overfitting(found: Accuracies, best: float, *, gap: float, already: bool = False) -> bool:
     """Tell whether the network becomes robust on its training images only (Rice et al. 2020).
 
     Args:
-        look: The accuracies now.
+        found: The accuracies now.
         best: The highest robust accuracy of the looks before, 0 before the first.
-        gap: The :attr:`Look.robust_gap` up to which the network generalises, a fraction of 1.
+        gap: The :attr:`Accuracies.robust_gap` up to which the network generalises, a fraction of 1.
         already: What the look before said. Overfitting lasts until the gap has closed.
     """
-    return _overfits(look.robust_gap > gap, look, best, already)
+    return _overfits(found.robust_gap > gap, found, best, already)
 
 
-def _overfits(wide: bool, look: Look, best: float, already: bool) -> bool:
-    return wide and (already or look.robust_accuracy <= best)
+def _overfits(wide: bool, found: Accuracies, best: float, already: bool) -> bool:
+    return wide and (already or found.robust_accuracy <= best)

@@ -20,7 +20,7 @@ from lightning_adv.analysis.batchnorm_drift import ChannelStatistics, Statistics
 from lightning_adv.attacks import attacking
 from lightning_adv.core.table import Record
 
-KINDS = ("clean", "adversarial")
+IMAGE_KINDS = ("clean", "adversarial")
 """The two kinds of images."""
 
 BatchStatistics: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Tensor]]]

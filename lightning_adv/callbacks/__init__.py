@@ -1,4 +1,4 @@
-"""Thin observers: each decides when to look at a run, and where what it saw goes.
+"""Thin observers: each decides when to look at a run, and where its numbers and figures go.
 
 Import this folder as ``lightning_adv.callbacks``, which is a link to it.
 """
@@ -6,23 +6,32 @@ Import this folder as ``lightning_adv.callbacks``, which is a link to it.
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
+from lightning_adv.callbacks.fixed_images import FixedImages, take_images
+from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.local_response import LocalResponse
+from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.callbacks.observer import Look, Observer
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.callbacks.throughput import Throughput
 from lightning_adv.callbacks.training_curves import TrainingCurves
 from lightning_adv.callbacks.weight_smoothness import WeightSmoothness
+from lightning_adv.core.table import Record
 
 __all__ = [
     "BatchNormDrift",
     "BestCheckpoint",
     "EarlyWarning",
+    "FixedImages",
     "LastCheckpoint",
+    "LayerSelection",
     "LocalResponse",
     "Look",
+    "ObservedModule",
     "Observer",
+    "Record",
     "RunningVsBatch",
     "Throughput",
     "TrainingCurves",
     "WeightSmoothness",
+    "take_images",
 ]

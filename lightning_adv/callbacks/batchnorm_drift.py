@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.analysis import batchnorm_figures as figures
 from lightning_adv.analysis.batchnorm_drift import (
@@ -21,10 +20,11 @@ from lightning_adv.analysis.batchnorm_drift import (
     sample_channels,
     tracked_batchnorms,
 )
-from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.callbacks.layer_selection import LayerSelection
+from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule, domains_of, headline_domain
+from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.table import Row
-from lightning_adv.nn.layers import select_layers
+from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.libraries import classifier_names
 from lightning_adv.nn.weights.load import load_weights, say
 from lightning_adv.regimes import Regime
@@ -71,6 +71,7 @@ class BatchNormDrift(Observer):
     """
 
     analysis = "bn_drift"
+    needs = NETWORK_AND_DOMAINS
 
     def __init__(
         self,
@@ -100,24 +101,20 @@ class BatchNormDrift(Observer):
         self._last: Statistics = {}
         self._foreign: Mapping[str, ChannelStatistics] = {}
 
-    def prepare(self, trainer: Trainer, regime: Regime) -> None:
+    def prepare(self, trainer: Trainer, module: ObservedModule) -> None:
         """Find the layers, read the checkpoint, and keep the statistics of the start.
 
         Raises:
             UsageError: There is no such layer, or the checkpoint is not one of this network.
         """
-        taken = [domain for domain in regime.domains if domain in _REFERENCES]
+        taken = [domain for domain in module.domains if domain in _REFERENCES]
         if taken:
             raise UsageError(
                 f"bn_drift cannot tell the BatchNorm domain {taken[0]!r} from its references {', '.join(_REFERENCES)}: "
                 "give the domain another name."
             )
-        norms = find_batchnorms(self, regime, self.layers)
-        self._names = list(norms)
-        self._sampled = sample_channels(
-            norms, self.channel_layers, self.channels, argument=f"{self.analysis}.channel_layers"
-        )
-        everything = _statistics(regime)  # of all layers: a run may be resumed with other patterns
+        self._names, self._sampled = choose_layers(self, module)
+        everything = _statistics(module)  # of all layers: a run may be resumed with other patterns
         if trainer.global_step == 0 or not self._start:  # else a checkpoint has brought it
             self._start = self._last = everything
             if trainer.global_step:
@@ -126,25 +123,27 @@ class BatchNormDrift(Observer):
                 )
         if self.checkpoint is not None:
             own = next(iter(everything.values()))
-            self._foreign = self._read(self.checkpoint, regime, {name: own[name] for name in norms})
+            self._foreign = self._read(self.checkpoint, module, {name: own[name] for name in self._names})
 
-    def look(self, trainer: Trainer, regime: Regime) -> Look:
+    def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Compare the statistics with each reference."""
-        everything = _statistics(regime)
+        everything = _statistics(module)
         now = {domain: {name: layers[name] for name in self._names} for domain, layers in everything.items()}
         references = {"start": self._start, "last": self._last}
         if self.checkpoint is not None:
             references["checkpoint"] = dict.fromkeys(now, self._foreign)
-        records = drift_records(now, references, self._sampled)
         self._last = everything
-        first, *others = now
-        own = "" if regime.inference_domain is None else regime.inference_domain
+        return drift_records(now, references, self._sampled)
+
+    def headline(self, module: ObservedModule, records: Sequence[Record]) -> dict[str, float]:
+        """Return the distances from the start and between domains, averaged over the layers."""
+        first, *others = domains_of(module)
         scalars: dict[str, float] = {}
         for name in ("mean", "variance", "kl"):
-            scalars[name] = average_over_layers(records, f"{name}_from_start", [own])
+            scalars[name] = average_over_layers(records, f"{name}_from_start", [headline_domain(module)])
             if others:
                 scalars[f"domains_{name}"] = average_over_layers(records, f"{name}_from_{first}", others)
-        return Look(scalars, records)
+        return scalars
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Draw figure 6.5 for each layer with single channels, and the distances over the run."""
@@ -168,10 +167,17 @@ class BatchNormDrift(Observer):
         """Let go of the checkpoint's statistics."""
         self._foreign = {}
 
-    def _read(self, path: str, regime: Regime, own: Mapping[str, ChannelStatistics]) -> dict[str, ChannelStatistics]:
-        """Return the running statistics that a weights file of the regime's network has for some layers."""
+    def _read(
+        self, path: str, module: ObservedModule, own: Mapping[str, ChannelStatistics]
+    ) -> dict[str, ChannelStatistics]:
+        """Return the running statistics that a weights file of the module's network has for some layers."""
         argument = f"{self.analysis}.checkpoint"
-        recipe, classes = regime.backbone.without_weights(), cast(int, regime.num_classes)
+        if not isinstance(module, Regime):
+            raise UsageError(
+                f"{argument} is read into the network that a regime's backbone builds: {type(module).__name__} is not "
+                "a Regime."
+            )
+        recipe, classes = module.backbone.without_weights(), cast(int, module.num_classes)
         with isolate_rng():  # weights are drawn before they are loaded
             network = recipe.build(classes)
             plain = replace(recipe, activation=None, activation_options={}).build(classes)
@@ -196,28 +202,33 @@ class BatchNormDrift(Observer):
         return found
 
 
-def domains_of(regime: Regime) -> dict[str, str | None]:
-    """Return the BatchNorm domains of a regime by what the tables call them: nothing where there are none."""
-    domains = regime.domains if regime.domains else (regime.inference_domain,)
-    return {"" if domain is None else domain: domain for domain in domains}
+class LooksAtBatchNorm(Protocol):
+    """The arguments that the observers of BatchNorm share."""
+
+    analysis: ClassVar[str]
+    layers: str | list[str]
+    channel_layers: str | list[str] | None
+    channels: int
 
 
-def find_batchnorms(observer: Observer, regime: Regime, layers: str | Sequence[str]) -> dict[str, _BatchNorm]:
-    """Return the BatchNorms of the first domain that an observer of BatchNorms was asked to look at.
+def choose_layers(observer: LooksAtBatchNorm, module: ObservedModule) -> tuple[list[str], dict[str, list[int]]]:
+    """Return the BatchNorms that an observer was asked to look at, and the channels that it writes down one by one.
 
     Raises:
         UsageError: There are none.
     """
-    domain = next(iter(domains_of(regime).values()))
     try:
-        norms = tracked_batchnorms(regime.network, domain)
-    except ValueError as error:
+        tracked = tracked_batchnorms(module.network, next(iter(domains_of(module).values())))
+    except UsageError as error:
         raise UsageError(f"{type(observer).__name__} needs BatchNorms with running statistics. {error}") from error
-    return select_layers(norms, layers, argument=f"{observer.analysis}.layers")
+    norms = LayerSelection(observer.layers, f"{observer.analysis}.layers").among(tracked)
+    singled_out = LayerSelection(observer.channel_layers, f"{observer.analysis}.channel_layers").among(norms)
+    by_channel = None if observer.channel_layers is None else list(singled_out)
+    return list(norms), sample_channels(norms, by_channel, observer.channels)
 
 
-def _statistics(regime: Regime) -> dict[str, dict[str, ChannelStatistics]]:
-    return {label: running_statistics(regime.network, domain) for label, domain in domains_of(regime).items()}
+def _statistics(module: ObservedModule) -> dict[str, dict[str, ChannelStatistics]]:
+    return {label: running_statistics(module.network, domain) for label, domain in domains_of(module).items()}
 
 
 def _to_plain(statistics: Statistics) -> dict[str, dict[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_adv.callbacks.whole_checkpoints import keep_checkpoints_whole
+from lightning_adv.callbacks.checkpoint_io import save_atomically
 from lightning_adv.core.errors import NotFiniteError, UsageError
 from lightning_adv.nn.weights.finite import not_finite
 from lightning_adv.nn.weights.load import say
@@ -64,7 +64,7 @@ class _RunCheckpoint(ModelCheckpoint):
         A kill leaves whole files in it. ModelCheckpoint compares paths as text: by another text for the same file it
         would take the checkpoint that it has just written for the one before, and delete it.
         """
-        keep_checkpoints_whole(trainer)
+        save_atomically(trainer)
         self._trains = stage == "fit"
         super().setup(trainer, pl_module, stage)
         if self.dirpath is not None and "://" not in str(self.dirpath):

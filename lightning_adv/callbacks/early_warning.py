@@ -11,18 +11,20 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, robust_overfitting, robustly_correct
+from lightning_adv.analysis.overfitting import (
+    Accuracies,
+    catastrophic_overfitting,
+    robust_overfitting,
+    robustly_correct,
+)
 from lightning_adv.attacks import FGSM, PGD, Attack
-from lightning_adv.callbacks.conditions import seeing
-from lightning_adv.callbacks.probe import NOTHING, Probe, take_probe
+from lightning_adv.callbacks.fixed_images import NO_IMAGES, FixedImages, take_images
+from lightning_adv.callbacks.observed import ObservedModule, check_observed
+from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.regimes import Regime
 
 Action = Literal["warn", "stop", "restore"]
-
-CHUNK = 64
-"""Images that are attacked at once."""
 
 OBSERVER = "early_warning"
 
@@ -101,7 +103,7 @@ class EarlyWarning(Callback):
         self._best = 0.0
         self._catastrophic = self._robust = False
         self._good: dict[str, Any] | None = None
-        self._train = self._val = NOTHING
+        self._train = self._val = NO_IMAGES
 
     # When to look -------------------------------------------------------------------------------------------------
 
@@ -111,9 +113,9 @@ class EarlyWarning(Callback):
         Raises:
             UsageError: It cannot be looked at, or the action cannot be taken.
         """
-        regime = self._checked(trainer, pl_module)
+        module = self._checked(trainer, pl_module)
         self._train, self._val = (
-            take_probe(trainer, regime, split=split, images=None, default=self.images, chunk=CHUNK, observer=OBSERVER)
+            take_images(trainer, module, observer=OBSERVER, split=split, default=self.images)
             for split in ("training", "validation")
         )
 
@@ -121,8 +123,8 @@ class EarlyWarning(Callback):
         """Look, log and judge (a Lightning hook)."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        regime, start = cast(Regime, pl_module), time.perf_counter()
-        look = self._look(trainer, regime)
+        start = time.perf_counter()
+        look = self._look(trainer, cast(ObservedModule, pl_module))
         self.seconds += time.perf_counter() - start
         numbers = {
             "fgsm_accuracy": look.fgsm_accuracy,
@@ -132,14 +134,14 @@ class EarlyWarning(Callback):
             "robust_gap": look.robust_gap,
         }
         # All processes have the same numbers; without sync_dist Lightning would warn that they may not.
-        regime.log_dict({f"early_warning/{name}": n for name, n in numbers.items()}, sync_dist=True, batch_size=1)
-        if _trains_for_robustness(regime) and trainer.current_epoch >= getattr(regime, "eps_warmup_epochs", 0):
-            self._judge(trainer, regime, look)
+        pl_module.log_dict({f"early_warning/{name}": n for name, n in numbers.items()}, sync_dist=True, batch_size=1)
+        if _trains_for_robustness(pl_module) and trainer.current_epoch >= getattr(pl_module, "eps_warmup_epochs", 0):
+            self._judge(trainer, pl_module, look)
         self._best = max(self._best, look.robust_accuracy)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the images (a Lightning hook)."""
-        self._train = self._val = NOTHING
+        self._train = self._val = NO_IMAGES
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the looks so far have found, for the checkpoint; with ``"restore"`` the good weights too."""
@@ -156,41 +158,41 @@ class EarlyWarning(Callback):
 
     # The look -----------------------------------------------------------------------------------------------------
 
-    def _look(self, trainer: Trainer, regime: Regime) -> Look:
-        attack, fgsm = self._attacks(regime)
+    def _look(self, trainer: Trainer, module: ObservedModule) -> Accuracies:
+        attack, fgsm = self._attacks(module)
         measured = ((self._val, fgsm), (self._val, attack), (self._train, attack))
-        with seeing(trainer, regime):
-            counts = torch.stack([self._count(regime, *measurement) for measurement in measured])
+        with undisturbed(trainer, module.network):
+            counts = torch.stack([self._count(module, *measurement) for measurement in measured])
         correct = trainer.strategy.reduce(counts, reduce_op="sum")
-        return Look(*(n / probe.size for n, (probe, _) in zip(correct.tolist(), measured, strict=True)))
+        return Accuracies(*(n / fixed.size for n, (fixed, _) in zip(correct.tolist(), measured, strict=True)))
 
-    def _count(self, regime: Regime, probe: Probe, attack: Attack) -> Tensor:
+    def _count(self, module: ObservedModule, fixed: FixedImages, attack: Attack) -> Tensor:
         """Count the images of this process that withstand an attack: int64 ()."""
-        correct = torch.zeros((), dtype=torch.int64, device=regime.device)
-        for chunk in probe.chunks:
-            x, y, noise = chunk.to(regime.device)
-            robust = robustly_correct(regime.network, x, y, attack, domain=regime.inference_domain, generator=noise)
+        correct = torch.zeros((), dtype=torch.int64, device=module.device)
+        for batch in fixed.batches:
+            x, y, noise = batch.to(module.device)
+            robust = robustly_correct(module.network, x, y, attack, domain=module.inference_domain, generator=noise)
             correct += robust.sum()
         return correct
 
-    def _attacks(self, regime: Regime) -> tuple[Attack, Attack]:
-        attack = regime.evaluation_attack if self.attack is None else self.attack
+    def _attacks(self, module: ObservedModule) -> tuple[Attack, Attack]:
+        attack = module.evaluation_attack if self.attack is None else self.attack
         if self.fgsm is not None:
             return attack, self.fgsm
         if not isinstance(attack, PGD):
             raise UsageError(
-                f"early_warning.fgsm must be given: {type(attack).__name__} is no PGD whose eps and norm it could take."
+                f"early_warning.fgsm must be given: {type(attack).__name__} is not a PGD, of which it could take eps "
+                "and norm."
             )
         return attack, FGSM(attack.eps, norm=attack.norm, label=attack.label, batchnorm=attack.batchnorm)
 
-    def _checked(self, trainer: Trainer, pl_module: LightningModule) -> Regime:
-        if not isinstance(pl_module, Regime):
-            raise UsageError(f"EarlyWarning looks at a Regime, got a {type(pl_module).__name__}.")
-        self._attacks(pl_module)
+    def _checked(self, trainer: Trainer, pl_module: LightningModule) -> ObservedModule:
+        module = check_observed(pl_module, type(self).__name__, ("network", "inference_domain", "evaluation_attack"))
+        self._attacks(module)
         if self.action != "warn" and not _trains_for_robustness(pl_module):
             raise UsageError(
                 f"early_warning.action is {self.action!r}, but {type(pl_module).__name__} is monitored by "
-                f"{pl_module.monitor} and does not train for robustness: use 'warn', which logs the numbers."
+                f"{_monitor(pl_module)} and does not train for robustness: use 'warn', which logs the numbers."
             )
         averaging = any(isinstance(callback, WeightAveraging) for callback in cast(Any, trainer).callbacks)
         if self.action == "restore" and averaging:
@@ -198,20 +200,20 @@ class EarlyWarning(Callback):
                 "early_warning.action is 'restore', but WeightAveraging puts the average over all epochs in the place "
                 "of the restored weights: use 'stop' or 'warn'."
             )
-        return pl_module
+        return module
 
     # What follows from it -----------------------------------------------------------------------------------------
 
-    def _judge(self, trainer: Trainer, regime: Regime, look: Look) -> None:
+    def _judge(self, trainer: Trainer, pl_module: LightningModule, look: Accuracies) -> None:
         before = (self._catastrophic, self._robust)
         self._catastrophic = catastrophic_overfitting(
             look, self._best, gap=self.catastrophic_gap, already=self._catastrophic
         )
         self._robust = robust_overfitting(look, self._best, gap=self.overfitting_gap, already=self._robust)
         if not (self._catastrophic or self._robust) and self.action == "restore":
-            weights = {name: value.to("cpu", copy=True) for name, value in regime.state_dict().items()}
+            weights = {name: value.to("cpu", copy=True) for name, value in pl_module.state_dict().items()}
             self._good = {"epoch": trainer.current_epoch, "weights": weights}
-        strong = type(self._attacks(regime)[0]).__name__
+        strong = type(self._attacks(cast(ObservedModule, pl_module))[0]).__name__
         robust = f"{look.robust_accuracy:.1%} of {self._val.size} validation images withstand {strong}"
         told = []
         if self._catastrophic and not before[0]:
@@ -221,9 +223,9 @@ class EarlyWarning(Callback):
             told.append(f"Robust overfitting after epoch {trainer.current_epoch}: {robust}, but ")
             told.append(f"{look.train_robust_accuracy:.1%} of {self._train.size} training images do. ")
         if told:
-            rank_zero_warn("".join([*told, self._act(trainer, regime)]).rstrip())
+            rank_zero_warn("".join([*told, self._act(trainer, pl_module)]).rstrip())
 
-    def _act(self, trainer: Trainer, regime: Regime) -> str:
+    def _act(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Do what was asked for, and say so."""
         if self.action == "warn":
             return ""
@@ -232,9 +234,13 @@ class EarlyWarning(Callback):
             return "Training stops."
         if self._good is None:
             return "Training stops; the weights stay as they are, since no look before was a good one."
-        regime.load_state_dict(self._good["weights"])
+        pl_module.load_state_dict(self._good["weights"])
         return f"Training stops with the weights of epoch {self._good['epoch']}, the last good look."
 
 
-def _trains_for_robustness(regime: Regime) -> bool:
-    return regime.monitor.endswith("robust_accuracy")
+def _trains_for_robustness(pl_module: LightningModule) -> bool:
+    return _monitor(pl_module).endswith("robust_accuracy")
+
+
+def _monitor(pl_module: LightningModule) -> str:
+    return str(getattr(pl_module, "monitor", "val/robust_accuracy"))

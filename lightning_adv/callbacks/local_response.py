@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -19,20 +19,21 @@ from lightning_adv.analysis.local_response import (
 )
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
 from lightning_adv.attacks import Attack, attacking
-from lightning_adv.callbacks.observer import Look, Observer
-from lightning_adv.callbacks.probe import NOTHING, Chunk, take_probe
+from lightning_adv.callbacks.fixed_images import NO_IMAGES, ImageBatch, take_images
+from lightning_adv.callbacks.layer_selection import LayerSelection
+from lightning_adv.callbacks.observed import ObservedModule, headline_domain
+from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
-from lightning_adv.nn.layers import named_layers, select_layers
+from lightning_adv.nn.layers import named_layers
 from lightning_adv.nn.weights.load import load_weights
 from lightning_adv.nn.weights.runs import read_run
-from lightning_adv.regimes import Regime
 from lightning_adv.regimes.checks import check_shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHUNK = 64
+BATCH_SIZE = 64
 """Images that are attacked at once."""
 
 _SOURCE = "local_response.source"
@@ -94,64 +95,59 @@ class LocalResponse(Observer):
         self.images = images
         self.attack = None if attack is None else Attack.from_config(attack)
         self.source = source
-        self._probe = NOTHING
+        self._images = NO_IMAGES
         self._layers: dict[str, nn.Module] = {}
         self._source_network: nn.Module | None = None
         self._domain = ""
 
-    def prepare(self, trainer: Trainer, regime: Regime) -> None:
+    def prepare(self, trainer: Trainer, module: ObservedModule) -> None:
         """Take the images, find the layers and load the source.
 
         Raises:
-            UsageError: There are no such images or layers, or the source is no network for these images.
+            UsageError: There are no such images or layers, or the source is not a network for these images.
         """
-        self._probe = take_probe(
-            trainer,
-            regime,
-            split="validation",
-            images=self.images,
-            default=256,
-            chunk=CHUNK,
-            observer=self.analysis,
-        )
-        self._domain = "" if regime.inference_domain is None else regime.inference_domain
-        chunks = self._probe.chunks  # the first process has one, others may have none
-        shape = trainer.strategy.broadcast(tuple(chunks[0].x.shape[1:]) if chunks else ())
+        self._images = take_images(trainer, module, observer=self.analysis, images=self.images, batch_size=BATCH_SIZE)
+        self._domain = headline_domain(module)
+        batches = self._images.batches  # the first process has one, others may have none
+        shape = trainer.strategy.broadcast(tuple(batches[0].x.shape[1:]) if batches else ())
+        selection = LayerSelection(self.layers, f"{self.analysis}.layers")
         with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
-            self._layers = find_layers(regime.network, self.layers, shape)
+            self._layers = find_layers(module.network, selection, shape)
         if self.source is not None:
             with isolate_rng():
-                network = load_source(self.source, regime.num_classes, shape)
-            self._source_network = network.to(regime.dtype)
+                network = load_source(self.source, getattr(module, "num_classes", None), shape)
+            self._source_network = network.to(cast(torch.dtype, module.dtype))
 
-    def look(self, trainer: Trainer, regime: Regime) -> Look:
+    def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Attack the images and compare the responses, through each domain."""
-        attack = regime.evaluation_attack if self.attack is None else self.attack
+        attack = module.evaluation_attack if self.attack is None else self.attack
         metrics = {
-            (domain, prefix): LocalResponses(self._layers).to(_doubles(regime.device))
-            for domain in (regime.domains if regime.domains else (None,))
+            (domain, prefix): LocalResponses(self._layers).to(_doubles(module.device))
+            for domain in (module.domains if module.domains else (None,))
             for prefix in ("", "transferred_")[: 1 if self._source_network is None else 2]
         }
         if self._source_network is not None:
-            self._source_network.to(regime.device)
+            self._source_network.to(module.device)
         try:
-            for chunk in self._probe.chunks:
-                self._compare(regime, attack, chunk, metrics)
+            for batch in self._images.batches:
+                self._compare(module, attack, batch, metrics)
         finally:
             if self._source_network is not None:
                 self._source_network.cpu()
-        records = [
+        return [
             Record(name, "" if domain is None else domain, f"{prefix}{statistic}", value)
             for (domain, prefix), metric in metrics.items()
             for name, numbers in metric.compute().items()
             for statistic, value in numbers.items()
         ]
-        headline = {
+
+    def headline(self, module: ObservedModule, records: Sequence[Record]) -> dict[str, float]:
+        """Return the maximum and the total of each layer, in the domain of inference."""
+        return {
             f"{record.name}/{record.statistic}": record.value
             for record in records
             if record.name and record.domain == self._domain and record.statistic in ("max", "total")
         }
-        return Look(headline, records)
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Draw the layers over training, and the last look by layer."""
@@ -159,44 +155,44 @@ class LocalResponse(Observer):
 
     def release(self) -> None:
         """Let go of the images, the layers and the source."""
-        self._probe, self._layers, self._source_network = NOTHING, {}, None
+        self._images, self._layers, self._source_network = NO_IMAGES, {}, None
 
     def _compare(
-        self, regime: Regime, attack: Attack, chunk: Chunk, metrics: Mapping[tuple[str | None, str], LocalResponses]
+        self,
+        module: ObservedModule,
+        attack: Attack,
+        batch: ImageBatch,
+        metrics: Mapping[tuple[str | None, str], LocalResponses],
     ) -> None:
-        """Take the images of one chunk into the metrics."""
+        """Take the images of one batch into the metrics."""
         transferred: Tensor | None = None
         if self._source_network is not None:
-            x, y, noise = chunk.to(regime.device)
+            x, y, noise = batch.to(module.device)
             transferred = attack(self._source_network, x, y, generator=noise)
         for (domain, prefix), metric in metrics.items():
-            x, y, noise = chunk.to(regime.device)
+            x, y, noise = batch.to(module.device)
             if prefix and transferred is not None:
                 x_adv = transferred
             else:
-                x_adv = attack(regime.network, x, y, domain=domain, generator=noise)
-            metric.update(compare_responses(regime.network, x, x_adv, self._layers, domain=domain), y)
+                x_adv = attack(module.network, x, y, domain=domain, generator=noise)
+            metric.update(compare_responses(module.network, x, x_adv, self._layers, domain=domain), y)
 
 
-def find_layers(
-    network: nn.Module, patterns: str | Sequence[str] | None, image_shape: Sequence[int]
-) -> dict[str, nn.Module]:
-    """Return the layers to look at, each of which has one response to an image (C, H, W).
+def find_layers(network: nn.Module, selection: LayerSelection, image_shape: Sequence[int]) -> dict[str, nn.Module]:
+    """Return the layers to look at, each of which has one response to an image (C, H, W); by default the paper's.
 
     Raises:
         UsageError: There are none, or one has not.
     """
-    if patterns is None:
-        layers = response_layers(network, image_shape)
-    else:
-        layers = select_layers(named_layers(network), patterns, argument="local_response.layers")
+    candidates = response_layers(network, image_shape) if selection.patterns is None else named_layers(network)
+    layers = selection.among(candidates)
     like = next(network.parameters())
     images = torch.zeros(2, *image_shape, device=like.device, dtype=like.dtype)
     try:
         with attacking(network) as held_still:
             local_responses(held_still, images, layers)
     except ValueError as error:
-        raise UsageError(f"local_response.layers: {error}") from error
+        raise UsageError(f"{selection.key}: {error}") from error
     return layers
 
 
@@ -211,7 +207,7 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
         image_shape: The shape (C, H, W) of images that it must have been trained on.
 
     Raises:
-        UsageError: The file is no such checkpoint, or the network is none for these images and classes.
+        UsageError: The file is not such a checkpoint, or its network is not one for these images and classes.
     """
     backbone, classes, _, content = read_run(path, argument=_SOURCE)
     if classes != num_classes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
@@ -14,19 +15,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.reach import shortfall
-from lightning_adv.callbacks.conditions import seeing
-from lightning_adv.callbacks.records import Records, run_folder
+from lightning_adv.callbacks.observed import ObservedModule, check_observed, headline_domain
+from lightning_adv.callbacks.output import Output, run_folder
+from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.weights.load import say
-from lightning_adv.regimes import Regime
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Look(NamedTuple):
-    """What an observer saw.
+    """What an observer found.
 
     Attributes:
         scalars: The few numbers that the Trainer's loggers get, without the name of the analysis before them.
@@ -38,12 +39,14 @@ class Look(NamedTuple):
 
 
 class Observer(Callback, ABC):
-    """Looks at a regime's network while it trains, and changes nothing: training is the same to the last bit.
+    """Looks at a network while it trains, and changes nothing: training is the same to the last bit.
 
-    A subclass says what is seen (:meth:`look`) and drawn (:meth:`draw`). What it saw goes to three places:
+    A subclass writes :meth:`observe`, which returns numbers as rows of a table. It may add :meth:`prepare` (what is
+    done once, before the first step), :meth:`headline` (which numbers are logged) and :meth:`draw` (the figures).
 
-    * the headline numbers to the Trainer's loggers, as ``<analysis>/<name>``,
-    * every number to ``analyses/<analysis>.csv`` in the run folder, which can be read while the run goes on,
+    * The headline numbers go to the Trainer's loggers, as ``<analysis>/<name>``,
+    * every number to ``analyses/<analysis>.csv`` in the run folder, which can be read while the run goes on, and which
+      ``lightning-adv report`` draws,
     * pictures to ``figures/<analysis>_<name>.png``, and to the loggers that take pictures; loggers that take tables get
       the table when training ends.
 
@@ -67,10 +70,31 @@ class Observer(Callback, ABC):
 
     Raises:
         UsageError: An argument is out of its range, or two are given that exclude each other.
+
+    Example:
+        >>> class WeightNorm(Observer):
+        ...     needs = ("network",)
+        ...
+        ...     def observe(self, trainer, module):
+        ...         for name, weight in module.network.named_parameters():
+        ...             yield Record(name, "", "norm", weight.norm().item())
+        >>> WeightNorm(every_n_epochs=2).analysis
+        'weight_norm'
     """
 
     analysis: ClassVar[str]
-    """The name of the table, and what the names of scalars and figures begin with."""
+    """The name of the table, and what the names of scalars and figures begin with; the class's in lower case, with
+    underscores, where a subclass gives none."""
+
+    needs: ClassVar[Sequence[str]] = ("network", "domains", "inference_domain", "evaluation_attack")
+    """The attributes of :class:`~lightning_adv.callbacks.observed.ObservedModule` that it uses."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if not hasattr(cls, "analysis"):
+            cls.analysis = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_")).lower()
+        if "look" in cls.__dict__ and cls.observe is Observer.observe:
+            cls.observe = _observe_by_look  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -93,7 +117,7 @@ class Observer(Callback, ABC):
         self._looks = self._drawn = 0
         self._last_step = -1
         self._resumed = self._begun = False
-        self._records: Records | None = None
+        self._output: Output | None = None
 
     @classmethod
     def check_positive(cls, **arguments: int | None) -> None:
@@ -108,7 +132,7 @@ class Observer(Callback, ABC):
 
     # To override --------------------------------------------------------------------------------------------------
 
-    def prepare(self, trainer: Trainer, regime: Regime) -> None:
+    def prepare(self, trainer: Trainer, module: ObservedModule) -> None:
         """Check what was asked for against the network and the data, and take the images of the looks.
 
         Called on every process before the first step. Override it.
@@ -118,11 +142,26 @@ class Observer(Callback, ABC):
         """
 
     @abstractmethod
-    def look(self, trainer: Trainer, regime: Regime) -> Look:
-        """Return what there is to see now.
+    def observe(self, trainer: Trainer, module: ObservedModule) -> Iterable[Record]:
+        """Return the numbers of now, as ``Record(name, domain, statistic, value)``. Override it.
 
-        Called on every process, where it must return the same: that of one process with all of the images.
+        The name is that of a layer, or empty where a number is about the whole network; the domain is that of its
+        BatchNorm, or empty. Called on every process, where it must return the same: that of one process with all of the
+        images.
         """
+
+    def headline(self, module: ObservedModule, records: Sequence[Record]) -> Mapping[str, float]:
+        """Return the numbers for the loggers, by name; here those of the whole network, in the domain of inference.
+
+        Override it for others.
+        """
+        domains = ("", headline_domain(module))
+        return {each.statistic: each.value for each in records if each.name == "" and each.domain in domains}
+
+    def look(self, trainer: Trainer, module: ObservedModule) -> Look:
+        """Return all of it: what :meth:`observe` finds, and its :meth:`headline`."""
+        records = [_plain(*record) for record in self.observe(trainer, module)]
+        return Look(self.headline(module, records), records)
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Return the figures of a table, by name. Called on the first process. Override it."""
@@ -157,8 +196,7 @@ class Observer(Callback, ABC):
         Raises:
             UsageError: What was asked for cannot be looked at, or written where it belongs.
         """
-        if not isinstance(pl_module, Regime):
-            raise UsageError(f"{type(self).__name__} looks at a Regime, got a {type(pl_module).__name__}.")
+        module = check_observed(pl_module, type(self).__name__, self.needs)
         observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
         if sum(observer.analysis == self.analysis for observer in observers) > 1:
             raise UsageError(
@@ -172,43 +210,42 @@ class Observer(Callback, ABC):
         self._resumed = self._begun = False
         folder = run_folder(trainer)
         keeps = folder is not None and trainer.is_global_zero
-        self._records = Records(cast(Path, folder), self.analysis, self.draw) if keeps else None
-        problem = trainer.strategy.broadcast(None if self._records is None else self._records.problem())
+        self._output = Output(cast(Path, folder), self.analysis, self.draw) if keeps else None
+        problem = trainer.strategy.broadcast(None if self._output is None else self._output.problem())
         if problem is not None:
             raise UsageError(problem)
-        for name in ("attack", "fgsm"):  # those that an observer is given; a regime speaks for its own
-            attack = getattr(self, name, None)
+        for name, attack in vars(self).items():  # those that an observer is given; a regime speaks for its own
             if isinstance(attack, Attack) and (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
                 say(short, warn=True)
-        with self._clock(pl_module):
-            self.prepare(trainer, pl_module)
+        with self._clock(pl_module.device):
+            self.prepare(trainer, module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look after some steps (a Lightning hook)."""
-        if not self._begun and self._records is not None:
-            self._records.begin(self._last_step)  # only now: a resume that is refused changes no file
+        if not self._begun and self._output is not None:
+            self._output.begin(self._last_step)  # only now: a resume that is refused changes no file
         self._begun = True
         step = trainer.global_step
         stepped = step - 1 > self._last_step  # while gradients accumulate, the number stays the same
         if stepped and self.should_look(step=step):
-            scalars = self._see(trainer, cast(Regime, pl_module))
+            scalars = self._see(trainer, pl_module)
             for logger in trainer.loggers:  # Lightning's own log would wait for a multiple of log_every_n_steps
                 logger.log_metrics(scalars, step=step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look after some epochs (a Lightning hook)."""
         if self.should_look(epoch=trainer.current_epoch + 1):
-            scalars = self._see(trainer, cast(Regime, pl_module))
+            scalars = self._see(trainer, pl_module)
             # All processes have the same numbers; without sync_dist Lightning would warn that they may not.
             pl_module.log_dict(scalars, sync_dist=True, batch_size=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw once more, and hand over the table (a Lightning hook)."""
-        with self._clock(cast(Regime, pl_module)):
-            if self._records is not None and self._begun:
-                self._records.finish(trainer)
+        with self._clock(pl_module.device):
+            if self._output is not None and self._begun:
+                self._output.finish(trainer)
             self.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -233,7 +270,7 @@ class Observer(Callback, ABC):
     @property
     def lost(self) -> str | None:
         """What could not be written, for the end of a run; None if nothing is missing."""
-        return None if self._records is None else self._records.lost
+        return None if self._output is None else self._output.lost
 
     @property
     def table(self) -> Path:
@@ -242,33 +279,43 @@ class Observer(Callback, ABC):
         Raises:
             UsageError: There is no run folder.
         """
-        if self._records is None:
+        if self._output is None:
             raise UsageError(f"{type(self).__name__} has no run folder: training has not started, or is a dry run.")
-        return self._records.table
+        return self._output.table
 
-    def _see(self, trainer: Trainer, regime: Regime) -> dict[str, float]:
+    def _see(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Look, write down and draw; return the headline numbers by their full names."""
-        with self._clock(regime):
-            with seeing(trainer, regime):
-                seen = self.look(trainer, regime)
+        module = cast(ObservedModule, pl_module)
+        with self._clock(pl_module.device):
+            with undisturbed(trainer, module.network):
+                seen = self.look(trainer, module)
             self._looks += 1
             self._last_step = trainer.global_step - 1  # from 0, as Lightning's loggers count
             draws = self._drawn == 0 or self._looks - self._drawn >= max(self.figures_every_n_looks, self._looks // 10)
             if draws:
                 self._drawn = self._looks
-            if self._records is not None:
-                self._records.append([Row(trainer.current_epoch, self._last_step, *record) for record in seen.records])
+            if self._output is not None:
+                self._output.append([Row(trainer.current_epoch, self._last_step, *record) for record in seen.records])
                 if draws:
-                    self._records.draw(trainer)
+                    self._output.draw(trainer)
         return {f"{self.analysis}/{name}": value for name, value in seen.scalars.items()}
 
     @contextmanager
-    def _clock(self, regime: Regime) -> Iterator[None]:
+    def _clock(self, device: torch.device) -> Iterator[None]:
         """Add the time to what the observer took."""
-        if regime.device.type != "cpu":
-            torch.accelerator.synchronize(regime.device)  # else it would wait for steps that are still queued
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)  # else it would wait for steps that are still queued
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - start
+
+
+def _plain(name: str, domain: str, statistic: str, value: float | torch.Tensor) -> Record:
+    return Record(name, domain, statistic, value.item() if isinstance(value, torch.Tensor) else float(value))
+
+
+def _observe_by_look(self: Observer, trainer: Trainer, module: ObservedModule) -> Iterable[Record]:
+    """Return the numbers of an observer that writes :meth:`Observer.look` instead."""
+    return self.look(trainer, module).records

@@ -9,15 +9,15 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_adv.analysis import batchnorm_figures as figures
-from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, sample_channels
-from lightning_adv.analysis.running_vs_batch import KINDS, BatchStatisticsMetric, batch_statistics, gap_records
+from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, tracked_batchnorms
+from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS, BatchStatisticsMetric, batch_statistics, gap_records
 from lightning_adv.attacks import Attack
-from lightning_adv.callbacks.batchnorm_drift import domains_of, find_batchnorms
-from lightning_adv.callbacks.observer import Look, Observer
-from lightning_adv.callbacks.probe import NOTHING, take_probe, validation_size
+from lightning_adv.callbacks.batchnorm_drift import choose_layers
+from lightning_adv.callbacks.fixed_images import NO_IMAGES, take_images, validation_size
+from lightning_adv.callbacks.observed import ObservedModule, domains_of, headline_domain
+from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.table import Row
-from lightning_adv.regimes import Regime
+from lightning_adv.core.table import Record, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,48 +84,36 @@ class RunningVsBatch(Observer):
         self.attack = None if attack is None else Attack.from_config(attack)
         self._names: list[str] = []
         self._sampled: dict[str, list[int]] = {}
-        self._probe = NOTHING
+        self._images = NO_IMAGES
 
-    def prepare(self, trainer: Trainer, regime: Regime) -> None:
+    def prepare(self, trainer: Trainer, module: ObservedModule) -> None:
         """Find the layers and take the batches.
 
         Raises:
             UsageError: There is no such layer, or the validation set has too few images.
         """
-        norms = find_batchnorms(self, regime, self.layers)
-        self._names = list(norms)
-        self._sampled = sample_channels(
-            norms, self.channel_layers, self.channels, argument=f"{self.analysis}.channel_layers"
-        )
+        self._names, self._sampled = choose_layers(self, module)
         size = self._batch_size(trainer)
-        self._probe = take_probe(
-            trainer,
-            regime,
-            split="validation",
-            images=self.batches * size,
-            default=self.batches * size,
-            chunk=size,
-            observer=self.analysis,
-        )
+        self._images = take_images(trainer, module, observer=self.analysis, images=self.batches * size, batch_size=size)
 
-    def look(self, trainer: Trainer, regime: Regime) -> Look:
+    def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Compare the statistics of the batches with the running statistics."""
-        running = {
-            label: running_statistics(regime.network, domain, self._names)
-            for label, domain in domains_of(regime).items()
-        }
-        batches: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in KINDS}
-        for label, domain in domains_of(regime).items():
-            for kind, moments in self._moments(regime, domain).items():
+        domains = domains_of(module)
+        running = {label: running_statistics(module.network, domain, self._names) for label, domain in domains.items()}
+        batches: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in IMAGE_KINDS}
+        for label, domain in domains.items():
+            for kind, moments in self._moments(module, domain).items():
                 batches[kind][label] = moments
-        records = gap_records(running, batches, self._sampled)
-        own = "" if regime.inference_domain is None else regime.inference_domain
-        clean = not regime.adversarial or (len(regime.domains) > 1 and own == regime.domains[0])
+        return gap_records(running, batches, self._sampled)
+
+    def headline(self, module: ObservedModule, records: Sequence[Record]) -> dict[str, float]:
+        """Return the relative gaps in the domain of inference, for the images that it is trained on."""
+        own = headline_domain(module)
+        clean = not getattr(module, "adversarial", True) or (len(module.domains) > 1 and own == module.domains[0])
         kind = "clean" if clean else "adversarial"
-        return Look(
-            {name: average_over_layers(records, f"{kind}_relative_{name}_gap", [own]) for name in ("mean", "variance")},
-            records,
-        )
+        return {
+            name: average_over_layers(records, f"{kind}_relative_{name}_gap", [own]) for name in ("mean", "variance")
+        }
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Draw figure 6.6 for each layer with single channels, and the gaps over the run."""
@@ -137,21 +125,20 @@ class RunningVsBatch(Observer):
 
     def release(self) -> None:
         """Let go of the images."""
-        self._probe = NOTHING
+        self._images = NO_IMAGES
 
-    def _moments(self, regime: Regime, domain: str | None) -> dict[str, dict[str, Tensor]]:
+    def _moments(self, module: ObservedModule, domain: str | None) -> dict[str, dict[str, Tensor]]:
         """Return (2, B, C) for each layer, by kind of image, from the batches of all processes."""
-        attack = regime.evaluation_attack if self.attack is None else self.attack
-        norms = find_batchnorms(self, regime, self._names)
-        metrics = {kind: BatchStatisticsMetric(norms, self._probe.count).to(regime.device) for kind in KINDS}
-        for chunk in self._probe.chunks:
-            x, y, noise = chunk.to(regime.device)
-            x_adv = attack(regime.network, x, y, domain=domain, generator=noise)
-            for kind, images in zip(KINDS, (x, x_adv), strict=True):
-                found = batch_statistics(
-                    regime.network, images, domain=domain, layers=self._names, held=regime.held_in_eval()
-                )
-                metrics[kind].update(chunk.index, found)
+        attack = module.evaluation_attack if self.attack is None else self.attack
+        norms = tracked_batchnorms(module.network, domain, self._names)
+        held = list(getattr(module, "held_in_eval", list)())
+        metrics = {kind: BatchStatisticsMetric(norms, self._images.count).to(module.device) for kind in IMAGE_KINDS}
+        for batch in self._images.batches:
+            x, y, noise = batch.to(module.device)
+            x_adv = attack(module.network, x, y, domain=domain, generator=noise)
+            for kind, images in zip(IMAGE_KINDS, (x, x_adv), strict=True):
+                found = batch_statistics(module.network, images, domain=domain, layers=self._names, held=held)
+                metrics[kind].update(batch.index, found)
         return {kind: metric.compute() for kind, metric in metrics.items()}
 
     def _batch_size(self, trainer: Trainer) -> int:

@@ -9,9 +9,10 @@ from lightning.pytorch import Trainer
 
 from lightning_adv.analysis.weight_smoothness import spatial_convolutions, weight_smoothness
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
-from lightning_adv.callbacks.observer import Look, Observer
-from lightning_adv.core.table import Row
-from lightning_adv.regimes import Regime
+from lightning_adv.callbacks.layer_selection import LayerSelection
+from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule
+from lightning_adv.callbacks.observer import Observer
+from lightning_adv.core.table import Record, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +47,7 @@ class WeightSmoothness(Observer):
     """
 
     analysis = "smoothness"
+    needs = NETWORK_AND_DOMAINS
 
     def __init__(
         self,
@@ -56,22 +58,20 @@ class WeightSmoothness(Observer):
     ) -> None:
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
         self.layers = layers
+        self._names: list[str] = []
 
-    def prepare(self, trainer: Trainer, regime: Regime) -> None:
-        """Check that there are such convolutions.
+    def prepare(self, trainer: Trainer, module: ObservedModule) -> None:
+        """Find the convolutions.
 
         Raises:
             UsageError: There are none.
         """
-        spatial_convolutions(regime.network, self.layers)
+        selection = LayerSelection(self.layers, f"{self.analysis}.layers")
+        self._names = list(selection.among(spatial_convolutions(module.network)))
 
-    def look(self, trainer: Trainer, regime: Regime) -> Look:
+    def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Measure the weights, which are the same on every process."""
-        records = weight_smoothness(
-            regime.network, self.layers, domains=regime.domains, optimizer=trainer.optimizers[0]
-        )
-        headline = ("", regime.inference_domain)
-        return Look({r.statistic: r.value for r in records if r.name == "" and r.domain in headline}, records)
+        return weight_smoothness(module.network, self._names, domains=module.domains, optimizer=trainer.optimizers[0])
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Draw the curves of the whole network, and the heat map of its convolutions."""

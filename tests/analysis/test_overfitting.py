@@ -2,13 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.analysis.overfitting import Look, catastrophic_overfitting, robust_overfitting, robustly_correct
+from lightning_adv.analysis.overfitting import (
+    Accuracies,
+    catastrophic_overfitting,
+    robust_overfitting,
+    robustly_correct,
+)
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.batchnorm import convert_batchnorm
 
 
 def look(fgsm, robust, train):
-    return Look(fgsm_accuracy=fgsm, robust_accuracy=robust, train_robust_accuracy=train)
+    return Accuracies(fgsm_accuracy=fgsm, robust_accuracy=robust, train_robust_accuracy=train)
 
 
 def test_gaps():

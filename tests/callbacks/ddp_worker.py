@@ -13,7 +13,7 @@ from lightning_adv.regimes import AdvPropTraining, MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
 REGIMES = {"madry": MadryTraining, "advprop": AdvPropTraining}
-CHUNK = 10
+BATCH_SIZE = 10
 # 31 validation images: three batches or chunks, which two processes cannot share evenly
 # Looks after each epoch's last step: validation, which comes before the looks of epochs, makes the buffers one.
 OBSERVERS = {
@@ -71,7 +71,7 @@ def train(regime, folder, observers, **options):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    local_response.CHUNK = CHUNK
+    local_response.BATCH_SIZE = BATCH_SIZE
     folder = Path(sys.argv[1])
     for regime in REGIMES:
         for observed in (False, True):

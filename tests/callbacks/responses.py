@@ -18,7 +18,7 @@ class Keeping(LocalResponse):
 
     def prepare(self, trainer, regime):
         super().prepare(trainer, regime)
-        self.kept = list(self._probe.chunks)
+        self.kept = list(self._images.batches)
 
 
 class WideData(ToyData):

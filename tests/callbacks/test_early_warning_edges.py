@@ -73,7 +73,7 @@ def test_what_the_action_cannot_do(tmp_path):
         run(tmp_path, [EarlyWarning(action="stop")], standard)
     with pytest.raises(ValueError, match="action is 'restore', but WeightAveraging"):
         run(tmp_path, [EarlyWarning(action="restore"), EMAWeightAveraging()])
-    with pytest.raises(ValueError, match="fgsm must be given: Recorder is no PGD"):
+    with pytest.raises(ValueError, match="fgsm must be given: Recorder is not a PGD"):
         run(tmp_path, [EarlyWarning(attack=Recorder())])
 
 
@@ -90,7 +90,7 @@ class Ends(Callback):
         torch.manual_seed(trainer.global_rank)  # what processes have that nobody seeded
 
     def on_train_end(self, trainer, pl_module):
-        attacked = sum(len(chunk.x) for chunk in [*self.recorded._train.chunks, *self.recorded._val.chunks])
+        attacked = sum(len(chunk.x) for chunk in [*self.recorded._train.batches, *self.recorded._val.batches])
         (self.folder / f"rank-{trainer.global_rank}").write_text(f"{trainer.current_epoch} {attacked}")
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import CSVLogger, Logger
 from matplotlib.figure import Figure
 
+from lightning_adv.analysis.training_curves import read_metrics
 from lightning_adv.callbacks import LastCheckpoint, Throughput
 from lightning_adv.callbacks.observer import Look, Observer
 from lightning_adv.core.table import Record, read_table
@@ -229,13 +230,48 @@ def test_arguments_out_of_range(arguments, message):
         FirstWeight(**arguments)
 
 
-def test_only_regimes_are_observed(tmp_path):
-    class Other(LightningModule):
-        pass
+class Plain(LightningModule):
+    """A module of nobody's package, that has no more than a network to observe."""
 
-    trainer = quiet_trainer(tmp_path)
-    with pytest.raises(ValueError, match="FirstWeight looks at a Regime, got a Other"):
-        FirstWeight().on_train_start(trainer, Other())
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 2))
+
+    def training_step(self, batch):
+        return torch.nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class WeightNorms(Observer):
+    """No more than a table: the rest is the base's."""
+
+    needs = ("network",)
+
+    def observe(self, trainer, module):
+        for name, weight in module.network.named_parameters():
+            yield Record(name, "", "norm", weight.norm())
+        yield Record("", "", "parameters", sum(weight.numel() for weight in module.network.parameters()))
+
+
+def test_an_observer_of_one_method(tmp_path):
+    """Its name is the class's, its numbers may be tensors, and those of the whole network are logged."""
+    module = Plain()
+    run = fit(tmp_path, WeightNorms(every_n_epochs=3), regime=module)
+    rows = read_table(run / "analyses/weight_norms.csv")
+    assert [row[:5] for row in rows if row.name == "2.bias"] == [(2, 11, "2.bias", "", "norm")]
+    assert rows[0].value == pytest.approx(module.network[0].weight.norm().item())
+    assert read_metrics(run / "metrics.csv")["weight_norms/parameters"] == [(2, 166)]
+
+
+def test_a_module_that_lacks_what_an_observer_needs(tmp_path):
+    message = (
+        "^FirstWeight observes a LightningModule with network, domains, inference_domain and evaluation_attack, as "
+        "every Regime has them: Plain has no domains, inference_domain or evaluation_attack.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, FirstWeight(), regime=Plain())
 
 
 def test_a_picture_that_fails_does_not_end_training(tmp_path):

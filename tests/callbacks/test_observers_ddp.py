@@ -9,9 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_adv.callbacks.conditions import seeing
+from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.table import read_table
-from tests.callbacks.ddp_worker import CHUNK, OBSERVERS, REGIMES, Data, make
+from tests.callbacks.ddp_worker import BATCH_SIZE, OBSERVERS, REGIMES, Data, make
 from tests.regimes.toy import quiet_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ class Once(Callback):
         pl_module.load_state_dict(self.content["state_dict"])
         self.observer.prepare(trainer, pl_module)
         self.observer.load_state_dict(self.content["callbacks"][self.observer.state_key])
-        with seeing(trainer, pl_module):
+        with undisturbed(trainer, pl_module.network):
             self.seen = self.observer.look(trainer, pl_module)
         trainer.should_stop = True
 
@@ -71,7 +71,7 @@ class Once(Callback):
 @pytest.mark.parametrize("name", OBSERVERS)
 @pytest.mark.parametrize("regime", REGIMES)
 def test_two_processes_see_what_one_does(folder, tmp_path, monkeypatch, regime, name):
-    monkeypatch.setattr("lightning_adv.callbacks.local_response.CHUNK", CHUNK)
+    monkeypatch.setattr("lightning_adv.callbacks.local_response.BATCH_SIZE", BATCH_SIZE)
     place = folder / f"{regime}-True"
     once = Once(torch.load(place / "it.ckpt", weights_only=True), OBSERVERS[name]())
     quiet_trainer(tmp_path, callbacks=[once], num_sanity_val_steps=0).fit(make(regime), Data(batch_size=8))

@@ -44,7 +44,7 @@ class Keep(Callback):
         self.observer = observer
 
     def on_train_epoch_end(self, trainer, pl_module):
-        self.chunks = list(self.observer._probe.chunks)
+        self.chunks = list(self.observer._images.batches)
 
 
 @pytest.mark.parametrize("name", ["madry", "mixture_bn", "advprop", "standard"])

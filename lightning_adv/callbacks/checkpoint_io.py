@@ -1,4 +1,4 @@
-"""Checkpoints that are whole after a kill at any moment."""
+"""Checkpoints that are complete after a kill at any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning_adv.core.files import write_whole
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it.
 
     Lightning's own plugin writes into the temporary folder and moves the file, which copies it where that is another
@@ -36,8 +36,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_whole(Path(path), content.getbuffer())
 
 
-def keep_checkpoints_whole(trainer: Trainer) -> None:
-    """Let a Trainer write its checkpoints by :class:`WholeCheckpointIO`, unless it was given another plugin."""
+def save_atomically(trainer: Trainer) -> None:
+    """Let a Trainer write its checkpoints by :class:`AtomicCheckpointIO`, unless it was given another plugin."""
     strategy = trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:
-        strategy.checkpoint_io = WholeCheckpointIO()
+        strategy.checkpoint_io = AtomicCheckpointIO()

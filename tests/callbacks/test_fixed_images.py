@@ -4,27 +4,27 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
-from lightning_adv.callbacks.probe import take_probe, validation_size
+from lightning_adv.callbacks.fixed_images import take_images, validation_size
 from lightning_adv.regimes import MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
 class Taker(Callback):
-    """Takes a probe when training starts."""
+    """Takes a taken when training starts."""
 
     def __init__(self, **arguments):
         self.arguments = {
             "split": "validation",
             "images": 20,
             "default": 8,
-            "chunk": 8,
+            "batch_size": 8,
             "observer": "taker",
         } | arguments
-        self.probe = self.size = None
+        self.taken = self.size = None
 
     def on_train_start(self, trainer, pl_module):
         before = torch.get_rng_state(), np.random.get_state()[1].copy()
-        self.probe = take_probe(trainer, pl_module, **self.arguments)
+        self.taken = take_images(trainer, pl_module, **self.arguments)
         self.size = validation_size(trainer, "taker")
         assert torch.equal(before[0], torch.get_rng_state())
         assert np.array_equal(before[1], np.random.get_state()[1])
@@ -47,40 +47,40 @@ def take(tmp_path, seed=0, data=OtherValidation, **arguments):
     return taker
 
 
-def which(probe):
-    return [round(100 * image.mean().item()) for chunk in probe.chunks for image in chunk.x]
+def which(taken):
+    return [round(100 * image.mean().item()) for batch in taken.batches for image in batch.x]
 
 
 def test_images_are_drawn_without_repetition_and_go_with_their_labels(tmp_path):
     taker = take(tmp_path)
-    drawn = which(taker.probe)
-    assert (taker.probe.size, taker.probe.count, taker.size) == (20, 3, 30)
+    drawn = which(taker.taken)
+    assert (taker.taken.size, taker.taken.count, taker.size) == (20, 3, 30)
     assert len(set(drawn)) == 20
     assert set(drawn) <= set(range(30))
     assert drawn != sorted(drawn)
-    assert [len(chunk.x) for chunk in taker.probe.chunks] == [8, 8, 4]
-    assert [chunk.index for chunk in taker.probe.chunks] == [0, 1, 2]
-    assert torch.cat([chunk.y for chunk in taker.probe.chunks]).tolist() == [i % 2 for i in drawn]
+    assert [len(batch.x) for batch in taker.taken.batches] == [8, 8, 4]
+    assert [batch.index for batch in taker.taken.batches] == [0, 1, 2]
+    assert torch.cat([batch.y for batch in taker.taken.batches]).tolist() == [i % 2 for i in drawn]
 
 
 def test_seed_and_observer_choose_the_images_and_their_noise(tmp_path):
-    probes = [take(tmp_path, **a).probe for a in ({}, {}, {"seed": 1}, {"observer": "another"})]
-    drawn = [which(probe) for probe in probes]
-    seeds = [[chunk.seed for chunk in probe.chunks] for probe in probes]
+    takens = [take(tmp_path, **a).taken for a in ({}, {}, {"seed": 1}, {"observer": "another"})]
+    drawn = [which(taken) for taken in takens]
+    seeds = [[batch.seed for batch in taken.batches] for taken in takens]
     assert (drawn[0], seeds[0]) == (drawn[1], seeds[1])
     assert len({tuple(d) for d in drawn}) == 3
-    assert len({seed for chunks in seeds for seed in chunks}) == 9
+    assert len({seed for batches in seeds for seed in batches}) == 9
 
 
 def test_noise_starts_anew_in_each_look(tmp_path):
-    chunk = take(tmp_path).probe.chunks[0]
-    draws = [torch.rand(2, generator=chunk.to(torch.device("cpu"))[2]) for _ in range(2)]
+    batch = take(tmp_path).taken.batches[0]
+    draws = [torch.rand(2, generator=batch.to(torch.device("cpu"))[2]) for _ in range(2)]
     assert torch.equal(*draws)
 
 
 @pytest.mark.parametrize(("default", "size"), [(8, 8), (256, 30)])
 def test_without_a_number_it_takes_the_default_or_all(tmp_path, default, size):
-    assert take(tmp_path, images=None, default=default).probe.size == size
+    assert take(tmp_path, images=None, default=default).taken.size == size
 
 
 def test_more_images_than_there_are(tmp_path):
@@ -125,7 +125,7 @@ class HeldOut(OtherValidation):
 
 def test_only_images_that_the_sampler_gives(tmp_path):
     taker = take(tmp_path, data=HeldOut, images=10)
-    assert sorted(which(taker.probe)) == list(range(20, 30))
+    assert sorted(which(taker.taken)) == list(range(20, 30))
     assert taker.size == 10
     with pytest.raises(ValueError, match="the validation set has 10 images"):
         take(tmp_path, data=HeldOut, images=11)
@@ -146,5 +146,5 @@ def test_hooks_know_that_these_are_validation_images(tmp_path):
             return (torch.zeros_like(x) if self.trainer.training else x), y
 
     taker = take(tmp_path, data=Augments)
-    assert len(set(which(taker.probe))) == 20
-    assert max(which(take(tmp_path, data=Augments, split="training").probe)) == 0
+    assert len(set(which(taker.taken))) == 20
+    assert max(which(take(tmp_path, data=Augments, split="training").taken)) == 0

@@ -1,4 +1,4 @@
-"""The conditions under which an observer looks."""
+"""The conditions under which an observer runs the network."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from lightning_adv.regimes import Regime
-
 
 @contextmanager
-def seeing(trainer: Trainer, regime: Regime) -> Iterator[None]:
-    """The conditions of a look: the Trainer's precision, no compiled graphs, and one set of buffers for all processes.
+def undisturbed(trainer: Trainer, network: nn.Module) -> Iterator[None]:
+    """Run a network as it is trained, so that its training goes on as if nothing had run.
 
-    Hooks in a compiled network are not called, and a look's shapes are not worth a graph. Without synchronised
-    BatchNorm each process has running statistics of its own, until the next forward pass of training. Random states
-    are put back, whatever a user's attack draws from.
+    This is in the Trainer's precision, without compiled graphs, and with one set of buffers for all processes: hooks in
+    a compiled network are not called, and without synchronised BatchNorm each process has running statistics of its
+    own until the next forward pass of training. Random states are put back, whatever a user's attack draws from.
     """
     with (
         isolate_rng(),
         trainer.precision_plugin.forward_context(),
         torch.compiler.set_stance("force_eager"),
-        _buffers_of_first_process(trainer, regime.network),
+        _buffers_of_first_process(trainer, network),
     ):
         yield
 

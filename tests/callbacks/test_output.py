@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from lightning_adv.callbacks.sending import send_figure, send_table
+from lightning_adv.callbacks.output import log_figure, log_table
 from lightning_adv.core.table import Row
 from tests.logged import OfflineRun, close_wandb, tensorboard
 
@@ -37,8 +37,8 @@ def pixels_of(file):
 
 
 def test_wandb_gets_picture_and_table_in_the_group_of_their_analysis(wandb_logger, picture, tmp_path):
-    send_figure([wandb_logger], "bn_drift/heatmap", picture, 4)
-    send_table([wandb_logger], "bn_drift/table", ROWS)
+    log_figure([wandb_logger], "bn_drift/heatmap", picture, 4)
+    log_table([wandb_logger], "bn_drift/table", ROWS)
     close_wandb()
     run = OfflineRun(tmp_path)
     ((step, image),) = run.values("bn_drift/heatmap").items()
@@ -53,8 +53,8 @@ def test_wandb_gets_picture_and_table_in_the_group_of_their_analysis(wandb_logge
 
 def test_tensorboard_gets_the_picture_to_the_last_bit(picture, tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    send_figure([logger], "bn_drift/heatmap", picture, 4)
-    send_table([logger], "bn_drift/table", ROWS)  # TensorBoard has no tables
+    log_figure([logger], "bn_drift/heatmap", picture, 4)
+    log_table([logger], "bn_drift/table", ROWS)  # TensorBoard has no tables
     logger.finalize("success")
     events = tensorboard(tmp_path)
     assert events.Tags()["images"] == ["bn_drift/heatmap"]
@@ -67,8 +67,8 @@ def test_every_logger_that_takes_them_gets_them_and_others_are_left_alone(wandb_
     csv_logger = CSVLogger(tmp_path / "csv")
     board = TensorBoardLogger(tmp_path / "board")
     loggers = [csv_logger, board, wandb_logger]
-    send_figure(loggers, "smoothness/curves", picture, 0)
-    send_table(loggers, "smoothness/table", ROWS)
+    log_figure(loggers, "smoothness/curves", picture, 0)
+    log_table(loggers, "smoothness/table", ROWS)
     board.finalize("success")
     close_wandb()
     assert not (tmp_path / "csv").exists()
@@ -79,7 +79,7 @@ def test_every_logger_that_takes_them_gets_them_and_others_are_left_alone(wandb_
 
 def test_empty_table_is_not_sent(wandb_logger, tmp_path):
     _ = wandb_logger.experiment
-    send_table([wandb_logger], "bn_drift/table", [])
+    log_table([wandb_logger], "bn_drift/table", [])
     close_wandb()
     assert OfflineRun(tmp_path).history == []
 
@@ -89,6 +89,6 @@ def test_no_random_number_is_drawn(wandb_logger, picture, tmp_path):
     for logger in loggers:
         _ = logger.experiment
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
-    send_figure(loggers, "bn_drift/heatmap", picture, 4)
-    send_table(loggers, "bn_drift/table", ROWS)
+    log_figure(loggers, "bn_drift/heatmap", picture, 4)
+    log_table(loggers, "bn_drift/table", ROWS)
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())

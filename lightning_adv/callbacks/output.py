@@ -1,17 +1,21 @@
-"""Where what an observer saw is kept: its table and its figures in the run folder."""
+"""Where an observer's numbers and figures go: the run folder, and the loggers that take pictures and tables.
+
+A name such as ``bn_drift/heatmap`` puts a figure into the group of its analysis, in W&B and in TensorBoard.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
 
-from lightning_adv.callbacks.sending import send_figure, send_table
 from lightning_adv.core.files import write_whole
 from lightning_adv.core.table import Row, append_rows, continue_table, read_table
 
@@ -33,7 +37,7 @@ def run_folder(trainer: Trainer) -> Path | None:
     return None if folder is None or trainer.fast_dev_run else Path(folder)  # type: ignore[attr-defined]
 
 
-class Records:
+class Output:
     """The table and the figures of one analysis; for the first process only.
 
     What cannot be written ends no training: :attr:`lost` says what is missing at the end.
@@ -94,7 +98,7 @@ class Records:
             for name, figure in self._draw(rows).items():
                 png = self._figures / f"{self._analysis}_{name}.png"
                 write_whole(png, _png(figure))
-                send_figure(trainer.loggers, f"{self._analysis}/{name}", png, rows[-1].step)
+                log_figure(trainer.loggers, f"{self._analysis}/{name}", png, rows[-1].step)
         except Exception as error:
             self._warn(error)
 
@@ -106,7 +110,7 @@ class Records:
             rows = read_table(self.table) if self.table.is_file() else []
             if len(rows) > self._drawn_rows:
                 self.draw(trainer)
-            send_table(trainer.loggers, f"{self._analysis}/table", rows)
+            log_table(trainer.loggers, f"{self._analysis}/table", rows)
         except Exception as error:
             self._warn(error)
 
@@ -126,3 +130,44 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+# To the loggers ---------------------------------------------------------------------------------------------------
+
+
+def log_figure(loggers: Iterable[Logger], name: str, png: Path, step: int) -> None:
+    """Send a picture to every logger that takes pictures; for the first process only.
+
+    Those are TensorBoardLogger and any logger with a method ``log_image(key, images, step)``, as WandbLogger has it.
+
+    Args:
+        loggers: The Trainer's loggers.
+        name: The figure's name, such as ``bn_drift/heatmap``.
+        png: The picture, a PNG file.
+        step: The optimizer step that the scalars logged beside it have.
+    """
+    for logger in loggers:
+        log_image = getattr(logger, "log_image", None)
+        if log_image is not None:
+            log_image(name, [str(png)], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            with Image.open(png, formats=["PNG"]) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+
+
+def log_table(loggers: Iterable[Logger], name: str, rows: Sequence[Row]) -> None:
+    """Send a table to every logger that takes tables; for the first process only.
+
+    Those have a method ``log_table(key, columns, data, step)``, as WandbLogger has it. The table gets the step of its
+    last row. W&B cuts a table off after 200,000 rows.
+
+    Args:
+        loggers: The Trainer's loggers.
+        name: The table's name, such as ``bn_drift/table``.
+        rows: The table; one without rows is not sent.
+    """
+    for logger in loggers if rows else ():
+        takes_tables = getattr(logger, "log_table", None)
+        if takes_tables is not None:
+            takes_tables(name, columns=list(Row._fields), data=[list(row) for row in rows], step=rows[-1].step)

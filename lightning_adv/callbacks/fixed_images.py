@@ -23,17 +23,18 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
-from lightning_adv.regimes import Regime
+from lightning_adv.regimes.checks import as_pair
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ImageBatch:
     """Images that are looked at together.
 
     Attributes:
-        index: The chunk's number among those of all processes.
+        index: The batch's number among those of all processes.
         seed: Seed of the attack's noise, the same in each look.
         x: Images (n, C, H, W) in [0, 1], on the CPU.
         y: Labels (n,), on the CPU.
@@ -50,26 +51,33 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Fixed images. Processes share the chunks, and each chunk has noise of its own.
+class FixedImages:
+    """The images of an observer. Processes share the batches, and each batch has noise of its own.
 
     Attributes:
-        chunks: The chunks of this process.
+        batches: The batches of this process.
         size: Number of images of all processes together.
-        count: Number of chunks of all processes together.
+        count: Number of batches of all processes together.
     """
 
-    chunks: list[Chunk]
+    batches: list[ImageBatch]
     size: int
     count: int
 
 
-NOTHING = Probe([], 0, 0)
+NO_IMAGES = FixedImages([], 0, 0)
 
 
-def take_probe(
-    trainer: Trainer, regime: Regime, *, split: str, images: int | None, default: int, chunk: int, observer: str
-) -> Probe:
+def take_images(
+    trainer: Trainer,
+    module: ObservedModule,
+    *,
+    observer: str,
+    split: str = "validation",
+    images: int | None = None,
+    default: int = 256,
+    batch_size: int = 64,
+) -> FixedImages:
     """Take images of the Trainer's training or validation data by index: no loader, sampler or worker moves on.
 
     Which images, their order and their noise depend on the run's seed, the observer and the split. Images are as the
@@ -77,12 +85,12 @@ def take_probe(
 
     Args:
         trainer: The Trainer, in ``on_train_start``.
-        regime: What it trains.
+        module: What it trains.
+        observer: Name of the observer, for the seeds and for errors.
         split: ``training`` or ``validation``.
         images: Number of images; None takes ``default``, or all images where there are fewer.
         default: How many images stand for ``images=None``.
-        chunk: Images that are looked at together, the last chunk may have fewer.
-        observer: Name of the observer, for the seeds and for errors.
+        batch_size: Images that are looked at together; the last batch may have fewer.
 
     Raises:
         UsageError: There is no such data, it has no index, or it has fewer images than were asked for.
@@ -92,24 +100,34 @@ def take_probe(
         raise UsageError(
             f"{observer}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
         )
+    own = getattr(module, "seed", None)
     # Processes that nobody seeded have a seed each, and would not share one set of images.
-    seed = trainer.strategy.broadcast(run_seed() if regime.seed is None else regime.seed)
+    seed = trainer.strategy.broadcast(run_seed() if own is None else own)
     drawn = torch.Generator().manual_seed(derive_seed(seed, observer, split))
     index = torch.randperm(len(given), generator=drawn)[: default if images is None else images]
     index = torch.as_tensor(given)[index]
-    parts = list(enumerate(torch.split(index, chunk)))
+    parts = list(enumerate(torch.split(index, batch_size)))
     shared = parts[trainer.global_rank :: trainer.world_size]
     reader = DataLoader(dataset, batch_sampler=[part.tolist() for _, part in shared], collate_fn=collate)
     # a loader draws from the global generator, and a data set that augments may too
     with _stage(trainer, split), isolate_rng():
         for set_seed in (random.seed, np.random.seed, torch.default_generator.manual_seed):
             set_seed(seed % 2**32)
-        batches = [regime.check_batch(_on_device(trainer, regime, batch), 0) for batch in reader]
-    chunks = [
-        Chunk(number, derive_seed(seed, observer, split, number), x.cpu(), y.cpu())
-        for (number, _), (x, y) in zip(shared, batches, strict=True)
+        pairs = [_checked(module, _on_device(trainer, batch)) for batch in reader]
+    batches = [
+        ImageBatch(number, derive_seed(seed, observer, split, number), x.cpu(), y.cpu())
+        for (number, _), (x, y) in zip(shared, pairs, strict=True)
     ]
-    return Probe(chunks, len(index), len(parts))
+    return FixedImages(batches, len(index), len(parts))
+
+
+def _checked(module: ObservedModule, batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of a batch, by the module's own check where it has one."""
+    check = getattr(module, "check_batch", None)
+    if check is not None:
+        return cast(tuple[Tensor, Tensor], check(batch, 0))
+    x, y = as_pair(batch)
+    return x.to(cast(torch.dtype, module.dtype)), y
 
 
 def validation_size(trainer: Trainer, observer: str) -> int:
@@ -173,7 +191,7 @@ def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int
     )
 
 
-def _on_device(trainer: Trainer, regime: Regime, batch: Any) -> Any:
+def _on_device(trainer: Trainer, batch: Any) -> Any:
     """Do to a batch what the Trainer's loops do, the data module's hooks included."""
-    batch = regime._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+    batch = trainer.lightning_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
     return trainer.strategy.batch_to_device(batch)

@@ -1,0 +1,86 @@
+"""What an observer asks of the module that it observes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_adv.attacks import Attack
+from lightning_adv.core.errors import UsageError
+
+
+class ObservedModule(Protocol):
+    """A LightningModule whose network can be observed. Every regime is one, and so is any module with these attributes.
+
+    Some observers take more where a module offers it: ``seed`` (of a run), ``check_batch``, ``held_in_eval`` and
+    ``adversarial``, as :class:`~lightning_adv.regimes.Regime` has them.
+
+    Attributes:
+        network: Maps images (N, C, H, W) in [0, 1] to logits (N, K).
+        domains: The BatchNorm domains to look through; empty for a network without.
+        inference_domain: The domain that the module predicts with; None for a network without domains.
+        evaluation_attack: The attack of observers that are not given one.
+    """
+
+    network: nn.Module
+    domains: tuple[str, ...]
+    inference_domain: str | None
+    evaluation_attack: Attack
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; a LightningModule says it."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype | str:
+        """The precision of its parameters; a LightningModule says it."""
+        ...
+
+
+NETWORK_AND_DOMAINS = ("network", "domains", "inference_domain")
+"""What an observer needs that attacks nothing."""
+
+
+def check_observed(module: LightningModule, observer: str, needs: Sequence[str]) -> ObservedModule:
+    """Return a module as one that can be observed.
+
+    Args:
+        module: What the Trainer trains.
+        observer: The name of the observer, for the error.
+        needs: The attributes that the observer uses.
+
+    Raises:
+        UsageError: The module lacks some of them.
+    """
+    missing = [name for name in needs if not hasattr(module, name)]
+    if missing:
+        raise UsageError(
+            f"{observer} observes a LightningModule with {_listed(needs)}, as every Regime has them: "
+            f"{type(module).__name__} has no {_listed(missing, 'or')}."
+        )
+    return cast(ObservedModule, module)
+
+
+def domains_of(module: ObservedModule) -> dict[str, str | None]:
+    """Return the BatchNorm domains of a module by what the tables call them.
+
+    A network without domains has one, which the tables call by the empty string.
+    """
+    domains = module.domains if module.domains else (module.inference_domain,)
+    return {"" if domain is None else domain: domain for domain in domains}
+
+
+def headline_domain(module: ObservedModule) -> str:
+    """Return what the tables call the domain of inference, from which the logged numbers come."""
+    domain = getattr(module, "inference_domain", None)  # an observer may need no domains
+    return "" if domain is None else domain
+
+
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    *others, end = names
+    return f"{', '.join(others)} {last} {end}" if others else end
