@@ -19,7 +19,8 @@ from torch.optim import SGD, Adam, NAdam, Optimizer, RAdam, RMSprop
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record
-from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
+from lightning_adv.nn.batchnorm import domain_norms
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 from lightning_adv.nn.layers import named_layers, select_layers
 
 MEANS = ("relative_kernel_variance", "relative_total_variation", "high_frequency_share")

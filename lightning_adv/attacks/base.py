@@ -248,6 +248,9 @@ def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> N
     switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
     if not switches:
         raise UsageError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
+    for module in modules:
+        if getattr(module, "chooses_domain", False) and module.domain != domain:
+            raise UsageError(f"domain={domain!r} was given, and the network is in {module.domain!r} already.")
     for switch in switches.values():
         stack.enter_context(switch.select(domain))
 

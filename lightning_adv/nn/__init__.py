@@ -13,8 +13,9 @@ from lightning_adv.nn.activations import (
     smooth_backward,
 )
 from lightning_adv.nn.backbones import Backbone, create_backbone
-from lightning_adv.nn.batchnorm import DomainBatchNorm, convert_batchnorm, domain, domain_norms, export_plain
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain, domain_norms, export_plain
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 from lightning_adv.nn.layers import named_batchnorms, named_layers, select_layers
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 from lightning_adv.nn.smooth_relu import SmoothReLU
@@ -24,7 +25,7 @@ from lightning_adv.nn.weights.export import ExportedNetwork, export_network, wri
 from lightning_adv.nn.weights.load import LoadReport, load_weights
 
 __all__ = [
-    "ACTIVATIONS", "AttackView", "Backbone", "Block", "DomainBatchNorm", "ExportedNetwork", "LoadReport",
+    "ACTIVATIONS", "AttackView", "Backbone", "Block", "DomainBatchNorm", "ExportedNetwork", "InDomain", "LoadReport",
     "NoViewError", "Normalize", "NormalizedNetwork", "ParametricSoftplus", "SmoothBackwardReLU", "SmoothReLU",
     "choose_blocks", "convert_batchnorm", "create_backbone", "domain", "domain_norms", "export_network", "export_plain",
     "find_kinks", "freeze_except", "load_weights", "named_batchnorms", "named_layers", "plain_state_dict",

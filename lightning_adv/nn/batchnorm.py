@@ -8,95 +8,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm, DomainSwitch
 from lightning_adv.nn.surgery import hidden_references, put_modules, replace_modules
-from lightning_adv.nn.weights.domain_states import check_domain, plain_key, seed_domains
-
-
-class DomainSwitch:
-    """Names the active domain. All domain BatchNorms of one network share one switch.
-
-    Args:
-        domains: The domains' names; the first one is active at the start.
-    """
-
-    def __init__(self, domains: Sequence[str]) -> None:
-        self.domains = tuple(domains)
-        self.active = self.domains[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy that is made within a context would never leave it.
-        return {"domains": self.domains, "active": self.domains[0]}
-
-    @contextmanager
-    def select(self, domain: str) -> Iterator[None]:
-        """Make ``domain`` the active one within the context.
-
-        Raises:
-            UsageError: There is no such domain.
-        """
-        check_domain(domain, self.domains)
-        before, self.active = self.active, domain
-        try:
-            yield
-        finally:
-            self.active = before
-
-
-class DomainBatchNorm(nn.Module):
-    """Holds one BatchNorm for each domain and calls that of the active one.
-
-    It is no BatchNorm itself: converters such as SyncBatchNorm's then see, and convert, the ones inside. It loads the
-    state dict of a single BatchNorm too, into each domain.
-
-    Args:
-        norms: A BatchNorm for each domain.
-        switch: Says which one is active.
-    """
-
-    def __init__(self, norms: Mapping[str, _BatchNorm], switch: DomainSwitch) -> None:
-        super().__init__()
-        self.norms = nn.ModuleDict(norms)
-        self.domain_switch = switch
-        self.register_load_state_dict_pre_hook(seed_domains)  # type: ignore[no-untyped-call]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` (N, C, ...) in the active domain: (N, C, ...).
-
-        Raises:
-            RuntimeError: This is the recomputation of gradient checkpointing. (Within ``torch.compile`` there is no
-                such check: a checkpoint that is compiled keeps its domain, one around a compiled network does not.)
-        """
-        # -1 outside a backward pass, 50 ns a call; torch.utils.checkpoint asks the same way.
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                "A domain BatchNorm was called in a backward pass, where the domain of the forward pass is over. "
-                "Gradient checkpointing does so: switch it off (in timm: set_grad_checkpointing(False))."
-            )
-        y: Tensor = self.norms[self.domain_switch.active](x)
-        return y
-
-    def __getattr__(self, name: str) -> Any:
-        """Say of a BatchNorm's tensors and settings why they are not here: ``F.batch_norm`` would be given them."""
-        if name in _OF_A_BATCHNORM:
-            raise AttributeError(
-                f"A domain BatchNorm has no {name}: the network's code reads its BatchNorm's {name} itself, as for "
-                "F.batch_norm, and does not call the BatchNorm as a module. Such a BatchNorm can have no domains."
-            )
-        return super().__getattr__(name)
-
-
-_OF_A_BATCHNORM = frozenset(
-    ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "momentum", "eps", "num_features")
-)
+from lightning_adv.nn.weights.domain_states import check_domain, plain_key
 
 
 def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adversarial")) -> nn.Module:
@@ -162,6 +85,92 @@ def domain(model: nn.Module, name: str) -> Iterator[None]:
         for switch in {module.domain_switch for module in _domain_batchnorms(model, name)}:
             stack.enter_context(switch.select(name))
         yield
+
+
+class InDomain(nn.Module):
+    """The network through one of its BatchNorm domains: a network like any other.
+
+    Whatever calls a network can so be given one of its domains: an attack, an analysis, an ensemble. Each call runs
+    within :func:`domain`; between calls nothing is switched. The network is shared, not copied: its weights, buffers,
+    hooks and train flags are those of the wrapper's child ``network``, and its state dict has this prefix.
+
+    Args:
+        network: A network that :func:`convert_batchnorm` went over, or a module that contains one.
+        domain: The domain.
+
+    Raises:
+        UsageError: The network has no domain BatchNorm, or none of that name; it is in a domain already; or it is in
+            DistributedDataParallel, which goes around this wrapper, and not into it.
+
+    Example:
+        >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+        >>> import torch
+        >>> InDomain(network, "adversarial")(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 6, 6])
+    """
+
+    chooses_domain = True
+    """By this attribute attacks find it: they refuse another domain."""
+
+    def __init__(self, network: nn.Module, domain: str) -> None:
+        super().__init__()
+        if isinstance(network, DistributedDataParallel):
+            raise UsageError(
+                "InDomain would take DistributedDataParallel in, whose forward pass is for training alone: give it the "
+                "network inside, or wrap the other way round."
+            )
+        inner = next((module for module in network.modules() if isinstance(module, InDomain)), None)
+        if inner is not None:
+            raise UsageError(f"The network is in the domain {inner.domain!r} already: give InDomain the one in it.")
+        _domain_batchnorms(network, domain)  # says which there are
+        self.network = network
+        self.domain: str = domain
+        self.training = network.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the network through the domain."""
+        switches = {m.domain_switch: None for m in self.network.modules() if isinstance(m, DomainBatchNorm)}
+        before = [switch.active for switch in switches]
+        try:
+            for switch in switches:
+                switch.active = self.domain
+            return self.network(*args, **kwargs)
+        finally:
+            for switch, active in zip(switches, before, strict=True):
+                switch.active = active
+
+    def extra_repr(self) -> str:
+        """Name the domain."""
+        return f"domain={self.domain!r}"
+
+
+def through(network: nn.Module, domain: str | None) -> nn.Module:
+    """Return the network through a domain; with None as it is, which is through the active one.
+
+    DistributedDataParallel is taken off: this is for looking at a network, not for training it.
+
+    Raises:
+        UsageError: See :class:`InDomain`.
+
+    Example:
+        >>> network = nn.Linear(3, 2)
+        >>> through(network, None) is network
+        True
+    """
+    if domain is None:
+        return network
+    return InDomain(network.module if isinstance(network, DistributedDataParallel) else network, domain)
+
+
+def without_domain(network: nn.Module) -> tuple[nn.Module, str | None]:
+    """Return the network inside :class:`InDomain` and the domain; any other network and None.
+
+    Example:
+        >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+        >>> without_domain(InDomain(network, "main"))[1]
+        'main'
+    """
+    return (network.network, network.domain) if isinstance(network, InDomain) else (network, None)
 
 
 def domain_norms(model: nn.Module, name: str) -> list[_BatchNorm]:
@@ -234,6 +243,8 @@ def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Modu
 
 def active_domain(model: nn.Module) -> str | None:
     """Return the domain through which a network runs now; None if it has no domain BatchNorm."""
+    if isinstance(model, InDomain):
+        return model.domain
     switches = (module.domain_switch for module in model.modules() if isinstance(module, DomainBatchNorm))
     switch = next(switches, None)
     return None if switch is None else switch.active
@@ -265,6 +276,8 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
             seen.add(module)
             if isinstance(module, DomainBatchNorm):
                 found.append(module)
+            elif isinstance(module, InDomain) and module.domain != name:
+                raise UsageError(f"domain {name!r} was asked for, but the network is InDomain(..., {module.domain!r}).")
             elif module is not None:
                 waiting.extend(reversed(module._modules.values()))
     if not found:

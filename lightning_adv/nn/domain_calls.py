@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.nn.batchnorm import DomainBatchNorm
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 
 
 @contextmanager

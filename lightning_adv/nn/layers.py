@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.nn.batchnorm import DomainBatchNorm, domain_norms
+from lightning_adv.nn.batchnorm import domain_norms, without_domain
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 from lightning_adv.nn.trace import unwrap
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -24,14 +25,14 @@ Module = TypeVar("Module", bound=nn.Module)
 def named_layers(network: nn.Module) -> dict[str, nn.Module]:
     """Return every module inside a network by its name, each once, in the order of registration.
 
-    A domain BatchNorm is one layer; the BatchNorms in it are none of their own.
+    A domain BatchNorm is one layer, without those in it. ``InDomain`` shows in no name either.
 
     Example:
         >>> from lightning_adv.nn.batchnorm import convert_batchnorm
         >>> list(named_layers(convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))))
         ['0', '1']
     """
-    _, inner = unwrap(network)
+    _, inner = unwrap(without_domain(network)[0])
     layers = {name: module for name, module in inner.named_modules() if name}
     inside = tuple(f"{name}." for name, module in layers.items() if isinstance(module, DomainBatchNorm))
     return {name: module for name, module in layers.items() if not name.startswith(inside)}
@@ -42,13 +43,19 @@ def named_batchnorms(network: nn.Module, domain: str | None = None) -> dict[str,
 
     Args:
         network: Any network.
-        domain: The domain; None for a network without domains, or the domain that is active.
+        domain: The domain; None for a network without domains, that of ``InDomain``, or the domain that is active.
 
     Raises:
         UsageError: There is no BatchNorm, or no such domain.
+
+    Example:
+        >>> list(named_batchnorms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
+        ['1']
     """
     if domain is not None:
         domain_norms(network, domain)  # says what is wrong where there is none
+    else:
+        domain = without_domain(network)[1]
     norms: dict[str, _BatchNorm] = {}
     for name, module in named_layers(network).items():
         if isinstance(module, DomainBatchNorm):

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from lightning_adv.nn.batchnorm import DomainSwitch, convert_batchnorm, domain, domain_norms
+from lightning_adv.nn.batchnorm import convert_batchnorm, domain, domain_norms
+from lightning_adv.nn.domain_batchnorm import DomainSwitch
 
 
 def _cnn():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.nn.batchnorm import active_domain, domain_norms, modules_of_domain
+from lightning_adv.nn.batchnorm import active_domain, domain_norms, modules_of_domain, without_domain
 from lightning_adv.nn.view.copies import (
     check_same,
     copy_in_eval_mode,
@@ -100,6 +100,8 @@ class AttackView(nn.Module):
             network = cast(nn.Module, wrapped)
         if domain is not None:
             domain_norms(network, domain)  # says which there are
+        network, within = without_domain(network)
+        domain = within if domain is None else domain
         self._network = (network,)  # in a tuple, since it is not a part of the view
         self.domain = active_domain(network) if domain is None else domain
         self.dtype = dtype
@@ -119,7 +121,7 @@ class AttackView(nn.Module):
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the view was made of ``network``."""
-        return self._network[0] is network
+        return self._network[0] is without_domain(network)[0]
 
     def train(self, mode: bool = True) -> AttackView:
         """Stay in eval mode, whatever is asked."""

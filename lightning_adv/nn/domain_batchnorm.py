@@ -1,0 +1,91 @@
+"""A BatchNorm that has one BatchNorm for each domain, and the switch that says which of them is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_adv.nn.weights.domain_states import check_domain, seed_domains
+
+
+class DomainSwitch:
+    """Names the active domain. All domain BatchNorms of one network share one switch.
+
+    Args:
+        domains: The domains' names; the first one is active at the start.
+    """
+
+    def __init__(self, domains: Sequence[str]) -> None:
+        self.domains = tuple(domains)
+        self.active = self.domains[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that is made within a context would never leave it.
+        return {"domains": self.domains, "active": self.domains[0]}
+
+    @contextmanager
+    def select(self, domain: str) -> Iterator[None]:
+        """Make ``domain`` the active one within the context.
+
+        Raises:
+            UsageError: There is no such domain.
+        """
+        check_domain(domain, self.domains)
+        before, self.active = self.active, domain
+        try:
+            yield
+        finally:
+            self.active = before
+
+
+class DomainBatchNorm(nn.Module):
+    """Holds one BatchNorm for each domain and calls that of the active one.
+
+    It is not a BatchNorm itself: converters such as SyncBatchNorm's then see, and convert, the ones inside. It loads
+    the state dict of a single BatchNorm too, into each domain.
+
+    Args:
+        norms: A BatchNorm for each domain.
+        switch: Says which one is active.
+    """
+
+    def __init__(self, norms: Mapping[str, _BatchNorm], switch: DomainSwitch) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict(norms)
+        self.domain_switch = switch
+        self.register_load_state_dict_pre_hook(seed_domains)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (N, C, ...) in the active domain: (N, C, ...).
+
+        Raises:
+            RuntimeError: This is the recomputation of gradient checkpointing. (Within ``torch.compile`` there is no
+                such check: a checkpoint that is compiled keeps its domain, one around a compiled network does not.)
+        """
+        # -1 outside a backward pass, 50 ns a call; torch.utils.checkpoint asks the same way.
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "A domain BatchNorm was called in a backward pass, where the domain of the forward pass is over. "
+                "Gradient checkpointing does so: switch it off (in timm: set_grad_checkpointing(False))."
+            )
+        y: Tensor = self.norms[self.domain_switch.active](x)
+        return y
+
+    def __getattr__(self, name: str) -> Any:
+        """Say of a BatchNorm's tensors and settings why they are not here: ``F.batch_norm`` would be given them."""
+        if name in _OF_A_BATCHNORM:
+            raise AttributeError(
+                f"A domain BatchNorm has no {name}: the network's code reads its BatchNorm's {name} itself, as for "
+                "F.batch_norm, and does not call the BatchNorm as a module. Such a BatchNorm can have no domains."
+            )
+        return super().__getattr__(name)
+
+
+_OF_A_BATCHNORM = frozenset(
+    ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "momentum", "eps", "num_features")
+)
