@@ -19,8 +19,8 @@ from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import shorten
 from lightning_adv.core.suggestions import bounded
 from lightning_adv.report.page import build_page
-from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run, signature
-from lightning_adv.report.tables import damage
+from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run_folder, signature
+from lightning_adv.report.summary import damage
 
 _MOST_LINES = 20  # that are said on the terminal of what cannot be read; the page has them all
 
@@ -147,7 +147,7 @@ class Report:
 
 def _read_or_say(folder: Path) -> Run | ValueError:
     try:
-        return read_run(folder)
+        return read_run_folder(folder)
     except ValueError as error:
         return error
 

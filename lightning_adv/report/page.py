@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -16,12 +13,21 @@ from string import Template
 from typing import Any
 
 from lightning_adv._version import __version__
-from lightning_adv.analysis.training_curves import Curve
-from lightning_adv.report.runs import Run, Table
-from lightning_adv.report.tables import problem_lists, settings_tables, summary_table
+from lightning_adv.report.figures import (
+    domain_key,
+    metric_figures,
+    result_figures,
+    run_forms,
+    style_of,
+    table_forms,
+    themes,
+)
+from lightning_adv.report.runs import Run
+from lightning_adv.report.sections import card, metric_section, table_names, table_section
+from lightning_adv.report.summary import problem_lists, settings_tables, summary_table
+from lightning_adv.report.tables import pack_table
 
-_SCRIPTS = ("data", "labels", "plots", "training", "batchnorm", "layers", "sections", "report")
-_DIGITS = 5  # significant ones of a curve: more than a screen shows
+_SCRIPTS = ("plots", "tables", "report")
 
 
 def build_page(
@@ -34,8 +40,8 @@ def build_page(
 ) -> str:
     """Return the page.
 
-    The data lie in it as JSON, one block for each analysis of each run, which the page reads when it draws them. Of
-    the tables' values these blocks hold fp32 in base64: the tables are fp32 to begin with.
+    The plots lie in it as JSON, as plotly.py builds them, and the numbers of the tables in one block for each table of
+    each run, which the page draws from as its reader chooses.
 
     Args:
         names: For each run its name.
@@ -44,13 +50,21 @@ def build_page(
         reload_seconds: After how long the page loads itself again; None for never.
         left_out: By name, why a run is not among these.
     """
-    blocks = [
-        _block(
-            "report-data", {"reload": reload_seconds, "runs": [_run(n, r) for n, r in zip(names, runs, strict=True)]}
-        )
-    ]
+    tables = [table_section(name, names, runs) for name in table_names(runs)]
+    metrics = metric_figures(names, runs)
+    results = result_figures(names, runs)
+    data = {
+        "reload": reload_seconds,
+        "runs": [{"name": name, **run_forms(name, index)} for index, name in enumerate(names)],
+        "themes": themes(),
+        "forms": table_forms(),
+        "results": results,
+        "metrics": metrics,
+        "sections": [section for _, section in tables],
+    }
+    blocks = [_block("report-data", data)]
     for index, run in enumerate(runs):
-        blocks += [_block(f"{analysis}-{index}", pack_table(table)) for analysis, table in run.tables.items()]
+        blocks += [_block(f"table-{name}-{index}", pack_table(table)) for name, table in run.tables.items()]
         pictures = {name: base64.b64encode(content).decode("ascii") for name, content in run.figures.items()}
         blocks += [_block(f"figures-{index}", pictures)] if pictures else []
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -60,8 +74,13 @@ def build_page(
         built=built.strftime("%Y-%m-%d %H:%M"),
         version=escape(__version__),
         styles=_asset("report.css"),
+        choices=_run_choices(names),
         summary=summary_table(names, runs),
         problems=problem_lists(names, runs, left_out or {}),
+        results=_result_cards(results, runs),
+        metrics=metric_section(list(metrics)),
+        tables="\n".join(html for html, _ in tables),
+        figures=_figure_options(runs),
         settings=settings_tables(names, runs),
         data="\n".join(blocks),
         plotly=_plotly(),
@@ -71,77 +90,42 @@ def build_page(
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def pack_table(table: Table) -> dict[str, Any]:
-    """Return a table as the page reads it.
+def _run_choices(names: Sequence[str]) -> str:
+    buttons = [f'<button type="button" value="{each}">{each}</button>' for each in ("all", "none") if len(names) > 2]
+    boxes = [
+        f'<label><input type="checkbox" checked><span class="swatch">{style_of(index).swatch}</span>'
+        f'<span title="{escape(name)}">{escape(name)}</span></label>'
+        for index, name in enumerate(names)
+    ]
+    return "".join(buttons + boxes)
 
-    Returns:
-        ``epochs`` and ``steps`` of the L looks; ``names``, ``domains`` and ``statistics`` that occur; ``keys``, for
-        each of S series the three indices into these, one after the other; ``values``, (S, L) little-endian fp32 in
-        base64, NaN where a look has no value.
-    """
-    names, domains, statistics = (list(dict.fromkeys(key[part] for key in table.series)) for part in range(3))
-    index = [{value: number for number, value in enumerate(values)} for values in (names, domains, statistics)]
-    values = array("f", (value for series in table.series.values() for value in series))
-    if sys.byteorder == "big":
-        values.byteswap()
-    return {
-        "epochs": [epoch for epoch, _ in table.looks],
-        "steps": [step for _, step in table.looks],
-        "names": names,
-        "domains": domains,
-        "statistics": statistics,
-        "keys": [index[part][key[part]] for key in table.series for part in range(3)],
-        "values": base64.b64encode(values.tobytes()).decode("ascii"),
+
+def _result_cards(results: Sequence[Any], runs: Sequence[Run]) -> str:
+    titles = {
+        "Clean and robust accuracy": "○ clean, ◆ robust; lines: 95 % intervals",
+        "Robust against clean accuracy": escape(domain_key(runs)),
     }
+    shown = list(titles.items())[: len(results)]
+    return "".join(card("result", title, caption, wide=len(results) == 1) for title, caption in shown)
 
 
-def _run(name: str, run: Run) -> dict[str, Any]:
-    """What the page needs of a run from the start."""
-    curves = {
-        metric: [[point[0] for point in curve], [_rounded(point[1]) for point in curve]]
-        for metric, curve in _one_rate(run.metrics).items()
-        if not metric.startswith("test/")
-    }
-    kinds = [f"{kind}_{part}" for kind in ("clean", "robust") for part in ("accuracy", "interval")]
-    results = run.results or {}
-    tested = {**(results.get("domains") or {}), "": results} if results else {}
-    return {
-        "name": name,
-        "metrics": curves,
-        "tested": {
-            domain: {kind: measured[kind] for kind in kinds if measured.get(kind) is not None}
-            for domain, measured in tested.items()
-            if isinstance(measured, dict)
-        },
-        "analyses": list(run.tables),
-        "figures": list(run.figures),
-    }
-
-
-def _one_rate(metrics: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Name the first learning rate ``lr-``, and drop its equals: parameter groups mostly share one rate.
-
-    Optimizers and their groups have other names in other runs, and are to be compared.
-    """
-    found: dict[str, Curve] = {}
-    for name, curve in metrics.items():
-        if not name.startswith("lr-"):
-            found[name] = curve
-        elif "lr-" not in found:
-            found["lr-"] = curve
-        elif all(curve != other for key, other in found.items() if key.startswith("lr-")):
-            found[name] = curve
-    return found
-
-
-def _rounded(value: float) -> float | None:
-    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+def _figure_options(runs: Sequence[Run]) -> str:
+    """The names of the pictures; what most runs have is chosen first, the last of several."""
+    having: dict[str, int] = {}
+    for run in runs:
+        for name in run.figures:
+            having[name] = having.get(name, 0) + 1
+    first = max(sorted(having), key=lambda name: (having[name], name), default="")
+    return "".join(
+        f'<option value="{escape(name)}"{" selected" * (name == first)}>{escape(name.replace("_", " "))}</option>'
+        for name in sorted(having, key=str.casefold)
+    )
 
 
 def _block(name: str, data: Any) -> str:
     # Nothing that a file says can end the script element or begin a comment in it: there is no < in it.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{name}">{text}</script>'
+    return f'<script type="application/json" id="{escape(name)}">{text}</script>'
 
 
 @cache

@@ -6,36 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning_adv.analysis.training_curves import salvage_metrics
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import MEGABYTE, read_yaml, shorten
-from lightning_adv.core.table import salvage_table
 from lightning_adv.report.configs import flatten
 from lightning_adv.report.files import RunFiles
 from lightning_adv.report.pictures import read_picture
 from lightning_adv.report.results import read_results
+from lightning_adv.report.tables import Table, arrange_table
 
-ANALYSES = ("bn_drift", "bn_gap", "smoothness", "local_response")
-"""The analyses that the page has a section for; each is ``analyses/<name>.csv`` in the run folder."""
-
-_MOST_CELLS = 10_000_000  # of a table: 54 MB of the page
+_MOST_CELLS = 12_000_000  # of all tables of a run: 64 MB of the page
 _MOST_PICTURES = 100 * MEGABYTE
-
-
-class Table(NamedTuple):
-    """The table of an analysis, number by number.
-
-    Attributes:
-        looks: When the analysis looked: (epoch, step), in the order of the steps.
-        series: For each (name, domain, statistic) its value in each look; NaN where a look has none.
-        gaps: How many values in the file are NaN or infinite.
-    """
-
-    looks: list[tuple[int, int]]
-    series: dict[tuple[str, str, str], list[float]]
-    gaps: int = 0
 
 
 @dataclass
@@ -48,7 +31,7 @@ class Run:
             resumed the one with which it went on.
         metrics: For each metric its points (epoch, value).
         results: What is in ``results.json``, as :func:`lightning_adv.report.results.read_results` gives it.
-        tables: The analyses, by name.
+        tables: The tables in ``analyses/``, by name, whoever wrote them.
         figures: The pictures' bytes, by name.
         missing: One sentence for each thing that is not there.
         damaged: By file, one sentence for each thing that cannot be read.
@@ -64,7 +47,7 @@ class Run:
     damaged: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_run(folder: Path) -> Run:
+def read_run_folder(folder: Path) -> Run:
     """Read a run folder, with whatever is in it.
 
     Raises:
@@ -123,8 +106,7 @@ def is_finished(folder: Path) -> bool:
 def signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return what changes when a file of a run changes: each file's name, time and size."""
     paths = [folder / name for name in ("config.yaml", "config-resumed.yaml", "metrics.csv", "results.json")]
-    paths += [folder / "analyses" / f"{name}.csv" for name in ANALYSES]
-    paths += sorted((folder / "figures").glob("*.png"))
+    paths += [*sorted((folder / "analyses").glob("*.csv")), *sorted((folder / "figures").glob("*.png"))]
     found: list[tuple[str, int, int]] = []
     for path in paths:
         try:
@@ -183,27 +165,32 @@ def _read_metrics(files: RunFiles) -> dict[str, list[tuple[float, float]]]:
 
 
 def _read_tables(files: RunFiles) -> dict[str, Table]:
-    names = {analysis: f"analyses/{analysis}.csv" for analysis in ANALYSES}
     there = files.names("analyses", ".csv")
-    if "analyses" in files.damaged:
-        return {}
-    if not set(there) & set(names.values()):
+    if not there and "analyses" not in files.damaged:
         files.missing.append("There are no analyses: no observer looked at this run.")
-        return {}
     tables: dict[str, Table] = {}
-    for analysis, name in names.items():
-        found = files.read(name, _table, "this analysis is not shown")
+    for name in there:
+        found = files.read(name, arrange_table, "this analysis is not shown")
         if found is None:
             continue
         table, problems = found
         for problem in problems:
             files.note(name, f"is damaged: {problem}")
         _note_gaps(files, name, table.gaps)
-        if table.looks:
-            tables[analysis] = table
-        elif not problems:
+        if not table.looks and not problems:
             files.missing.append(f"{name} has no whole row yet: this analysis is not shown.")
+        if table.every > 1:
+            files.missing.append(f"{name} has more looks than a page can show: one in {table.every} is shown.")
+        if sum(map(_cells, tables.values())) + _cells(table) > _MOST_CELLS:
+            files.note(name, "and what comes after it is not shown: the tables are too large together")
+            break
+        if table.looks:
+            tables[Path(name).stem] = table
     return tables
+
+
+def _cells(table: Table) -> int:
+    return len(table.looks) * len(table.series)
 
 
 def _read_pictures(files: RunFiles) -> dict[str, bytes]:
@@ -223,17 +210,3 @@ def _note_gaps(files: RunFiles, name: str, count: int) -> None:
     if count:
         values = "1 value that is" if count == 1 else f"{count} values that are"
         files.note(name, f"has {values} NaN or infinite: there are gaps in the curves")
-
-
-def _table(path: Path) -> tuple[Table, list[str]]:
-    rows, problems = salvage_table(path)
-    looks = sorted({row.step: row.epoch for row in rows}.items())
-    index = {step: number for number, (step, _) in enumerate(looks)}
-    keys = dict.fromkeys((row.name, row.domain, row.statistic) for row in rows)
-    if len(keys) * len(looks) > _MOST_CELLS:
-        raise UsageError(f"it has {len(keys):,} series at {len(looks):,} steps, more than a page can show")
-    series = {key: [math.nan] * len(looks) for key in keys}
-    for _, step, name, domain, statistic, value in rows:
-        series[name, domain, statistic][index[step]] = value
-    gaps = sum(not math.isfinite(row.value) for row in rows)
-    return Table([(epoch, step) for step, epoch in looks], series, gaps), problems

@@ -167,12 +167,12 @@ def test_follows_until_every_run_has_results(run, follow):
     following.wait_for(lambda: data()["reload"] == 0.1)
     with (going / "metrics.csv").open("a") as file:
         file.write(",100,0.005" + "," * 5 + "\n")
-    rates = lambda: data()["runs"][1]["metrics"]["lr-"][0]  # noqa: E731
+    rates = lambda: data()["metrics"]["lr-"]["data"][1]["x"]  # noqa: E731
     following.wait_for(lambda: rates() == [0, 1, 2])
     (going / "results.json").write_text((run / "results.json").read_text())
     shown = following.end()
     assert shown["reload"] is None
-    assert shown["runs"][1]["tested"]
+    assert [trace["meta"] for trace in shown["results"][0]["data"]] == [0, 0, 1, 1]
 
 
 def test_ctrl_c_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch):

@@ -32,9 +32,10 @@ from lightning_adv.core.table import continue_table, read_table
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve, make_plan, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
 from lightning_adv.nn.weights.export import FORMAT, read_description
-from lightning_adv.report.page import build_page, pack_table
-from lightning_adv.report.runs import read_run
-from lightning_adv.report.tables import problem_lists, settings_tables, summary_table
+from lightning_adv.report.page import build_page
+from lightning_adv.report.runs import read_run_folder
+from lightning_adv.report.summary import problem_lists, settings_tables, summary_table
+from lightning_adv.report.tables import pack_table
 from tests.faults.mutations import mutate
 from tests.report.fake_runs import png
 
@@ -116,13 +117,13 @@ def test_report(run):
     del whole["checkpoints/best.ckpt"]
 
     def read(folder):
-        found = read_run(folder)
+        found = read_run_folder(folder)
         for html in (summary_table(["a"], [found]), settings_tables(["a"], [found]), problem_lists(["a"], [found], {})):
             assert isinstance(html, str)
         assert all(pack_table(table) for table in found.tables.values())
 
     def read_as_page(folder):
-        build_page(["a"], [read_run(folder)], built=datetime(2026, 1, 2))
+        build_page(["a"], [read_run_folder(folder)], built=datetime(2026, 1, 2))
 
     assert fuzz(read, whole, run, 200) == 0
     assert fuzz(read_as_page, whole, run, 15) == 0

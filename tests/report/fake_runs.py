@@ -18,6 +18,7 @@ from lightning_adv.core.table import Row, append_rows
 RESNET18 = ["bn1", *(f"layer{k}.{b}.bn{n}" for k in range(1, 5) for b in range(2) for n in (1, 2))]
 RESNET18 += [f"layer{k}.0.downsample.1" for k in range(2, 5)]
 STEPS = 50  # of an epoch
+TABLES = ("bn_drift", "bn_gap", "smoothness", "local_response")
 
 
 def write_run(
@@ -30,7 +31,7 @@ def write_run(
     weight_decay: float = 5e-4,
     layers: Sequence[str] = ("bn1", "layer1.0.bn1", "layer2.0.bn1"),
     channels: int = 5,
-    analyses: Sequence[str] = ("bn_drift", "bn_gap", "smoothness", "local_response"),
+    analyses: Sequence[str] = TABLES,
 ) -> Path:
     """Write a run of `epochs` epochs. With `of` it goes on: it has no results, and its tables end in half a line."""
     folder.mkdir(parents=True)

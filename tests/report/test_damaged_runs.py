@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from lightning_adv.report.page import build_page
-from lightning_adv.report.runs import is_finished, read_run, signature
+from lightning_adv.report.runs import is_finished, read_run_folder, signature
 from tests.report.fake_runs import png, write_run
 from tests.report.test_page import ATTACK, Page
 
@@ -79,7 +79,7 @@ DAMAGE = {
     "table with a step too large": (GAP, WIDE + f"1,{'9' * 30},bn1,,norm,1\n", "without numbers where they belong"),
     "table quotation mark": (GAP, WIDE + '1,19,"bn1,,norm,1\n2,29,bn1,,norm,1\n', "are left out: 1, in line 3"),
     "table latin-1": (GAP, HEAD.encode() + b"0,9,\xe9,,norm,1\n", "is damaged: it is not UTF-8: its byte 43 is 0xe9"),
-    "table mostly holes": (GAP, HEAD + "".join(f"0,{k},a{k},,norm,1\n" for k in range(4000)), "more than a page"),
+    "table of too many series": (GAP, HEAD + "".join(f"0,1,a{k},,norm,1\n" for k in range(100_001)), "than a page can"),
     "picture of text": (PICTURE, "no picture", "it is no PNG"),
     "picture half": (PICTURE, png()[:40], "it is no whole PNG"),
     "picture without its end": (PICTURE, png()[:-1], "it is no whole PNG"),
@@ -112,49 +112,42 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(folder, kind):
 
 
 def shown(folder):
-    """The run, whose page is built in some seconds."""
+    """The run, which is read in some seconds."""
     begin = time.process_time()
-    run = read_run(folder)
-    Page(build_page(["a"], [run], built=datetime(2026, 1, 2)))
+    run = read_run_folder(folder)
     assert time.process_time() - begin < 5
     return run
 
 
-PLACES = [CONFIG, "config-resumed.yaml", RESULTS, METRICS, GAP, PICTURE, "figures", "analyses"]
-
-
-def remove(path):
-    if path.is_dir():
-        path.rename(path.with_name("moved"))
-    else:
-        path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "link out", "link to nothing"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((CONFIG, kind) for kind in ("pipe", "device", "folder", "loop", "link out", "link to nothing")),
+        *((name, "pipe") for name in ("config-resumed.yaml", METRICS, GAP, PICTURE)),
+        *(("figures", kind) for kind in ("folder", "link out")),
+        *((name, "link out") for name in (RESULTS, "analyses")),
+    ],
+)
 def test_what_is_no_file_is_named_and_never_waited_for(folder, name, kind):
     path = folder / name
-    remove(path)
-    if kind == "folder" and "." not in name:
-        path.write_text("a file in its place")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "link to nothing":
-        path.symlink_to("nowhere")
-    else:
-        write_run(folder.parent / "other")
-        path.symlink_to(folder.parent / "other" / name)
+    if path.is_dir():
+        path.rename(path.with_name("moved"))
+    path.unlink(missing_ok=True)
+    other = write_run(folder.parent / "other", epochs=1)
+    place = {
+        "pipe": os.mkfifo,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "folder": lambda path: path.mkdir() if path.suffix else path.write_text("a file in its place"),
+        "loop": lambda path: path.symlink_to(path.name),
+        "link out": lambda path: path.symlink_to(other / name),
+        "link to nothing": lambda path: path.symlink_to("nowhere"),
+    }
+    place[kind](path)
     run = shown(folder)
     assert list(run.damaged) == [name]
     if kind == "link out":
         assert "it is a link that leads out of the run folder" in next(iter(run.damaged.values()))[0]
-    assert is_finished(folder) == (name != RESULTS or kind == "link out")
+    assert is_finished(folder)
     assert signature(folder) == signature(folder)
 
 
@@ -169,22 +162,22 @@ def test_links_inside_the_folder_are_followed(folder):
 
 
 def test_a_byte_too_many_costs_one_cell(folder):
-    before = read_run(folder).metrics["train/loss"]
+    before = read_run_folder(folder).metrics["train/loss"]
     lines = (folder / METRICS).read_bytes().split(b"\n")
     lines[2] = lines[2].replace(b".", b"\xff", 1)
     (folder / METRICS).write_bytes(b"\n".join(lines))
-    run = read_run(folder)
+    run = read_run_folder(folder)
     assert run.damaged[METRICS][0].startswith("metrics.csv is damaged: it is not UTF-8: its byte ")
     assert run.damaged[METRICS][1].endswith("cells that are no numbers are left out: 1, train/loss in line 3.")
     assert run.metrics["train/loss"] == before[1:]
 
 
 def test_marks_and_ends_of_lines_of_other_systems_are_read(folder):
-    before = read_run(folder)
+    before = read_run_folder(folder)
     for name in (METRICS, RESULTS, CONFIG, GAP):
         text = (folder / name).read_text()
         (folder / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
-    after = read_run(folder)
+    after = read_run_folder(folder)
     assert after.damaged == {}
     assert (after.metrics, after.results, after.config) == (before.metrics, before.results, before.config)
     assert after.tables.keys() == before.tables.keys()
@@ -192,7 +185,7 @@ def test_marks_and_ends_of_lines_of_other_systems_are_read(folder):
 
 def test_values_that_are_referred_to_are_read(folder):
     (folder / CONFIG).write_text("model: &a {eps: 1}\nother: *a\nthird: {<<: *a, steps: 2}\n")
-    run = read_run(folder)
+    run = read_run_folder(folder)
     assert run.config == {"model.eps": "1", "other.eps": "1", "third.eps": "1", "third.steps": "2"}
 
 
@@ -201,14 +194,14 @@ def test_a_row_that_is_being_written_is_no_damage(folder):
     for end in ("3,199,,0.4", '3,"', "\0" * 4096):
         with (folder / METRICS).open("a") as file:
             file.write(end)
-        run = read_run(folder)
+        run = read_run_folder(folder)
         assert run.damaged == {}
         assert len(run.metrics["train/loss"]) == 2
 
 
 def test_a_run_that_has_just_begun_has_a_learning_rate_and_no_epoch(folder):
     (folder / METRICS).write_text("lr-SGD,step\n0.1,0\n")
-    run = read_run(folder)
+    run = read_run_folder(folder)
     assert run.damaged == {}
     assert run.metrics == {"lr-SGD": [(0, 0.1)]}
 
@@ -217,7 +210,7 @@ def test_many_rows(folder):
     lines = "".join(f"{k // 1000},{k},{k * 1e-3}\n" for k in range(200_000))
     (folder / METRICS).write_text("epoch,step,train/loss\n" + lines)
     begin = time.process_time()
-    run = read_run(folder)
+    run = read_run_folder(folder)
     assert time.process_time() - begin < 5
     assert len(run.metrics["train/loss"]) == 200_000
 
@@ -258,7 +251,7 @@ def test_a_folder_that_nobody_may_read_is_named(folder):
             as_nobody(*[parent for parent in folder.parents if str(parent).startswith("/tmp/")]),
             pytest.raises(ValueError, match=r"nothing in .*run can be read: .*Permission denied"),
         ):
-            read_run(folder)
+            read_run_folder(folder)
     finally:
         folder.chmod(0o755)
 
@@ -283,15 +276,17 @@ def test_no_name_is_more_than_text(folder):
     page = Page(text.encode().decode())
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 8
     assert not [tag for tag, attributes in page.tags if tag == "img" or any(name[:2] == "on" for name in attributes)]
-    data = json.loads(page.scripts["report-data"])["runs"][0]
-    assert set(data["figures"]) == {"training_curves", *NAMES}
-    assert data["tested"][""]["clean_accuracy"] == results["clean_accuracy"]
+    assert set(json.loads(page.scripts["figures-0"])) == {"training_curves", *NAMES}
+    shown_result = json.loads(page.scripts["report-data"])["results"][0]["data"][0]
+    assert shown_result["x"] == [100 * results["clean_accuracy"]]
 
 
 def test_the_page_says_what_cannot_be_read_and_the_status_does_not_promise(folder):
     (folder / RESULTS).write_text('{"regime": "Mad')
     (folder / CONFIG).write_text("model: [")
-    text = " ".join("".join(Page(build_page(["a"], [read_run(folder)], built=datetime(2026, 1, 2))).texts).split())
+    text = " ".join(
+        "".join(Page(build_page(["a"], [read_run_folder(folder)], built=datetime(2026, 1, 2))).texts).split()
+    )
     assert "What cannot be read or shown" in text
     assert "a results.json cannot be read (it is no JSON: Unterminated string" in text
     assert "a config.yaml cannot be read (it is no YAML:" in text
@@ -302,5 +297,5 @@ def test_the_page_says_what_cannot_be_read_and_the_status_does_not_promise(folde
 
 def test_a_long_setting_is_cut_on_the_page(folder):
     (folder / CONFIG).write_text(json.dumps({"model": {"class_names": list(range(20_000))}}))
-    text = build_page(["a"], [read_run(folder)], built=datetime(2026, 1, 2))
+    text = build_page(["a"], [read_run_folder(folder)], built=datetime(2026, 1, 2))
     assert "(128,890 characters)" in text

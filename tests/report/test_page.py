@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lightning_adv.report.page import build_page, pack_table
-from lightning_adv.report.runs import Run, Table, read_run
-from lightning_adv.report.tables import duration, settings_tables, summary_table
+from lightning_adv.report.figures import domain_key, result_figures, run_forms, style_of
+from lightning_adv.report.page import build_page
+from lightning_adv.report.runs import Run, read_run_folder
+from lightning_adv.report.summary import duration, settings_tables, summary_table
+from lightning_adv.report.tables import Table, pack_table
 from tests.report.fake_runs import write_run
 
 NOW = datetime(2026, 1, 2, 3, 4)
@@ -46,7 +48,7 @@ def runs(tmp_path):
     write_run(tmp_path / "madry")
     write_run(tmp_path / "advprop", seed=1, domains=("main", "adversarial"))
     write_run(tmp_path / "goes on", epochs=3, of=9)
-    return [read_run(tmp_path / name) for name in ("madry", "advprop", "goes on")]
+    return [read_run_folder(tmp_path / name) for name in ("madry", "advprop", "goes on")]
 
 
 def test_everything_is_inside(runs):
@@ -60,7 +62,8 @@ def test_everything_is_inside(runs):
     assert "http" not in policy
     assert json.loads(page.scripts["report-data"])["reload"] is None
     assert {name for name in page.scripts if name.endswith("-1")} == {
-        *("bn_drift-1", "bn_gap-1", "smoothness-1", "local_response-1", "figures-1")
+        *(f"table-{name}-1" for name in ("bn_drift", "bn_gap", "smoothness", "local_response")),
+        "figures-1",
     }
     assert (
         base64.b64decode(json.loads(page.scripts["figures-1"])["training_curves"]) == runs[1].figures["training_curves"]
@@ -85,7 +88,7 @@ def test_nothing_from_a_file_becomes_part_of_the_page(runs):
     assert page.scripts["code"] == harmless.scripts["code"]
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert json.loads(page.scripts["report-data"])["runs"][0]["name"] == ATTACK
-    assert ATTACK in json.loads(page.scripts["bn_gap-0"])["names"]
+    assert ATTACK in json.loads(page.scripts["table-bn_gap-0"])["names"]
     assert ATTACK in page.texts  # as a reader would see it
 
 
@@ -101,7 +104,7 @@ def test_packed_tables_are_the_numbers():
     assert packed["steps"] == [9, 19]
     assert [packed[part] for part in ("names", "domains", "statistics")] == [["a", "b"], ["", "main"], ["max"]]
     assert packed["keys"] == [0, 0, 0, 1, 1, 0]
-    values = struct.unpack("<4f", base64.b64decode(packed["values"]))
+    values = struct.unpack("<4f", b"".join(map(base64.b64decode, packed["values"])))
     assert values[:2] == pytest.approx((0.1, 2e-30), rel=1e-6)
     assert math.isnan(values[2])
     assert values[3] == -7.25
@@ -110,14 +113,45 @@ def test_packed_tables_are_the_numbers():
 def test_a_loss_that_is_no_number_is_a_gap(runs):
     runs[0].metrics["train/loss"] = [(0, 1.234567891), (1, math.nan), (2, math.inf)]
     data = json.loads(Page(build_page(["a", "b", "c"], runs, built=NOW)).scripts["report-data"])
-    assert data["runs"][0]["metrics"]["train/loss"] == [[0, 1, 2], [1.2346, None, None]]
+    trace = data["metrics"]["train/loss"]["data"][0]
+    assert (trace["x"], trace["y"]) == ([0, 1, 2], [1.2346, None, None])
+
+
+def test_28_runs_look_different():
+    run = Run(None, config={}, metrics={"a": [(0, 1.0)]}, results={"clean_accuracy": 0.5, "robust_accuracy": 0.3})
+    names = [str(k) for k in range(28)]
+    forms = [run_forms(name, k) for k, name in enumerate(names)]
+    styles = {
+        "lines": [(form["line"]["line"]["color"], form["line"]["line"]["dash"]) for form in forms],
+        "bars": [(form["bar"]["marker"]["color"], form["bar"]["marker"]["pattern"]["shape"]) for form in forms],
+        "points": [
+            (trace["marker"]["color"], trace["marker"]["symbol"])
+            for trace in result_figures(names, [run] * 28)[1]["data"]
+        ],
+        "swatches": [style_of(k).swatch for k in range(28)],
+    }
+    assert {what: len(set(each)) for what, each in styles.items()} == dict.fromkeys(styles, 28)
+
+
+def test_a_domain_has_one_symbol():
+    def run(*domains):
+        measured = {"clean_accuracy": 0.5, "robust_accuracy": 0.3}
+        return Run(None, config={}, results={**measured, "domains": dict.fromkeys(domains, measured)})
+
+    runs = [run("main", "adversarial"), run("adversarial", "other"), run("other", "main")]
+    symbols = {}
+    for trace in result_figures(["a", "b", "c"], runs)[1]["data"]:
+        symbols.setdefault(trace["name"].split(", ")[1], set()).add(trace["marker"]["symbol"])
+    assert symbols == {"main": {"circle"}, "adversarial": {"square"}, "other": {"diamond"}}
+    assert domain_key(runs) == "● main, ■ adversarial, ◆ other"
 
 
 def test_learning_rates_of_equal_groups_are_one(runs):
     rate = [(0, 0.1), (1, 0.01)]
     runs[0].metrics = {"lr-SGD/decay": rate, "lr-SGD/no_decay": list(rate), "lr-Adam": [(0, 0.5)]}
     data = json.loads(Page(build_page(["a", "b", "c"], runs, built=NOW)).scripts["report-data"])
-    assert list(data["runs"][0]["metrics"]) == ["lr-", "lr-Adam"]
+    rates = {name: len(figure["data"]) for name, figure in data["metrics"].items() if name.startswith("lr-")}
+    assert rates == {"lr-": 3, "lr-Adam": 1}
 
 
 def rows(table):

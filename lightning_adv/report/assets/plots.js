@@ -1,39 +1,64 @@
-// How plots look, and how one is drawn: each draw returns { traces, layout } or { note } where there is nothing to see.
+"use strict";
+// What the page holds, and how one plot is drawn: plotly.py built it, the page adds the theme and its size.
 
-// Okabe & Ito, without yellow, which is too light on white; an eighth run begins again with another dash, symbol and pattern.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6FBF"];
-const DASHES = ["solid", "dash", "dot", "dashdot"];
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up"];
-const GLYPHS = ["●", "■", "◆", "▲"];
-const TURNS = ["", "-open", "-dot", "-open-dot"]; // of a symbol that says something else
-const PATTERNS = ["", "/", "x", "."];
-const DOMAIN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
+const PAGE = JSON.parse(document.getElementById("report-data").textContent);
+const RUNS = PAGE.runs.map((run, index) => ({ ...run, index, shown: true }));
+const CONFIG = { displaylogo: false, displayModeBar: false, doubleClick: "reset", showTips: false };
+const NOTHING_SHOWN = "No run that is shown has this.";
 
 let printing = false;
 
-function colourOf(run) {
-  return COLOURS[run.index % COLOURS.length];
-}
-
-function turnOf(run) {
-  return Math.floor(run.index / COLOURS.length) % DASHES.length;
-}
-
-function swatch(run) {
-  const dash = ["", "5 2.5", "1.5 2.5", "7 2 1.5 2"][turnOf(run)];
-  return `<svg width="22" height="10" aria-hidden="true"><line x1="1" y1="5" x2="21" y2="5" stroke="${colourOf(run)}" stroke-width="3" stroke-dasharray="${dash}"/></svg>`;
-}
-
-function isDark() {
-  if (printing) return false;
+function themeName() {
+  if (printing) return "paper";
   const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  return chosen ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 }
 
-function theme() {
-  return isDark()
-    ? { text: "#e7e9ec", muted: "#a3abb5", grid: "#343a43", card: "#1d2026" }
-    : { text: "#1b1f24", muted: "#59616b", grid: "#e3e6ea", card: "#ffffff" };
+function render(plot, figure) {
+  const { data = [], layout, note = "", title, caption } = figure;
+  const [heading, below] = plot.previousElementSibling.children;
+  if (title) heading.textContent = title;
+  if (caption !== undefined) below.textContent = caption;
+  const chosen = heading.querySelector("select");
+  plot.setAttribute("aria-label", [chosen ? chosen.selectedOptions[0].text : heading.textContent, below.textContent].filter(Boolean).join(". "));
+  if (note || plot.classList.contains("empty")) {
+    Plotly.purge(plot);
+    plot.textContent = note;
+    plot.classList.toggle("empty", note !== "");
+  }
+  if (note) return;
+  const wide = plot.parentElement.classList.contains("wide");
+  const height = layout.height ?? 320;
+  const sized = {
+    width: printing ? (wide ? 690 : 335) : plot.clientWidth,
+    height: printing ? Math.min(Math.round(0.8 * height), wide ? 320 : 290) : height,
+    template: PAGE.themes[themeName()],
+    font: { family: getComputedStyle(document.body).fontFamily },
+    // A finger that moves over a plot scrolls the page.
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+  };
+  plot.style.height = `${sized.height}px`;
+  Plotly.react(plot, data, { ...layout, ...sized }, CONFIG);
+}
+
+// A plot that is whole as it came: it shows the runs that are shown.
+function renderWhole(plot, figure, note) {
+  const data = figure.data.filter((trace) => RUNS[trace.meta].shown);
+  render(plot, data.length ? { data: structuredClone(data), layout: structuredClone(figure.layout) } : { note });
+}
+
+// The smallest and the largest; a loop, since a call takes only so many arguments.
+function extremes(lists) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const values of lists) for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  return [low, high];
+}
+
+// Whether a logarithmic scale can show the values, and shows more of them than a linear one.
+function suitsLog(lists) {
+  const [low] = extremes(lists);
+  const [least, most] = extremes(lists.map((values) => values.filter((value) => value > 0)));
+  return low >= 0 && most > 1.5 * least;
 }
 
 // Plotly reads some HTML in its texts: what comes from a file is shown as it is.
@@ -41,141 +66,8 @@ function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-function line(run, x, y, changes = {}) {
-  return {
-    type: "scatter",
-    mode: x.length < 40 ? "lines+markers" : "lines",
-    x: Array.from(x),
-    y: finite(y),
-    name: plain(run.name),
-    line: { color: colourOf(run), dash: DASHES[turnOf(run)], width: 2 },
-    marker: { color: colourOf(run), symbol: SYMBOLS[turnOf(run)], size: x.length < 15 ? 6 : 4 },
-    hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x:.4~g}: %{y:.4~g}<extra></extra>",
-    ...changes,
-  };
-}
-
-function axis(title, changes = {}) {
-  const { text, muted, grid } = theme();
-  return {
-    title: { text: plain(title), font: { size: points(12), color: text }, standoff: 8 },
-    tickfont: { size: points(11), color: muted },
-    gridcolor: grid,
-    linecolor: grid,
-    zeroline: false,
-    automargin: true,
-    exponentformat: "power",
-    ...changes,
-  };
-}
-
-// A logarithmic scale has no place for negative values: those are shown on a linear one.
-function valueAxis(title, log, traces) {
-  const values = traces.flatMap((trace) => trace.y);
-  if (!log || extremes(values)[0] < 0) return axis(title, { rangemode: "tozero" });
-  if (!spreads(values)) return axis(title);
-  const ticks = logTicks(values);
-  return axis(title, { type: "log", tickvals: ticks, ticktext: ticks.map(tickText) });
-}
-
-// Whether a logarithmic scale shows more than a linear one.
-function spreads(values) {
-  const [low, high] = extremes(values.filter((value) => value > 0));
-  return high > 1.5 * low;
-}
-
-// Powers of ten, with 2 and 5 between them where there would be few.
-function logTicks(values) {
-  const [least, most] = extremes(values.filter((value) => value > 0));
-  const [low, high] = [Math.log10(least) - 0.05, Math.log10(most) + 0.05];
-  const steps = high - low < 0.8 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : high - low < 3 ? [1, 2, 5] : [1];
-  const every = Math.ceil((high - low) / 7);
-  const ticks = [];
-  for (let power = Math.floor(low / every) * every; power <= high; power += every) {
-    for (const step of steps) {
-      const at = power + Math.log10(step);
-      if (at >= low && at <= high) ticks.push(Number(`${step}e${power}`));
-    }
-  }
-  return ticks;
-}
-
-function tickText(value) {
-  if (value >= 1e-3 && value < 1e5) return value.toLocaleString("en", { maximumSignificantDigits: 2 });
-  const power = Math.floor(Math.log10(value) + 1e-9);
-  const step = Number((value / 10 ** power).toPrecision(2));
-  return `${step === 1 ? "" : `${step}·`}10<sup>${power}</sup>`;
-}
-
-function categories(labels, changes = {}) {
-  return { tickvals: labels.map((_, k) => k), ticktext: labels.map(plain), range: [-0.6, labels.length - 0.4], ...changes };
-}
-
-// The slider's epoch is on the axis too, where it has a line.
-function epochAxis(traces, marked = []) {
-  const [first, last] = extremes([...traces.flatMap((trace) => trace.x), ...marked]);
-  const few = last - first < 8 ? { dtick: 1, tick0: 0 } : { nticks: 8, tickformat: "d" };
-  return axis("Epoch", { ...few, ...(last > first ? {} : { range: [first - 1, first + 1] }) });
-}
-
-function epochLine(x) {
-  if (x === undefined) return [];
-  const { text } = theme();
-  return [{ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: text, width: 1, dash: "dot" }, opacity: 0.7 }];
-}
-
-function layoutOf(card, changes, height) {
-  const { text, muted, card: background } = theme();
-  const legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: points(12), color: text }, bgcolor: "rgba(0,0,0,0)" };
-  return {
-    width: printing ? (card.wide ? 690 : 335) : card.plot.clientWidth,
-    height: printing ? Math.min(Math.round(0.8 * height), card.wide ? 320 : 290) : height,
-    margin: { l: 52, r: 12, t: changes.showlegend ? 34 : 12, b: 44 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, color: muted },
-    hoverlabel: { bgcolor: background, bordercolor: muted, font: { color: text, size: points(12) } },
-    hovermode: "closest",
-    showlegend: false,
-    legend,
-    // A finger that moves over a plot scrolls the page.
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    ...changes,
-  };
-}
-
-// Text is smaller on paper, where plots are.
-function points(size) {
-  return printing ? size - 2 : size;
-}
-
-const CONFIG = { displaylogo: false, displayModeBar: false, doubleClick: "reset", showTips: false };
-
-function makeCard(grid, { wide = false, height = 320 }) {
-  const figure = document.createElement("figure");
-  figure.className = wide ? "card wide" : "card";
-  figure.innerHTML = '<figcaption><b></b> <span></span></figcaption><div class="plot" role="img"></div>';
-  grid.append(figure);
-  const plot = figure.querySelector(".plot");
-  plot.style.height = `${height}px`;
-  return { figure, plot, wide, height, title: figure.querySelector("b"), caption: figure.querySelector("span") };
-}
-
-function render(card, drawn, title, caption = "", ownTitle = false) {
-  if (!ownTitle) card.title.textContent = title;
-  card.caption.textContent = caption;
-  card.plot.setAttribute("aria-label", `${title}. ${caption}`);
-  if (drawn.note) {
-    Plotly.purge(card.plot);
-    card.plot.textContent = drawn.note;
-    card.plot.classList.add("empty");
-    return;
-  }
-  if (card.plot.classList.contains("empty")) {
-    card.plot.textContent = "";
-    card.plot.classList.remove("empty");
-  }
-  const layout = layoutOf(card, drawn.layout, drawn.height ?? card.height);
-  card.plot.style.height = `${layout.height}px`;
-  Plotly.react(card.plot, drawn.traces, layout, CONFIG);
+// Names that begin alike often end differently.
+function shorten(text, most) {
+  const begin = Math.floor(most / 3);
+  return text.length > most ? `${text.slice(0, begin)}…${text.slice(begin + 1 - most)}` : text;
 }

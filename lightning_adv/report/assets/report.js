@@ -1,60 +1,88 @@
-// The page: which runs are shown, theme, figures, drawing when a section comes near, printing, reloading.
+// The page: which runs are shown, theme, pictures, printing, reloading. Everything is drawn when the page is opened.
 
-function redraw() {
-  for (const section of sections.values()) draw(section);
+const saved = restore();
+const sections = PAGE.sections.map((content) => new Section(content));
+
+function drawWhole() {
+  document.querySelectorAll('[data-plot="result"]').forEach((plot, k) => renderWhole(plot, PAGE.results[k], "No run that is shown has results yet."));
+  document.querySelectorAll('[data-plot="metric"]').forEach((plot) => {
+    const select = plot.parentElement.querySelector("select");
+    renderWhole(plot, PAGE.metrics[select.value], NOTHING_SHOWN);
+  });
+}
+
+function drawAll() {
+  drawWhole();
+  for (const section of sections) section.draw();
+}
+
+// What a reload keeps: choices by the id of their field, and of a slider its place, or that it is at the end.
+function save() {
+  const state = { hidden: RUNS.filter((run) => !run.shown).map((run) => run.name), scroll: scrollY, reload: document.querySelector("#reloading input").checked, looks: {}, fields: {} };
+  for (const field of document.querySelectorAll("main [id]:is(select, [type=checkbox])")) state.fields[field.id] = field.type === "checkbox" ? field.checked : field.value;
+  for (const section of sections) if (!section.last) state.looks[section.id] = section.choice().x;
+  try {
+    sessionStorage.setItem(`report ${location.pathname}`, JSON.stringify(state));
+  } catch {
+    // A browser may forbid storage to local files; then a reload begins anew.
+  }
+}
+
+function restore() {
+  try {
+    return JSON.parse(sessionStorage.getItem(`report ${location.pathname}`)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+// What was chosen before a reload is chosen again, where it is still there.
+function adopt() {
+  for (const [id, value] of Object.entries(saved.fields ?? {})) {
+    const field = document.getElementById(id);
+    if (field?.type === "checkbox") field.checked = value;
+    else if ([...(field?.options ?? [])].some((option) => option.value === value)) field.value = value;
+  }
+  for (const section of sections) section.moveTo(saved.looks?.[section.id] ?? Infinity);
 }
 
 function addRuns() {
-  const field = document.getElementById("runs");
-  for (const [text, all] of RUNS.length > 2 ? [["all", true], ["none", false]] : []) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-    button.addEventListener("click", () => show(() => all));
-    field.append(button);
-  }
-  for (const run of RUNS) {
-    run.shown = !saved.hidden?.includes(run.name);
-    const label = document.createElement("label");
-    label.innerHTML = `<input type="checkbox"><span class="swatch">${swatch(run)}</span><span></span>`;
-    label.lastChild.textContent = label.lastChild.title = run.name;
-    const input = label.firstChild;
-    input.checked = run.shown;
-    input.addEventListener("change", () => show((each) => (each === run ? input.checked : each.shown)));
-    run.input = input;
-    field.append(label);
-  }
-  document.querySelectorAll(".swatch[data-run]").forEach((element) => (element.innerHTML = swatch(RUNS[Number(element.dataset.run)])));
-}
-
-function show(whether) {
-  for (const run of RUNS) run.input.checked = run.shown = whether(run);
-  redraw();
-  save();
+  const inputs = [...document.querySelectorAll("#runs input")];
+  const show = () => {
+    RUNS.forEach((run, k) => (run.shown = inputs[k].checked));
+    drawAll();
+    save();
+  };
+  RUNS.forEach((run, k) => (run.shown = inputs[k].checked = !saved.hidden?.includes(run.name)));
+  document.getElementById("runs").addEventListener("change", show);
+  document.querySelectorAll("#runs button").forEach((button) => button.addEventListener("click", () => {
+    for (const input of inputs) input.checked = button.value === "all";
+    show();
+  }));
 }
 
 function addPictures() {
   const element = document.getElementById("figures");
-  const names = union(RUNS.map((run) => run.figures)).sort((a, b) => a.localeCompare(b));
-  if (!names.length) return nothing(element, "No run has figures.");
-  const form = element.querySelector(".controls");
-  form.innerHTML = '<label>Figure<select id="figures-name"></select></label>';
-  const select = form.querySelector("select");
-  fill(select, names.map((name) => [name, name.replaceAll("_", " ")]));
-  const count = (name) => RUNS.filter((run) => run.figures.includes(name)).length;
-  select.value = names.reduce((best, name) => (count(name) >= count(best) ? name : best));
+  const select = document.getElementById("figures-name");
+  if (!select.options.length) {
+    element.querySelector("form").outerHTML = '<p class="nothing">No run has figures.</p>';
+    return;
+  }
   const display = () => {
-    const pictures = RUNS.filter((run) => run.figures.includes(select.value)).map((run) => {
-      const content = JSON.parse(document.getElementById(`figures-${run.index}`).textContent)[select.value];
+    const figures = RUNS.flatMap((run) => {
+      const pictures = JSON.parse(document.getElementById(`figures-${run.index}`)?.textContent ?? "{}");
+      if (!Object.hasOwn(pictures, select.value)) return [];
       const figure = document.createElement("figure");
       figure.className = "card wide";
       figure.innerHTML = "<figcaption><b></b></figcaption><img>";
       figure.querySelector("b").textContent = run.name;
-      Object.assign(figure.querySelector("img"), { alt: `${select.value} of ${run.name}`, src: `data:image/png;base64,${content}` });
-      return figure;
+      Object.assign(figure.querySelector("img"), { alt: `${select.value} of ${run.name}`, src: `data:image/png;base64,${pictures[select.value]}` });
+      return [figure];
     });
-    element.querySelector(".grid").replaceChildren(...pictures);
+    element.querySelector(".grid").replaceChildren(...figures);
   };
   select.addEventListener("change", display);
-  return display;
+  display();
 }
 
 function addTheme() {
@@ -62,63 +90,39 @@ function addTheme() {
   const apply = () => {
     if (select.value) document.documentElement.dataset.theme = select.value;
     else delete document.documentElement.dataset.theme;
-    redraw();
   };
   try {
     select.value = localStorage.getItem("report theme") ?? "";
   } catch {
-    // As above: without storage the system's theme is shown.
+    // Without storage the system's theme is shown.
   }
+  apply();
   select.addEventListener("change", () => {
     apply();
+    drawAll();
     try {
       localStorage.setItem("report theme", select.value);
     } catch {
       // As above.
     }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  apply();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 }
 
-function addSections() {
-  const near = new IntersectionObserver(
-    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
-      near.unobserve(entry.target);
-      waiting.get(entry.target.id)?.();
-    }),
-    { rootMargin: "600px" },
-  );
-  const waiting = new Map();
-  const nav = document.querySelector("nav");
+function addNavigation() {
   for (const element of document.querySelectorAll("main > section")) {
-    const { id } = element;
-    nav.append(Object.assign(document.createElement("a"), { href: `#${id}`, textContent: element.querySelector("h2").textContent }));
-    const wait = (make) => {
-      element.classList.add("waiting");
-      waiting.set(id, () => {
-        waiting.delete(id);
-        element.classList.remove("waiting");
-        make();
-      });
-      near.observe(element);
-    };
-    if (id === "figures") {
-      const display = addPictures();
-      if (display) wait(display);
-    } else if (FACTORIES[id] && !RUNS.some((run) => run.analyses.includes(id))) {
-      nothing(element, `None of these runs has analyses/${id}.csv that can be read.`);
-    } else if (id in FACTORIES || id === "training") wait(() => makeSection(id));
+    const link = Object.assign(document.createElement("a"), { textContent: element.querySelector("h2").textContent });
+    link.href = `#${encodeURIComponent(element.id)}`;
+    document.querySelector("nav").append(link);
   }
-  return waiting;
 }
 
-function addPrinting(waiting) {
+// On paper plots have the size of the page, and in a window that of the window.
+function addPrinting() {
   const print = (now) => {
     if (printing === now) return;
-    if (now) [...waiting.values()].forEach((make) => make());
     printing = now;
-    redraw();
+    drawAll();
   };
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
@@ -127,7 +131,7 @@ function addPrinting(waiting) {
   let timer = null;
   addEventListener("resize", () => {
     clearTimeout(timer);
-    if (innerWidth !== width) timer = setTimeout(() => ((width = innerWidth), redraw()), 120);
+    if (innerWidth !== width) timer = setTimeout(() => ((width = innerWidth), drawAll()), 120);
   });
 }
 
@@ -147,10 +151,13 @@ function addReloading() {
   }, 1000 * PAGE.reload);
 }
 
+adopt();
 addTheme();
 addRuns();
-makeSection("summary");
-const waiting = addSections();
-addPrinting(waiting);
+addNavigation();
+addPictures();
+document.getElementById("training").addEventListener("change", () => (drawWhole(), save()));
+drawAll();
+addPrinting();
 addReloading();
 if (saved.scroll) scrollTo(0, saved.scroll);
