@@ -1,5 +1,10 @@
 """How the site is built: ``sphinx-build -W docs site``. No network is needed."""
 
+from typing import Any
+
+from docutils.nodes import Node, SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
 from lightning_adv import __version__
 
 project = "lightning_adv"
@@ -11,7 +16,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
@@ -19,7 +23,7 @@ exclude_patterns = ["results/README.md"]
 html_theme = "furo"
 html_title = f"lightning_adv {version}"
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
@@ -36,3 +40,24 @@ napoleon_use_ivar = True  # attributes of named tuples are documented once, by t
 
 # Every link within the site is checked; what other servers answer is not a property of this project.
 linkcheck_ignore = [r"https?://.*"]
+
+
+# Formulas are MathML, which browsers draw by themselves: MathJax would be loaded from another server.
+html_math_renderer = "mathml"
+
+
+def inline_math(translator: Any, node: Node) -> None:
+    """Write a formula within a line."""
+    translator.body.append(tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def displayed_math(translator: Any, node: Node) -> None:
+    """Write a formula in a line of its own."""
+    translator.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise SkipNode
+
+
+def setup(app: Any) -> None:
+    """Tell Sphinx of the renderer."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))

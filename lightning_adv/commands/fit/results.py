@@ -51,7 +51,7 @@ def collect_results(
         weights: Which weights they are: ``"best"``, ``"last"``, ``"untrained"`` or ``"checkpoint"``.
 
     Returns:
-        See the README, "What a run leaves behind". Accuracies are fractions, intervals 95 % Wilson, times seconds.
+        See docs/files.md. Accuracies are fractions, intervals 95 % Wilson, times seconds.
     """
     images = round(metrics["test/images"])
     results: dict[str, Any] = {
