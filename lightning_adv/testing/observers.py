@@ -195,8 +195,8 @@ def _check_table(observed: _End, observer: Observer) -> None:
     require(path.is_file(), "It looks at least once in two epochs", "there is no table: let it look more often")
     rows = read_table(path)
     require(len(rows) > 0, _TABLE, "it has no rows")
-    for row, count in Counter(row[:-1] for row in rows).items():
-        require(count == 1, _TABLE, f"{_told(row)} is there {count} times")
+    for key, count in Counter(row[:-1] for row in rows).items():
+        require(count == 1, _TABLE, f"{_told(key)} is there {count} times")
     for row in rows:
         require(bool(row.statistic), _TABLE, f"a statistic of {row.name!r} in step {row.step} has no name")
         require(math.isfinite(row.value), "Its values are finite", f"{_told(row)} is {row.value}")
