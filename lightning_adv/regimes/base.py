@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any, Literal, Self, cast
 
@@ -15,33 +14,24 @@ from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import check_class_paths, find_class, public_path
+from lightning_adv.core.recipe import check_class_paths, find_class
 from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.checkpoint_form import LOADABLE, check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say
-from lightning_adv.regimes.averaging import check_averaging, follow_until_started, save_current_weights
+from lightning_adv.regimes.averaging import check_averaging, follow_until_started
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
-from lightning_adv.regimes.classifier import Classifier
 from lightning_adv.regimes.metrics import length_of
-from lightning_adv.regimes.optimizers import callable_from_config, configure, step_plateau
+from lightning_adv.regimes.optimizers import callable_from_config, step_plateau
 from lightning_adv.regimes.rebuilding import check_saved_arguments
-from lightning_adv.regimes.resume import (
-    Change,
-    check_changes,
-    describe_optimizers,
-    describe_trainer,
-    optimizer_changes,
-    settings_changes,
-    use_changes,
-)
-from lightning_adv.regimes.trained_on import Purpose, compare_data, data_of, describe_data
+from lightning_adv.regimes.resumable import ResumableClassifier
+from lightning_adv.regimes.trained_on import describe_data
 from lightning_adv.regimes.views import AttackPrecision, View, Views
 
 _NO_LOSS = "{} must say what it minimises, by a method loss(self, x, y)."
 
 
-class Regime(Classifier):
+class Regime(ResumableClassifier):
     """A LightningModule that trains an image classifier and measures how robust it is.
 
     A subclass writes :meth:`loss`: what is minimised on a batch. The rest is here: the checks of batches and losses,
@@ -117,10 +107,10 @@ class Regime(Classifier):
         self.label_smoothing = label_smoothing
         self.running_statistics_epochs = running_statistics_epochs
         self.train_loss = MeanMetric(nan_strategy="disable")  # check_loss has looked
-        self.trained_on: dict[str, Any] | None = None
-        self.changes: list[dict[str, Any]] = []
-        self._resumed: dict[str, Any] | None = None
-        self._other_optimizer: list[Change] = []
+        self.trained_on = None
+        self.changes = []
+        self._resumed = None
+        self._other_optimizer = []
 
     @property
     def adversarial(self) -> bool:
@@ -159,77 +149,15 @@ class Regime(Classifier):
         loaded = super(Regime, kind).load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
         return cast(Self, loaded)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run goes on with (a Lightning hook)."""
-        super().on_save_checkpoint(checkpoint)
-        save_current_weights(checkpoint)
-        # Lightning forgets the running mean of an epoch that it resumes in the middle.
-        with self.train_loss.sync_context():
-            train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
-        checkpoint["regime"] = {"class_path": public_path(type(self)), "seed": self.seed, "train_loss": train_loss}
-        checkpoint["regime"]["network_changed_by"] = self.network_changed_by
-        data = self.trained_on
-        for name in ("class_names", "image_shape"):
-            checkpoint["regime"][name] = None if data is None else data.get(name)
-        checkpoint["regime"] |= {"data": data, "trainer": describe_trainer(self.trainer), "changes": self.changes}
-        for optimizer in self.trainer.optimizers[:1]:
-            checkpoint["regime"]["optimizers"] = describe_optimizers(optimizer, self._schedule())
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint, and take from it what a resumed run goes on with (a Lightning hook).
+        """Refuse to be built as the base class, beside what every run checks (a Lightning hook).
 
         Raises:
-            UsageError: It is of another network or regime, of images that are split in another way, or this is the base
-                class, which Lightning would build without a word.
+            UsageError: This is the base class, which Lightning would build without a word.
         """
         if type(self) is Regime:
             raise UsageError("Regime is the base of the regimes, and the checkpoint does not say which one it is of.")
-        if "regime" not in checkpoint:
-            super().on_load_checkpoint(checkpoint)
-            return
-        used = self._trainer is not None
-        if used and not self._is_of_class(checkpoint["regime"]["class_path"]):
-            trained = checkpoint["regime"]["class_path"].rpartition(".")[2]
-            raise UsageError(
-                f"ckpt_path: this is a run of {trained}, and model.class_path is {type(self).__name__}: give the one "
-                "that was trained. To begin with its weights, give the file as model.init_args.backbone.checkpoint."
-            )
         super().on_load_checkpoint(checkpoint)
-        self.trained_on = data_of(checkpoint)
-        self.changes = list(checkpoint["regime"].get("changes", []))
-        if used and (told := self._compare_data("ckpt_path")):
-            say(told, warn=True)
-        if used and self.trainer.training:
-            self._go_on(checkpoint)
-
-    def _go_on(self, checkpoint: dict[str, Any]) -> None:
-        """Take from a checkpoint what a run goes on with."""
-        self._resumed = checkpoint
-        given, self.seed = run_seed(), checkpoint["regime"]["seed"]
-        if self.global_rank == 0:  # the state is that of all processes together
-            for name, value in checkpoint["regime"]["train_loss"].items():
-                setattr(self.train_loss, name, value.to(self.device))
-        if given != self.seed and "PL_GLOBAL_SEED" in os.environ:
-            say(f"ckpt_path: the run goes on with its own seed_everything {self.seed}, not with {given}.", warn=True)
-
-    def _compare_data(self, argument: str) -> str | None:
-        """Compare the images that there are with those of the training; see :func:`compare_data`."""
-        stages: dict[str, Purpose] = {"fit": "train", "validate": "validate"}
-        purpose = stages.get(str(getattr(self.trainer.state.fn, "value", None)), "test")
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return compare_data(self.trained_on, describe_data(data), purpose, argument=argument)
-
-    def _is_of_class(self, class_path: str) -> bool:
-        """Whether a dotted path, by which an earlier version may have named the class, is that of this regime."""
-        try:
-            return find_class(class_path, Regime) is type(self)
-        except ValueError:  # nobody has imported it: it is another one
-            return False
-
-    def _schedule(self) -> Any:
-        """Return the schedule; None where there is none."""
-        configs = self.trainer.lr_scheduler_configs
-        return configs[0].scheduler if configs else None
 
     # Training -----------------------------------------------------------------------------------------------------
 
@@ -260,42 +188,6 @@ class Regime(Classifier):
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy of logits (N, K) and labels (N,), smoothed if asked."""
         return F.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer and the schedule (a Lightning hook).
-
-        Raises:
-            UsageError: A run that goes on has others, and its checkpoint's state is none of theirs.
-        """
-        built = configure(
-            self.network, self.optimizer, self.scheduler, self.scheduler_interval, self.decay_norm_and_bias
-        )
-        if self._resumed is not None:
-            described = describe_optimizers(built["optimizer"], built.get("lr_scheduler", {}).get("scheduler"))
-            self._other_optimizer = optimizer_changes(self._resumed, self.hparams, described)
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            others = settings_changes(self._resumed, self.hparams, data, self.trainer)
-            check_changes(others, [str(getattr(each, "monitor", "")) for each in self.trainer.checkpoint_callbacks])
-            self._tell([*self._other_optimizer, *others], self._resumed)
-            self._resumed = None  # the weights in it would stay in memory
-        return built
-
-    def _tell(self, changes: list[Change], checkpoint: dict[str, Any]) -> None:
-        """Say what a run goes on with otherwise than before, and keep it for its results."""
-        if not changes:
-            return
-        say(f"ckpt_path: the run goes on with {', '.join(str(change) for change in changes)}.", warn=True)
-        at = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
-        self.changes += [{**at, **change._asdict()} for change in changes]
-
-    def on_train_start(self) -> None:
-        """Let the optimizer go on with the settings that are others than they were (a Lightning hook)."""
-        if self._other_optimizer:
-            fresh = configure(
-                self.network, self.optimizer, self.scheduler, self.scheduler_interval, self.decay_norm_and_bias
-            )
-            use_changes(self.trainer.optimizers[0], self._schedule(), fresh, self._other_optimizer)
-            self._other_optimizer = []
 
     def on_fit_start(self) -> None:
         """Settle the seed and check the precision (a Lightning hook).

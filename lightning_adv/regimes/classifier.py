@@ -1,9 +1,9 @@
-"""A network that knows its data, its checkpoints and how robust it is: what every regime trains."""
+"""A network that knows its data, and how it is attacked: what every regime trains."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,26 +18,21 @@ from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
-from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.load import check_activation, check_fits, say
 from lightning_adv.regimes.checks import (
     as_pair,
     check_attack_precision,
     check_batch,
-    check_measured_losses,
     check_shape,
-    check_validation_loss,
-    images_alone,
     no_statistics,
 )
-from lightning_adv.regimes.metrics import Meters, ends_with_repetition, length_of
 from lightning_adv.regimes.optimizers import callable_to_config
 from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
 from lightning_adv.regimes.views import Views
 
 
 class Classifier(LightningModule):
-    """A LightningModule that holds an image classifier and measures how robust it is.
+    """A LightningModule that holds an image classifier and attacks it.
 
     Args:
         backbone: What network to build.
@@ -151,8 +146,6 @@ class Classifier(LightningModule):
         self.num_classes = self.hparams["num_classes"] = num_classes
         self.network = self.build_network(num_classes)
         self._built_of = modules_of(self.network)
-        measured = {stage: Meters(num_classes, self.domains, self.inference_domain) for stage in ("val", "test")}
-        self.meters = nn.ModuleDict(measured)
 
     def build_network(self, num_classes: int) -> nn.Module:
         """Return the network that is trained. Override it to change what the backbone's recipe gives.
@@ -271,80 +264,3 @@ class Classifier(LightningModule):
     def _seed_of(self, purpose: str, batch_idx: int, epoch: int) -> int:
         seed = run_seed() if self.seed is None else self.seed
         return derive_seed(seed, purpose, epoch, batch_idx, self.global_rank)
-
-    # Evaluation ---------------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure clean and robust accuracy and loss on validation images."""
-        self._evaluate(batch, batch_idx, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Stop at a network that computes no numbers, before it is saved (a Lightning hook).
-
-        Raises:
-            FloatingPointError: The loss on clean images is NaN or infinite.
-        """
-        if self.trainer.state.fn == "validate":
-            self._check_losses("val")
-            return
-        images = self._meters("val")["images"]
-        if not self.trainer.sanity_checking:
-            dataset = getattr(self.trainer.val_dataloaders, "dataset", None)
-            self.coverage["validation_images"] = (round(images.compute().item()), length_of(dataset))
-        for name in ("images", "classes"):  # they are not logged, which would reset them
-            self._meters("val")[name].reset()
-        loss = self._meters("val")["clean_loss"].compute()
-        check_validation_loss(loss, self.global_step, self.current_epoch)
-
-    def on_validation_start(self) -> None:
-        """Refuse a network that holds no numbers, where no training would end at it (a Lightning hook)."""
-        if self.trainer.state.fn == "validate":
-            check_finite_network(self.network, "ckpt_path")
-
-    def on_test_start(self) -> None:
-        """Refuse a network that holds no numbers (a Lightning hook)."""
-        check_finite_network(self.network, "ckpt_path")
-
-    on_predict_start = on_test_start
-
-    def on_test_epoch_end(self) -> None:
-        """Refuse results of a network that computes no numbers (a Lightning hook)."""
-        self._check_losses("test")
-
-    def _check_losses(self, stage: str) -> None:
-        losses = {name: metric.compute() for name, metric in self._meters(stage).items() if "_loss" in name}
-        check_measured_losses(losses, stage)
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure clean and robust accuracy and loss on test images."""
-        self._evaluate(batch, batch_idx, "test")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the class probabilities (N, K); the images need no labels."""
-        alone = images_alone(batch)
-        x = self.check_batch(batch, batch_idx)[0] if alone is None else self._checked(alone, None, batch_idx)
-        probabilities: Tensor = self(x).float().softmax(1)
-        return probabilities
-
-    def _evaluate(self, batch: Any, batch_idx: int, stage: Literal["val", "test"]) -> None:
-        x, y = self.check_batch(batch, batch_idx)
-        loader = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
-        if ends_with_repetition(loader, batch_idx):
-            x, y = x[:-1], y[:-1]
-        meters = self._meters(stage)
-        for through in (self.domains if self.domains else (None,)) if len(x) else ():
-            noise = self.noise(stage, batch_idx)
-            # A test is what is reported: no attack on it is weaker than it need be.
-            x_adv = self.attacked(self.evaluation_attack, x, y, domain=through, generator=noise, lower=stage == "val")
-            meters.update("clean", through, self.logits(x, through), y)
-            meters.update("robust", through, self.logits(x_adv, through), y)
-        meters["images"].update(len(x))
-        meters["classes"].update(y)
-        for name, metric in meters.items():
-            if name not in ("images", "classes") or stage == "test":
-                shown = stage == "val" and name in ("clean_accuracy", "robust_accuracy")
-                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=shown)
-
-    def _meters(self, stage: str) -> Meters:
-        meters: Meters = self.meters[stage]  # type: ignore[assignment]
-        return meters
