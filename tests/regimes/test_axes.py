@@ -1,4 +1,7 @@
-"""What every regime does on the axes that a user turns: resume, precision, compilation, averaging, accumulation."""
+"""What regimes do on the axes that a user turns: precision, compilation, averaging, accumulation.
+
+``tests/testing/test_regimes.py`` checks what all of them promise; here are those that an axis could treat otherwise.
+"""
 
 import copy
 
@@ -8,70 +11,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.attacks import PGD
 from lightning_adv.nn.batchnorm import domain
-from tests.regimes.every_regime import REGIMES, make, still
-from tests.regimes.toy import Graphs, ResumableToyData, ToyData, quiet_trainer
-
-each_regime = pytest.mark.parametrize("name", REGIMES)
+from tests.regimes.every_regime import make, still
+from tests.regimes.toy import Graphs, ToyData, quiet_trainer
 
 
-class SaveAt(Callback):
-    """Saves a checkpoint after a step, in the middle of an epoch."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
+def regimes(*names):
+    return pytest.mark.parametrize("name", names)
 
 
-def momenta(trainer):
-    return [state["momentum_buffer"] for state in trainer.optimizers[0].state_dict()["state"].values()]
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-@each_regime
-def test_resumed_in_the_middle_is_bit_identical(tmp_path, name):
-    whole = make(name, tmp_path)
-    path = tmp_path / "middle.ckpt"
-    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[SaveAt(6, path)])
-    trainer.fit(whole, ResumableToyData())
-    resumed = make(name, tmp_path)
-    with torch.no_grad():
-        for parameter in resumed.parameters():  # what is not loaded shows
-            parameter += 1
-    again = quiet_trainer(tmp_path, max_epochs=3)
-    torch.manual_seed(1234)
-    again.fit(resumed, ResumableToyData(), ckpt_path=path, weights_only=True)
-    assert_same(whole.state_dict(), resumed.state_dict())
-    assert len(momenta(trainer)) > 0
-    assert all(torch.equal(a, b) for a, b in zip(momenta(trainer), momenta(again), strict=True))
-    assert trainer.callback_metrics["train/loss"] == again.callback_metrics["train/loss"]
-
-
-@each_regime
-def test_checkpoint_needs_nothing_else(tmp_path, name):
-    evaluation = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
-    module = make(name, tmp_path, num_classes=None, evaluation_attack=evaluation)
-    trainer = quiet_trainer(tmp_path)
-    trainer.fit(module, ToyData())
-    trainer.save_checkpoint(tmp_path / "it.ckpt")
-    (tmp_path / "pretrained.pth").unlink(missing_ok=True)
-    loaded = REGIMES[name][0].load_from_checkpoint(tmp_path / "it.ckpt", weights_only=True)
-    x = torch.rand(4, 1, 8, 8)
-    assert torch.equal(loaded.eval()(x), module.eval()(x))
-    reported = quiet_trainer(tmp_path).test(loaded, ToyData(), verbose=False)
-    assert reported == quiet_trainer(tmp_path).test(module, ToyData(), verbose=False)
-
-
-@each_regime
+@regimes("madry", "awp", "mixture_bn")
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_precision(tmp_path, name, precision):
     """Near fp32's weights after two steps, and not the same: the precision is really used."""
@@ -85,7 +34,8 @@ def test_precision(tmp_path, name, precision):
     assert distance < 0.02 * torch.linalg.vector_norm(weights["32-true"])
 
 
-@each_regime
+@pytest.mark.slow
+@regimes("madry", "awp", "fine_grained", "smooth_gradient", "blockwise")
 def test_compiled_network_trains_the_same(tmp_path, name, monkeypatch):
     plain = make(name, tmp_path)
     quiet_trainer(tmp_path, max_epochs=2, limit_val_batches=2).fit(plain, ToyData())
@@ -107,7 +57,7 @@ def test_compiled_network_trains_the_same(tmp_path, name, monkeypatch):
     torch._dynamo.reset()
 
 
-@each_regime
+@regimes("madry", "smooth_relu")
 def test_weight_averaging(tmp_path, name):
     """Lightning's own callback: what is tested afterwards are the averaged weights, by hand here."""
     decay, seen = 0.5, []
@@ -126,11 +76,9 @@ def test_weight_averaging(tmp_path, name):
     torch.testing.assert_close(module.network.state_dict()[weight], expected)
 
 
-@each_regime
+@regimes("madry", "trades", "mixture_bn", "batchnorm")
 def test_accumulated_gradients_are_those_of_the_sum(tmp_path, name):
     """Two batches a step, with BatchNorm still: the gradient of a step is the mean of its batches' gradients."""
-    if name == "awp":  # its perturbation is each batch's own
-        return
     weights = []
     for size, batches in ((8, 2), (16, 1)):
         module = make(name, tmp_path, **still(name))
@@ -142,7 +90,7 @@ def test_accumulated_gradients_are_those_of_the_sum(tmp_path, name):
         torch.testing.assert_close(value, weights[1][key], msg=key)
 
 
-@each_regime
+@regimes("madry", "mixture_bn", "blockwise")
 def test_train_flags_after_validation(tmp_path, name):
     """Validation and its attack give the flags back one by one; held modules stay held."""
     module = make(name, tmp_path, running_statistics_epochs=1)
@@ -154,7 +102,7 @@ def test_train_flags_after_validation(tmp_path, name):
             flags.append((trainer.current_epoch, set(norms)))
 
     quiet_trainer(tmp_path, max_epochs=2, val_check_interval=2, callbacks=[Look()]).fit(module, ToyData())
-    held = {False} if name in ("conventional", "blockwise") else set()
+    held = {False} if name == "blockwise" else set()
     assert {epoch: values | held for epoch, values in flags} == {0: {True} | held, 1: {False}}
     if len(module.domains) > 1:
         with domain(module.network, "adversarial"):

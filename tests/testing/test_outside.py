@@ -1,0 +1,64 @@
+"""A regime of six lines in a folder of its own: it keeps the promises, and every command takes it."""
+
+import importlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_adv.testing import check_regime
+from tests.commands.shortened import SHORT
+from tests.regimes.toy import ATTACK, BACKBONE
+
+SIX_LINES = """
+from lightning_adv.attacks import PGD
+from lightning_adv.regimes import Regime
+class MyRegime(Regime):
+    def loss(self, x, y):
+        x_adv = self.attacked(PGD(eps=0.1, steps=2, step_size=0.05), x, y)
+        return self.criterion(self(x), y) + self.criterion(self(x_adv), y)
+"""
+
+ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).with_name("lightning-adv")
+
+
+def test_six_lines_keep_the_promises(tmp_path, monkeypatch):
+    (tmp_path / "six_lines.py").write_text(SIX_LINES)
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = importlib.import_module("six_lines").MyRegime
+    check_regime(kind(BACKBONE, num_classes=2, evaluation_attack=ATTACK))
+
+
+@pytest.mark.slow
+def test_six_lines_run_from_the_command_line(tmp_path):
+    """As ``PYTHONPATH=. lightning-adv ...``, since a script does not import from the working directory by itself."""
+    (tmp_path / "my_regimes.py").write_text(SIX_LINES)
+
+    def run(*arguments: str) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
+        ended = subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+
+    run("fit", "--config=digits/standard", "--model=my_regimes.MyRegime", *SHORT)
+    folder = tmp_path / "runs/digits-standard/version_0"
+    best = folder / "checkpoints/best.ckpt"
+    kept = torch.load(best, weights_only=True)
+    assert kept["regime"]["class_path"] == "my_regimes.MyRegime"
+    assert json.loads((folder / "results.json").read_text())["metrics"].keys() >= {"test/robust_accuracy"}
+    run("test", f"--config={folder}/config.yaml", f"--ckpt_path={best}", *SHORT)
+    evaluation = ["--attacks=[FGSM]", "--eps.linf=[0.1]", "--images=8", "--output=out", "--accelerator=cpu"]
+    run("evaluate", f"--checkpoint={best}", "--data=DigitsDataModule", *evaluation, "--suspicion_images=0")
+    assert (tmp_path / "out/evaluation.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_example_learns():
+    tested = runpy.run_path(str(ROOT / "examples/regime.py"))["train"]()
+    assert tested["test/clean_accuracy"] > 0.3
+    assert tested["test/robust_accuracy"] <= tested["test/clean_accuracy"]
