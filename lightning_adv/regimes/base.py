@@ -19,14 +19,14 @@ from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.checkpoint_form import LOADABLE, check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say
-from lightning_adv.regimes.averaging import check_averaging, follow_until_started
+from lightning_adv.regimes.attack_runner import AttackPrecision, AttackRunner, View
 from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
 from lightning_adv.regimes.metrics import length_of
 from lightning_adv.regimes.optimizers import callable_from_config, step_plateau
 from lightning_adv.regimes.rebuilding import check_saved_arguments
 from lightning_adv.regimes.resumable import ResumableClassifier
-from lightning_adv.regimes.trained_on import describe_data
-from lightning_adv.regimes.views import AttackPrecision, View, Views
+from lightning_adv.regimes.training_data import describe_data
+from lightning_adv.regimes.weight_averaging import check_averaging, follow_until_started
 
 _NO_LOSS = "{} must say what it minimises, by a method loss(self, x, y)."
 
@@ -97,9 +97,9 @@ class Regime(ResumableClassifier):
             raise UsageError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
             raise UsageError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
-        views = Views(view, attack_precision, compile=compile if compile_view is None else compile_view)
+        runner = AttackRunner(view, attack_precision, compile=compile if compile_view is None else compile_view)
         super().__init__(backbone, num_classes, evaluation_attack, compile, channels_last)
-        self.views = views  # no argument of the base class, which would save it with the hyper-parameters
+        self.attack_runner = runner  # not an argument of the base class: hyper-parameters are saved from those
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
         self.scheduler_interval = scheduler_interval

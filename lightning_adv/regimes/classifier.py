@@ -19,6 +19,7 @@ from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.weights.load import check_activation, check_fits, say
+from lightning_adv.regimes.attack_runner import AttackRunner
 from lightning_adv.regimes.checks import (
     as_pair,
     check_attack_precision,
@@ -28,7 +29,6 @@ from lightning_adv.regimes.checks import (
 )
 from lightning_adv.regimes.optimizers import callable_to_config
 from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
-from lightning_adv.regimes.views import Views
 
 
 class Classifier(LightningModule):
@@ -53,7 +53,7 @@ class Classifier(LightningModule):
     inference_domain: str | None = None
     """The domain that :meth:`forward` runs through."""
 
-    views: Views
+    attack_runner: AttackRunner
     """What runs the attacks."""
 
     step_noise: torch.Generator | None = None
@@ -76,7 +76,6 @@ class Classifier(LightningModule):
         self.evaluation_attack = Attack.from_config(evaluation_attack)
         self.compiles = compile
         self.channels_last = channels_last
-        self.views = Views(compile=compile)
         self.seed: int | None = None
         self.coverage: dict[str, tuple[int, int | None]] = {}  # used and available, of what a run was trained by
         self._warned: set[str] = set()
@@ -188,7 +187,7 @@ class Classifier(LightningModule):
 
     def teardown(self, stage: str) -> None:
         """Let go of the views, which would stay on the device (a Lightning hook)."""
-        self.views.clear()
+        self.attack_runner.clear()
 
     # What goes in, and what comes out -----------------------------------------------------------------------------
 
@@ -219,7 +218,7 @@ class Classifier(LightningModule):
         *,
         domain: str | None = None,
         generator: torch.Generator | None = None,
-        lower: bool = True,
+        reduced_precision: bool = True,
     ) -> Tensor:
         """Return the adversarial examples (N, C, H, W) of this network, made on a view of it where one can be.
 
@@ -230,11 +229,12 @@ class Classifier(LightningModule):
             domain: The BatchNorm domain to attack through; None is the active one.
             generator: The attack's source of randomness. None is the noise of the training step, and outside of one
                 that of the first step of this epoch.
-            lower: Whether ``attack_precision`` counts; False attacks in the network's own precision.
+            reduced_precision: Whether ``attack_precision`` counts; False attacks in the network's own precision.
         """
         if generator is None:
             generator = self.noise("train", 0) if self.step_noise is None else self.step_noise
-        return self.views.attack(attack, self.network, x, y, domain=domain, generator=generator, lower=lower)
+        run = self.attack_runner.run
+        return run(attack, self.network, x, y, domain=domain, generator=generator, reduced_precision=reduced_precision)
 
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return the batch as images (N, C, H, W) in the network's precision and labels (N,) int64.

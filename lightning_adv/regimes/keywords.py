@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lightning_adv.attacks import Attack
+from lightning_adv.regimes.attack_runner import AttackPrecision, View
 from lightning_adv.regimes.objectives import Objective
-from lightning_adv.regimes.views import AttackPrecision, View
 from lightning_adv.regimes.weight_perturbation import WeightPerturbation
 
 if TYPE_CHECKING:

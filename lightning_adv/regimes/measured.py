@@ -84,7 +84,9 @@ class MeasuredClassifier(Classifier):
         for through in (self.domains if self.domains else (None,)) if len(x) else ():
             noise = self.noise(stage, batch_idx)
             # A test is what is reported: no attack on it is weaker than it need be.
-            x_adv = self.attacked(self.evaluation_attack, x, y, domain=through, generator=noise, lower=stage == "val")
+            x_adv = self.attacked(
+                self.evaluation_attack, x, y, domain=through, generator=noise, reduced_precision=stage == "val"
+            )
             meters.update("clean", through, self.logits(x, through), y)
             meters.update("robust", through, self.logits(x_adv, through), y)
         meters["images"].update(len(x))

@@ -13,10 +13,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import find_class, public_path
 from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.weights.load import say
-from lightning_adv.regimes.averaging import save_current_weights
-from lightning_adv.regimes.measured import MeasuredClassifier
-from lightning_adv.regimes.optimizers import configure
-from lightning_adv.regimes.resume import (
+from lightning_adv.regimes.changed_settings import (
     Change,
     check_changes,
     describe_optimizers,
@@ -25,7 +22,10 @@ from lightning_adv.regimes.resume import (
     settings_changes,
     use_changes,
 )
-from lightning_adv.regimes.trained_on import Purpose, compare_data, data_of, describe_data
+from lightning_adv.regimes.measured import MeasuredClassifier
+from lightning_adv.regimes.optimizers import configure
+from lightning_adv.regimes.training_data import Purpose, compare_data, data_of, describe_data
+from lightning_adv.regimes.weight_averaging import save_current_weights
 
 
 class ResumableClassifier(MeasuredClassifier):
@@ -37,7 +37,7 @@ class ResumableClassifier(MeasuredClassifier):
         scheduler_interval: When the schedule steps, ``"epoch"`` or ``"step"``.
         decay_norm_and_bias: False leaves biases and normalisation parameters out of weight decay.
         train_loss: The mean loss of the epoch.
-        trained_on: :func:`~lightning_adv.regimes.trained_on.describe_data` of the training.
+        trained_on: :func:`~lightning_adv.regimes.training_data.describe_data` of the training.
         changes: What the run went on with otherwise than before.
     """
 

@@ -31,7 +31,7 @@ from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_p
 from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.regimes.checks import check_precision
-from lightning_adv.regimes.trained_on import dataset_name
+from lightning_adv.regimes.training_data import dataset_name
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
 """Settings that no number depends on; the checkpoint is told by its checksum."""

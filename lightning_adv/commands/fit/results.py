@@ -21,7 +21,7 @@ from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.versions import versions
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.metrics import KINDS, length_of
-from lightning_adv.regimes.trained_on import dataset_name
+from lightning_adv.regimes.training_data import dataset_name
 
 _WEIGHTS = {
     "last": "none: the last weights, since there is no best checkpoint",

@@ -18,7 +18,7 @@ from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.commands.shared.held_out import check_gives
 from lightning_adv.core.errors import UsageError
 from lightning_adv.regimes.checks import as_pair
-from lightning_adv.regimes.trained_on import describe_data
+from lightning_adv.regimes.training_data import describe_data
 
 
 class Chunk(NamedTuple):
@@ -57,7 +57,7 @@ class TestImages:
 
     Attributes:
         name: The data module's name.
-        described: Which images they are, by :func:`~lightning_adv.regimes.trained_on.describe_data`.
+        described: Which images they are, by :func:`~lightning_adv.regimes.training_data.describe_data`.
         count: How many images are evaluated.
         shape: Their shape (C, H, W), after :meth:`check`.
     """

@@ -18,7 +18,7 @@ from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
 from lightning_adv.nn.weights.runs import NotARunError, read_run
 from lightning_adv.regimes.checks import check_shape
-from lightning_adv.regimes.trained_on import compare_data, data_of
+from lightning_adv.regimes.training_data import compare_data, data_of
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class LoadedNetwork:
         image_shape: Shape (C, H, W) of the images that it was trained on; None where nobody says.
         evaluation_attack: The attack that its run was tested with, as plain data; None where there is none.
         facts: What ``evaluation.json`` says of it.
-        trained_on: The images of its training, by :func:`~lightning_adv.regimes.trained_on.describe_data`; None where
-            nobody says.
+        trained_on: The images of its training, by :func:`~lightning_adv.regimes.training_data.describe_data`; None
+            where nobody says.
     """
 
     network: nn.Module

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_adv.data import DigitsDataModule
-from lightning_adv.regimes.trained_on import compare_data, data_of, dataset_name, describe_data
+from lightning_adv.regimes.training_data import compare_data, data_of, dataset_name, describe_data
 from tests.regimes.toy import ToyData
 
 

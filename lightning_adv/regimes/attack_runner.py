@@ -1,4 +1,4 @@
-"""How a regime's attacks see its network: through a view that is prepared for them, where there can be one."""
+"""Runs a regime's attacks on its network, on a faster view of it wherever one computes the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AttackPrecision: TypeAlias = Literal["same", "bf16", "fp16"]
 _DTYPES = {"same": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Views:
+class AttackRunner:
     """Runs attacks on a network, on a view of it wherever one computes the same.
 
     Args:
@@ -49,7 +49,7 @@ class Views:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": {}, "_unprepared": None}  # a copy makes views of its own network
 
-    def attack(
+    def run(
         self,
         attack: Attack,
         network: nn.Module,
@@ -58,16 +58,16 @@ class Views:
         *,
         domain: str | None,
         generator: torch.Generator,
-        lower: bool = True,
+        reduced_precision: bool = True,
     ) -> Tensor:
         """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`.
 
-        ``lower`` is False where attacks shall compute as the network does, whatever ``precision`` is. So do attacks
-        that judge by what they see (:attr:`lightning_adv.attacks.Attack.judges`), always, and under autocast they see
-        the network itself: a view rounds otherwise.
+        ``reduced_precision`` is False where attacks shall compute as the network does, whatever ``precision`` is.
+        Attacks that judge the network's outputs (:attr:`lightning_adv.attacks.Attack.judges`) always do, and under
+        autocast they are given the network itself: a view rounds otherwise.
         """
         judges = getattr(attack, "judges", True)
-        dtype = self._dtype if lower and not judges else None
+        dtype = self._dtype if reduced_precision and not judges else None
         view = self._view_of(attack, network, domain, x, dtype)
         if view is not None:
             noise = generator.get_state()

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from lightning_adv.attacks import PGD
 from lightning_adv.regimes import MadryTraining, StandardTraining
-from lightning_adv.regimes.resume import compare
+from lightning_adv.regimes.changed_settings import compare
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)

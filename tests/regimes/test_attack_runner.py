@@ -189,14 +189,14 @@ def test_another_network_gets_another_view():
     now = _logits(regime.network, probe, None)
     step(regime)
     torch.testing.assert_close(SEEN[-1][2], now, rtol=1e-5, atol=1e-6)
-    assert len(regime.views._views) == 1
+    assert len(regime.attack_runner._views) == 1
 
 
 def test_views_are_let_go_after_a_run(tmp_path):
     regime = regime_of()
     quiet_trainer(tmp_path, limit_train_batches=1).fit(regime, ToyData())
     assert SEEN
-    assert not regime.views._views
+    assert not regime.attack_runner._views
 
 
 def test_one_precision_after_the_other(tmp_path):
