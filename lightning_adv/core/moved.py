@@ -24,7 +24,7 @@ _MOVED = {
     "analysis.frequency": "analysis.images.frequency",
     "analysis.frequency_figures": "analysis.images.frequency_figures",
     "analysis.image_transforms": "analysis.images.transforms",
-    "analysis.intervals": "core.intervals",
+    "analysis.intervals": "core.shares",
     "analysis.labels": "core.figure_labels",
     "analysis.logits": "attacks.logits",
     "analysis.perturbation_figures": "analysis.images.perturbation_figures",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
-from lightning_adv.evaluation.summary import Accuracy, Summary
+from lightning_adv.core.shares import Share
+from lightning_adv.evaluation.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def plot_accuracy_over_steps(summary: Summary) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, places: Sequence[float], accuracies: Sequence[Accuracy], colour: str, label: str | None) -> None:
+def _draw(axes: Axes, places: Sequence[float], accuracies: Sequence[Share], colour: str, label: str | None) -> None:
     values = [100 * found.accuracy for found in accuracies]
     low, high = ([100 * found.interval[side] for found in accuracies] for side in (0, 1))
     axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

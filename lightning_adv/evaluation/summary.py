@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, cat
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import Share
 from lightning_adv.evaluation.corruptions.errors import CorruptionError, sum_errors
 from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
 from lightning_adv.evaluation.verdicts import BROKEN, MISCLASSIFIED, SKIPPED, CaseVerdicts, ChunkVerdicts, broken_within
-
-
-class Accuracy(NamedTuple):
-    """A number of samples that are classified correctly.
-
-    Attributes:
-        correct: How many.
-        total: Of how many, at least 1.
-    """
-
-    correct: int
-    total: int
-
-    @property
-    def accuracy(self) -> float:
-        """The share."""
-        return self.correct / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % confidence interval (Wilson)."""
-        return wilson_interval(self.correct, self.total)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {"correct": self.correct, "accuracy": self.accuracy, "interval": list(self.interval)}
 
 
 class CaseSummary(NamedTuple):
@@ -47,8 +21,8 @@ class CaseSummary(NamedTuple):
         case: The attack and the threat model.
         attacked: Number of samples that it was run on.
         broken: Number of them that it broke.
-        alone: Accuracy under this attack alone; None where it did not see the samples that were broken before.
-        left: Accuracy under this attack and all that ran before it within this ball.
+        alone: Share under this attack alone; None where it did not see the samples that were broken before.
+        left: Share under this attack and all that ran before it within this ball.
         stages: How many samples each stage of the attack broke (restarts, parts of an ensemble).
         seconds: How long it took, all processes together.
     """
@@ -56,8 +30,8 @@ class CaseSummary(NamedTuple):
     case: Case
     attacked: int
     broken: int
-    alone: Accuracy | None
-    left: Accuracy
+    alone: Share | None
+    left: Share
     stages: tuple[int, ...]
     seconds: float
 
@@ -73,14 +47,14 @@ class Curve(NamedTuple):
 
     threat: ThreatModel
     steps: tuple[int, ...]
-    accuracies: tuple[Accuracy, ...]
+    accuracies: tuple[Share, ...]
 
 
 class Summary(NamedTuple):
     """What an evaluation found.
 
     Attributes:
-        clean: Accuracy on the images as they are.
+        clean: Share on the images as they are.
         cases: What each attack did, in the order of the plan.
         all_or_nothing: For each threat model the accuracy where a sample counts only if no attack within the ball, at
             this radius or a smaller one, breaks it.
@@ -88,9 +62,9 @@ class Summary(NamedTuple):
         corruptions: The errors on corrupted images, a row for each corruption and severity; none if not asked for.
     """
 
-    clean: Accuracy
+    clean: Share
     cases: tuple[CaseSummary, ...]
-    all_or_nothing: dict[ThreatModel, Accuracy]
+    all_or_nothing: dict[ThreatModel, Share]
     curves: tuple[Curve, ...]
     corruptions: tuple[CorruptionError, ...] = ()
 
@@ -114,10 +88,10 @@ def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
         broken = _broken(chunks, case.threat, plan.cases[: number + 1])
         cases.append(_summarise_case(case, [chunk.cases[case.key] for chunk in chunks], correct, broken))
     all_or_nothing = {
-        threat: Accuracy(int((correct & ~_broken(chunks, threat, plan.cases)).sum()), total) for threat in plan.threats
+        threat: Share(int((correct & ~_broken(chunks, threat, plan.cases)).sum()), total) for threat in plan.threats
     }
     shards = [[CorruptionError(*row) for rows in chunk.corruptions.values() for row in rows] for chunk in chunks]
-    clean = Accuracy(int(correct.sum()), total)
+    clean = Share(int(correct.sum()), total)
     return Summary(clean, tuple(cases), all_or_nothing, _curves(plan, chunks), tuple(sum_errors(shards)))
 
 
@@ -134,8 +108,8 @@ def _summarise_case(case: Case, parts: Sequence[CaseVerdicts], correct: Tensor, 
         case,
         attacked,
         broken,
-        alone=None if skipped else Accuracy(attacked - broken, len(verdicts)),
-        left=Accuracy(int((correct & ~broken_so_far).sum()), len(verdicts)),
+        alone=None if skipped else Share(attacked - broken, len(verdicts)),
+        left=Share(int((correct & ~broken_so_far).sum()), len(verdicts)),
         stages=tuple(stages.count(number) for number in range(len(case.attack.stages()))),
         seconds=sum(part.seconds for part in parts),
     )
@@ -146,6 +120,6 @@ def _curves(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> tuple[Curve, ...]:
     images = sum(chunk.curve_images for chunk in chunks)
     for case in plan.curves:
         counts = [chunk.curves[case.key] for chunk in chunks if chunk.curve_images]
-        accuracies = tuple(Accuracy(sum(column), images) for column in zip(*counts, strict=True))
+        accuracies = tuple(Share(sum(column), images) for column in zip(*counts, strict=True))
         curves.append(Curve(case.threat, plan.steps, accuracies))
     return tuple(curves)

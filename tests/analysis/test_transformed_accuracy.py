@@ -13,7 +13,7 @@ from lightning_adv.analysis.images.transformed_accuracy import (
     correctly_classified,
 )
 from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import wilson_interval
 from lightning_adv.nn.batchnorm import convert_batchnorm
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from lightning_adv.cli import main
 from lightning_adv.core.recipe import find_class
-from tests.commands.shortened import results
+from tests.commands.shortened import SHORT, results
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/v0.1.0"
 SURFACE = json.loads((FIXTURES / "surface.json").read_text())
@@ -82,7 +82,9 @@ def test_help_ends_well(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert not end.value.code
-    assert f"usage: lightning-adv {command}" in capsys.readouterr().out
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage.startswith("usage: lightning-adv")
+    assert command in usage
 
 
 def fields(value: Any, key: str = "") -> set[str]:
@@ -102,7 +104,7 @@ def read(path: Path | str) -> Any:
 def test_a_run_and_its_export_have_the_fields_that_they_had(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     old = FIXTURES / "advprop"
-    main(["fit", "--config", f"{old}/config.yaml", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"])
+    main(["fit", "--config", f"{old}/config.yaml", *SHORT, "--trainer.max_epochs=1"])
     run = Path("runs/digits-advprop/version_0")
     assert fields(results(run)) >= fields(results(old))
     now, then = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, old))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import AlexNet_Weights
 
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import wilson_interval
 from lightning_adv.evaluation.corruptions.corrupt import CORRUPTIONS, corrupt
 from lightning_adv.evaluation.corruptions.errors import (
     ALEXNET_CLEAN_ERROR,

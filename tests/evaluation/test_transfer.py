@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks import FGSM, MDIFGSM, MIFGSM, PGD, LogitEnsemble
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import wilson_interval
 from lightning_adv.evaluation.transfer.rates import (
     TransferRate,
     add_rates,

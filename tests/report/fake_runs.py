@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import wilson_interval
 from lightning_adv.core.table import Row, append_rows
 
 RESNET18 = ["bn1", *(f"layer{k}.{b}.bn{n}" for k in range(1, 5) for b in range(2) for n in (1, 2))]

@@ -16,7 +16,7 @@ from lightning_adv.analysis.images.transforms import high_pass, low_pass, patch_
 from lightning_adv.attacks.base import check_images, check_labels
 from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import Share
 from lightning_adv.core.suggestions import did_you_mean
 
 PAPER_LEVELS: Mapping[str, Sequence[float]] = {
@@ -59,12 +59,12 @@ class TransformedAccuracy(NamedTuple):
     @property
     def accuracy(self) -> float:
         """The share of images that are classified correctly."""
-        return self.correct / self.total
+        return Share(self.correct, self.total).accuracy
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the accuracy."""
-        return wilson_interval(self.correct, self.total)
+        return Share(self.correct, self.total).interval
 
 
 def correctly_classified(

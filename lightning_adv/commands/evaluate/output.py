@@ -15,10 +15,11 @@ from rich.table import Table
 from lightning_adv.attacks.threat import attack_name
 from lightning_adv.commands.evaluate.corruptions import Baseline, corruptions_to_plain, print_corruptions
 from lightning_adv.core.files import write_whole
+from lightning_adv.core.shares import Share
 from lightning_adv.evaluation import Plan, Summary
 from lightning_adv.evaluation.corruptions.figures import plot_corruption_errors
 from lightning_adv.evaluation.figures import plot_accuracy_over_eps, plot_accuracy_over_steps
-from lightning_adv.evaluation.summary import Accuracy, CaseSummary
+from lightning_adv.evaluation.summary import CaseSummary
 from lightning_adv.evaluation.verdicts import ChunkVerdicts
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -
         )
 
 
-def _row(table: Table, name: str, found: CaseSummary | None, accuracy: Accuracy) -> None:
+def _row(table: Table, name: str, found: CaseSummary | None, accuracy: Share) -> None:
     low, high = accuracy.interval
     counts = ("", "") if found is None else (f"{found.attacked:,}", f"{found.broken:,}")
     table.add_row(name, *counts, f"{100 * accuracy.accuracy:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %")

@@ -17,7 +17,7 @@ from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.files import to_json, write_whole
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import Share
 from lightning_adv.core.versions import versions
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.metrics import KINDS, length_of
@@ -94,9 +94,9 @@ def _measured(metrics: Mapping[str, float], images: int, suffix: str = "") -> di
     """The accuracies, their intervals and the losses, of the network or of one of its BatchNorm domains."""
     measured: dict[str, Any] = {}
     for kind in KINDS:
-        correct = round(metrics[f"test/{kind}_accuracy{suffix}"] * images)  # the metric is a share in fp32
-        measured[f"{kind}_accuracy"] = correct / images
-        measured[f"{kind}_interval"] = list(wilson_interval(correct, images))
+        # the metric is a share in fp32
+        share = Share(round(metrics[f"test/{kind}_accuracy{suffix}"] * images), images)
+        measured[f"{kind}_accuracy"], measured[f"{kind}_interval"] = share.accuracy, list(share.interval)
         measured[f"{kind}_loss"] = metrics[f"test/{kind}_loss{suffix}"]
     return measured
 

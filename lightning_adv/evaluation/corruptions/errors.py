@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
 from lightning_adv.attacks.base import check_images
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.reading import shorten
+from lightning_adv.core.shares import Share, wilson_interval
 from lightning_adv.evaluation.corruptions.corrupt import (
     CORRUPTIONS,
     SEVERITIES,
@@ -81,12 +81,16 @@ class CorruptionError(NamedTuple):
     @property
     def error(self) -> float:
         """The share of images that are classified wrongly."""
-        return (self.total - self.correct) / self.total
+        return self._wrong.accuracy
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the error."""
-        return wilson_interval(self.total - self.correct, self.total)
+        return self._wrong.interval
+
+    @property
+    def _wrong(self) -> Share:
+        return Share(self.total - self.correct, self.total)
 
 
 def corruption_errors(
@@ -173,7 +177,7 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
             severity, correct, total = (_integer(record[key]) for key in ("severity", "correct", "total"))
             row = CorruptionError(name, severity, images, correct, total)
             check_corruptions([row.corruption], [row.severity])
-            wilson_interval(row.correct, row.total)  # tells counts that cannot be
+            wilson_interval(correct, total)  # tells counts that cannot be
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 f"a record must have a corruption, a severity, correct and total, got {shorten(record)}: {error}."

@@ -19,8 +19,8 @@ from lightning_adv.analysis.images.transformed_accuracy import correctly_classif
 from lightning_adv.attacks import Attack, LogitEnsemble, attacking
 from lightning_adv.attacks.base import check_images
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.intervals import wilson_interval
 from lightning_adv.core.seeds import derive_seed
+from lightning_adv.core.shares import Share
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.batchnorm import domain as in_domain
 
@@ -47,12 +47,12 @@ class TransferRate(NamedTuple):
     @property
     def rate(self) -> float:
         """The success rate, a fraction of 1."""
-        return self.fooled / self.total
+        return Share(self.fooled, self.total).accuracy
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the rate."""
-        return wilson_interval(self.fooled, self.total)
+        return Share(self.fooled, self.total).interval
 
 
 def commonly_correct(

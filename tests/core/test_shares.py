@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from lightning_adv.core.intervals import wilson_interval
+from lightning_adv.core.shares import wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 10), (10, 10), (1, 1), (3, 7), (519, 1000), (9999, 10000)])

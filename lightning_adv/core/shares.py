@@ -1,13 +1,45 @@
-"""How sure one can be of an accuracy."""
+"""Accuracies as counts, and how sure one can be of them."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 from lightning_adv.core.errors import UsageError
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
+
+
+class Share(NamedTuple):
+    """How many of a number of samples are classified correctly.
+
+    Attributes:
+        correct: How many.
+        total: Of how many, at least 1.
+
+    Example:
+        >>> share = Share(correct=50, total=100)
+        >>> share.accuracy, [f"{end:.3f}" for end in share.interval]
+        (0.5, ['0.404', '0.596'])
+    """
+
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share, a fraction of 1."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % confidence interval (:func:`wilson_interval`)."""
+        return wilson_interval(self.correct, self.total)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"correct": self.correct, "accuracy": self.accuracy, "interval": list(self.interval)}
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
