@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
-from lightning_adv.core.errors import UsageError
-from lightning_adv.core.streams import unbroken_streams
+from lightning_adv.commands.shared.telling import told_in_one_line
+from lightning_adv.core.streams import streams_that_never_fail
 from lightning_adv.core.suggestions import bounded, did_you_mean
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With a status other than 0 if something is wrong; the message is on the standard error.
     """
     if args is None:
-        with unbroken_streams():
+        with streams_that_never_fail():
             follow_launcher()
             try:
                 _main(sys.argv[1:], own_process=True)
@@ -119,12 +119,8 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
     Raises:
         SystemExit: With status 1 if there is no configuration of a name.
     """
-    try:
+    with told_in_one_line("lightning-adv" if command.startswith("-") else f"lightning-adv {command}"):
         return resolve_configs(arguments)
-    except UsageError as error:
-        program = "lightning-adv" if command.startswith("-") else f"lightning-adv {command}"
-        sys.stderr.write(f"{program}: error: {bounded(error)}\n")
-        raise SystemExit(1) from error
 
 
 def _load(command: str) -> Callable[[list[str]], object]:
@@ -134,7 +130,7 @@ def _load(command: str) -> Callable[[list[str]], object]:
 
         return lambda arguments: run_report(arguments[1:])
     if command == "export":
-        from lightning_adv.commands.export import run_export
+        from lightning_adv.commands.export.command import run_export
 
         return lambda arguments: run_export(arguments[1:])
     if command == "evaluate":

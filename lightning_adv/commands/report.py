@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from lightning_adv.commands.shared.arguments import Parser
+from lightning_adv.commands.shared.plain_parser import PlainParser
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
@@ -195,7 +195,7 @@ def _wait(report: Report, written: object, interval: float, quiet_seconds: float
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = PlainParser(
         prog="lightning-adv report",
         description="Write runs as one interactive page that needs no network: accuracies, training curves, the "
         "analyses over epochs and layers, figures, and the settings in which the runs differ.",

@@ -23,8 +23,10 @@ from lightning_adv.commands.evaluate.output import save_figure
 from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
-from lightning_adv.commands.shared.presets import parse_with_preset, told_in_one_line
+from lightning_adv.commands.shared.presets import parse_with_preset
 from lightning_adv.commands.shared.run_folder import check_writable
+from lightning_adv.commands.shared.stopping import stoppable
+from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, to_json, write_whole
 from lightning_adv.core.locks import alone
@@ -90,7 +92,8 @@ def run_transfer(arguments: Sequence[str]) -> None:
             parse; 130 after Ctrl-C.
     """
     with (
-        told_in_one_line("transfer", stopped="Stopped. The same command again starts from the beginning."),
+        told_in_one_line("lightning-adv transfer"),
+        stoppable("Stopped. The same command again starts from the beginning."),
         ExitStack() as held,
     ):
         _transfer(_parse(arguments), held)

@@ -30,7 +30,7 @@ def check_arguments(kind: type, arguments: Any, *, source: str) -> None:
         >>> from lightning_adv.attacks import PGD
         >>> check_arguments(PGD, {"steps": "many"}, source="attack")
         Traceback (most recent call last):
-        UsageError: attack: steps of PGD is 'many', which is not of type int.
+        lightning_adv.core.errors.UsageError: attack: steps of PGD is 'many', which is not of type int.
     """
     if inspect.isabstract(kind):
         raise UsageError(f"{source}: {kind.__name__} is the base of such classes, and none itself: name one of them.")

@@ -1,4 +1,4 @@
-"""Standard output and error that end no command: whatever a terminal can show, and when nobody reads any more."""
+"""Standard output and error whose failures end no command: a character that cannot be shown, a reader that is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class _Unbroken(io.RawIOBase):
+class _NeverFailing(io.RawIOBase):
     """Writes to a descriptor, and nowhere once that has failed: a pipe's reader has gone, or the disk is full."""
 
     def __init__(self, descriptor: int) -> None:
@@ -43,7 +43,7 @@ class _Unbroken(io.RawIOBase):
 
 
 @contextmanager
-def unbroken_streams() -> Iterator[None]:
+def streams_that_never_fail() -> Iterator[None]:
     """Let no output of a block fail: what an encoding lacks is shown as ``?``.
 
     Streams that are not the process's own, such as those of a notebook, stay as they are.
@@ -51,10 +51,10 @@ def unbroken_streams() -> Iterator[None]:
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     for name, stream in before.items():
         if type(stream) is io.TextIOWrapper:
-            raw = io.BufferedWriter(_Unbroken(stream.fileno()))
+            raw = io.BufferedWriter(_NeverFailing(stream.fileno()))
             lines, through = stream.line_buffering, stream.write_through
-            unbroken = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=lines, write_through=through)
-            setattr(sys, name, unbroken)
+            replaced = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=lines, write_through=through)
+            setattr(sys, name, replaced)
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ def read_image(path: str) -> Image.Image:
         raise UsageError(f"data.root holds {path}, which cannot be decoded: {_reason(error)}.") from error
 
 
-def check_images(root: Path, paths: Sequence[str], check: Check) -> None:
+def check_image_files(root: Path, paths: Sequence[str], check: Check) -> None:
     """Look for images that cannot be read, before they stop a training.
 
     It warns of images that a viewer would turn: they are read as they are stored, as torchvision and timm do, whose

@@ -156,7 +156,7 @@ class ImageFolderDataModule(ImageDataModule):
         if not self._checked and not self.in_memory:  # load() decodes every image that is kept in memory
             train, test = self._find()
             paths = [path for path, _ in train + ([] if test is None else test)]
-            image_files.check_images(self.root, paths, self.check_images)
+            image_files.check_image_files(self.root, paths, self.check_images)
         self._checked = True
 
     def load(self) -> Splits:

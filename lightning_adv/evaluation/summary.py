@@ -36,7 +36,7 @@ class CaseSummary(NamedTuple):
     seconds: float
 
 
-class Curve(NamedTuple):
+class AccuracyOverSteps(NamedTuple):
     """The accuracy over the number of attack steps.
 
     Attributes:
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
     clean: Share
     cases: tuple[CaseSummary, ...]
     all_or_nothing: dict[ThreatModel, Share]
-    curves: tuple[Curve, ...]
+    curves: tuple[AccuracyOverSteps, ...]
     corruptions: tuple[CorruptionError, ...] = ()
 
 
@@ -115,11 +115,11 @@ def _summarise_case(case: Case, parts: Sequence[CaseVerdicts], correct: Tensor, 
     )
 
 
-def _curves(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> tuple[Curve, ...]:
+def _curves(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> tuple[AccuracyOverSteps, ...]:
     curves = []
     images = sum(chunk.curve_images for chunk in chunks)
     for case in plan.curves:
         counts = [chunk.curves[case.key] for chunk in chunks if chunk.curve_images]
         accuracies = tuple(Share(sum(column), images) for column in zip(*counts, strict=True))
-        curves.append(Curve(case.threat, plan.steps, accuracies))
+        curves.append(AccuracyOverSteps(case.threat, plan.steps, accuracies))
     return tuple(curves)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_adv.commands.shared.run_folder import Start, check_writable, continue_metrics, run_folder_of
+from lightning_adv.commands.shared.run_folder import RunFolderRollback, check_writable, continue_metrics, run_folder_of
 from lightning_adv.core.files import set_aside
 from lightning_adv.core.table import Row, append_rows
 
@@ -86,7 +86,7 @@ def contents(folder):
 
 def started(folder):
     """A resume that has written what it writes before it trains."""
-    start = Start()
+    start = RunFolderRollback()
     start.remember(folder, new=False)
     set_aside(folder / "results.json")
     continue_metrics(CSVLogger(folder.parent, name="", version=folder.name), folder / "checkpoints" / "last.ckpt")
@@ -122,7 +122,7 @@ def test_start_after_which_a_batch_was_trained_stays(tmp_path):
 
 @pytest.mark.parametrize(("files", "stays"), [(["config.yaml"], False), ([], False), (["config.yaml", "x.csv"], True)])
 def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, files, stays):
-    start = Start()
+    start = RunFolderRollback()
     start.remember(tmp_path / "version_0", new=True)
     check_writable(tmp_path / "version_0")
     for name in files:
@@ -132,7 +132,7 @@ def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, fil
 
 
 def test_nothing_to_take_back(tmp_path):
-    start = Start()
+    start = RunFolderRollback()
     start.undo()
     start.remember(tmp_path / "never made", new=True)
     start.undo()

@@ -1,6 +1,4 @@
-import pytest
-
-from lightning_adv.commands.shared.messages import explain, missing_recipe
+from lightning_adv.commands.shared.messages import explain
 
 
 def test_nearest_key():
@@ -37,26 +35,3 @@ def test_what_is_missing_with_its_path():
     """As jsonargparse 4.53 writes it."""
     assert explain(REQUIRED, []) == "model > MadryTraining: backbone must be given."
     assert explain("the following arguments are required: fit.data, fit.model", []) == "data, model must be given."
-
-
-@pytest.mark.parametrize(
-    ("regime", "argument", "choice"),
-    [
-        ("MadryTraining", "attack", "PGD"),
-        ("AdvPropTraining", "attack", "GD"),
-        ("SmoothAdversarialTraining", "attack", "PGD"),  # handed on to MadryTraining
-        ("StandardTraining", "evaluation_attack", "FGSM"),
-        ("MadryTraining", "objective", "TRADES"),
-    ],
-)
-def test_null_for_a_part_that_is_needed(regime, argument, choice):
-    told = missing_recipe(f"lightning_adv.regimes.{regime}", {argument: None, "num_classes": None})
-    assert told.startswith(f"{argument} is null, but {regime} needs one: ")
-    assert choice in told
-
-
-def test_null_where_it_has_a_meaning():
-    arguments = {"attack": None, "weight_perturbation": None, "scheduler": None, "blocks": None}
-    assert missing_recipe("lightning_adv.regimes.BlockwiseRetraining", arguments) is None
-    arguments = {"augmentation": None, "activation": None}
-    assert missing_recipe("lightning_adv.regimes.AdvPropTraining", arguments) is None

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.commands.fit.logger import RunLogger
 from lightning_adv.commands.fit.placing import check_resumable, check_vacant, holding, place_of, taking_a_version
-from lightning_adv.commands.shared.run_folder import Start, check_epochs
+from lightning_adv.commands.shared.run_folder import RunFolderRollback, check_epochs
 from tests.faults.disk import full_disk
 
 
@@ -68,7 +68,7 @@ def test_a_start_that_is_refused_leaves_the_folder_of_the_other_alone(tmp_path):
     folder.mkdir()
     with holding(folder):
         (folder / "config.yaml").write_text("of the other")
-        refused = Start()
+        refused = RunFolderRollback()
         words = rf"version_0 is being written by process {os.getpid()} on .*another version"
         with pytest.raises(ValueError, match=words), holding(folder):
             refused.remember(folder, new=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_adv.data.image_files import FORMATS, check_images, read_image
+from lightning_adv.data.image_files import FORMATS, check_image_files, read_image
 from tests.data.fake_folder import write_image
 from tests.data.tiff import tiff
 
@@ -25,15 +25,15 @@ def test_truncated_images_are_found_and_named(tmp_path, extension, size):
         write_image(path, size, seed=i)
     assert (paths[0].stat().st_size > 8192) == (size == LARGE)
     texts = [str(path) for path in paths]
-    check_images(tmp_path, texts, "quick")
-    check_images(tmp_path, texts, "decode")
+    check_image_files(tmp_path, texts, "quick")
+    check_image_files(tmp_path, texts, "decode")
     whole = paths[3].read_bytes()
     for kept in (0, 10, len(whole) // 2, len(whole) - 200):
         paths[3].write_bytes(whole[:kept])
         for check in ("quick", "decode"):
             with pytest.raises(ValueError, match=rf"^data\.root is .* 1 of 5 images .*{paths[3]}"):
-                check_images(tmp_path, texts, check)
-        check_images(tmp_path, texts, "off")
+                check_image_files(tmp_path, texts, check)
+        check_image_files(tmp_path, texts, "off")
         with pytest.raises(ValueError, match=rf"{paths[3]}, which cannot be decoded"):
             read_image(texts[3])
 
@@ -42,7 +42,9 @@ def test_many_unreadable_images_are_counted(tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.jpg").write_text("not an image")
     with pytest.raises(ValueError, match=r"5 of 6 images cannot be read: .*0\.jpg.*2\.jpg.* \(and 2 more\)"):
-        check_images(tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(5)] + [write_and_name(tmp_path)], "quick")
+        check_image_files(
+            tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(5)] + [write_and_name(tmp_path)], "quick"
+        )
 
 
 def write_and_name(folder):
@@ -57,7 +59,7 @@ def test_whole_images_that_end_unusually_pass(tmp_path):
     Image.open(tmp_path / "image.jpg").save(stored, "bmp")
     for i, data in enumerate((jpeg + b"\0" * 100, jpeg + b"appended by a camera" * 50, stored.getvalue())):
         (tmp_path / f"{i}.jpg").write_bytes(data)  # formats are known by their content, not by their name
-    check_images(tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(3)], "quick")
+    check_image_files(tmp_path, [str(tmp_path / f"{i}.jpg") for i in range(3)], "quick")
 
 
 @pytest.mark.parametrize(("size", "check"), [(LARGE, "decode"), ((32, 32), "decode"), ((32, 32), "quick")])
@@ -69,7 +71,7 @@ def test_decoding_finds_damage_inside(tmp_path, size, check):
     data[middle : middle + 20] = bytes(20)
     path.write_bytes(data)
     with pytest.raises(ValueError, match="1 of 1 images cannot be read"):
-        check_images(tmp_path, [str(path)], check)
+        check_image_files(tmp_path, [str(path)], check)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
@@ -158,7 +160,7 @@ def test_values_without_a_known_range_are_refused(tmp_path, file, message):
     with pytest.raises(ValueError, match=rf"^data.root holds {path}, which cannot be decoded: {message}"):
         read(path)
     with pytest.raises(ValueError, match=rf"1 of 1 images cannot be read: {path} \({message}"):
-        check_images(tmp_path, [str(path)], "quick")
+        check_image_files(tmp_path, [str(path)], "quick")
 
 
 COLOURS = RANDOM.integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -219,7 +221,7 @@ def test_images_are_read_as_they_are_stored_and_it_is_told(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "1.png", exif=exif)
     assert (read(tmp_path / "1.png") == COLOURS).all()
     with pytest.warns(UserWarning, match=r"1 of 2 images are stored turned .*1\.png is the first"):
-        check_images(tmp_path, [str(tmp_path / f"{i}.png") for i in range(2)], "quick")
+        check_image_files(tmp_path, [str(tmp_path / f"{i}.png") for i in range(2)], "quick")
 
 
 def test_an_image_that_is_all_length_would_fill_the_memory(tmp_path):
@@ -244,7 +246,7 @@ def test_postscript_is_not_handed_to_ghostscript(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=f"^data.root holds {path}, .* none of JPEG"):
         read(path)
     with pytest.raises(ValueError, match="1 of 1 images cannot be read"):
-        check_images(tmp_path, [str(path)], "decode")
+        check_image_files(tmp_path, [str(path)], "decode")
     assert not (tmp_path / "ran").exists()
 
 
@@ -264,7 +266,7 @@ def test_what_is_no_file_does_not_hang(tmp_path):
         with within(2), pytest.raises(ValueError, match=f"^data.root holds {path}, .* no file but a folder, pipe"):
             read(path)
     with within(2), pytest.raises(ValueError, match="1 of 1 images cannot be read"):
-        check_images(tmp_path, [str(tmp_path / "pipe.png")], "quick")
+        check_image_files(tmp_path, [str(tmp_path / "pipe.png")], "quick")
 
 
 @pytest.mark.parametrize(("values", "told"), [(TWELVE, True), (TWELVE * 16, False)])
@@ -275,7 +277,7 @@ def test_images_of_16_bits_that_hold_no_more_than_12_are_told(tmp_path, values, 
     paths = [str(tmp_path / name) for name in ("0.png", "1.tiff")]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_images(tmp_path, paths, "decode")
+        check_image_files(tmp_path, paths, "decode")
     assert [f"no value of 2 images of 16 bits is above {values.max()}" in str(one.message) for one in caught] == (
         [True] if told else []
     )

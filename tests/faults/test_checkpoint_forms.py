@@ -12,7 +12,7 @@ import torch
 
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.local_response import load_source
-from lightning_adv.commands.export_checkpoint import export_checkpoint
+from lightning_adv.commands.export.checkpoint import export_checkpoint
 from lightning_adv.commands.shared.networks import load_network
 from lightning_adv.commands.shared.run_folder import check_run_checkpoint
 from lightning_adv.nn.backbones import Backbone

@@ -25,7 +25,7 @@ from lightning_adv.commands.evaluate.corruptions import read_baseline
 from lightning_adv.commands.evaluate.folder import EvaluationFolder
 from lightning_adv.commands.evaluate.output import to_plain
 from lightning_adv.commands.evaluate.suspicions import is_suspicion, print_suspicions
-from lightning_adv.commands.export_checkpoint import _results
+from lightning_adv.commands.export.checkpoint import _results
 from lightning_adv.commands.shared.presets import _data_of_run
 from lightning_adv.commands.shared.run_folder import continue_metrics
 from lightning_adv.core.table import continue_table, read_table

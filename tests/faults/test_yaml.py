@@ -146,10 +146,21 @@ def test_null_of_an_option_is_null():
     assert (status, said) == (0, "")
 
 
-@pytest.mark.parametrize("key", ["optimizer", "backbone", "evaluation_attack"])
-def test_null_where_a_part_is_due(key):
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ("madry", "optimizer"),
+        ("madry", "backbone"),
+        ("madry", "attack"),
+        ("trades", "objective"),
+        ("advprop", "attack"),
+        ("sat", "attack"),  # handed on to MadryTraining
+        ("standard", "evaluation_attack"),
+    ],
+)
+def test_null_where_a_part_is_due(config, key):
     Path("mine.yaml").write_text(yaml.safe_dump({"model": {"init_args": {key: None}}}))
-    status, said = told("fit", "--config", "digits/madry", "--config", "mine.yaml")
+    status, said = told("fit", "--config", f"digits/{config}", "--config", "mine.yaml")
     check_readable(status, said)
     assert status
     assert key in said

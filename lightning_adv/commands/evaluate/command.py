@@ -23,8 +23,9 @@ from lightning_adv.commands.evaluate.suspicions import is_suspicion, look, look_
 from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
-from lightning_adv.commands.shared.presets import told_in_one_line
 from lightning_adv.commands.shared.processes import keep_together
+from lightning_adv.commands.shared.stopping import stoppable
+from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.versions import versions
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
@@ -48,7 +49,8 @@ def run_evaluate(arguments: Sequence[str]) -> None:
             not parse; 130 after Ctrl-C.
     """
     with (
-        told_in_one_line("evaluate", stopped="Stopped. The same command again goes on from here."),
+        told_in_one_line("lightning-adv evaluate"),
+        stoppable("Stopped. The same command again goes on from here."),
         ExitStack() as held,
     ):
         settings, plain = parse_settings(arguments)

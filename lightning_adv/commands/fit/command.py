@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,41 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
-from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint, Throughput, TrainingCurves
-from lightning_adv.callbacks.learning_rate import LearningRate
-from lightning_adv.commands.fit.epoch_lines import EpochLines, wants_lines
-from lightning_adv.commands.fit.logger import DEFAULT_LOGGER, RunLogger, first_csv_logger
+from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_adv.commands.fit.logger import DEFAULT_LOGGER, first_csv_logger
 from lightning_adv.commands.fit.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
 from lightning_adv.commands.fit.predictions import PredictionTable
 from lightning_adv.commands.fit.quiet import without_noise
 from lightning_adv.commands.fit.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.commands.fit.save_config import SaveConfig
+from lightning_adv.commands.fit.trainer_parts import GIVEN, own_callbacks, own_options
 from lightning_adv.commands.fit.trainer_values import check_trainer, check_values
 from lightning_adv.commands.shared.held_out import HeldOutCheck, best_validation, check_gives
-from lightning_adv.commands.shared.messages import missing_recipe, raised_by_us, sentence
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import (
-    Start,
+    RunFolderRollback,
     check_epochs,
     check_run_checkpoint,
     continue_metrics,
     run_folder_of,
 )
-from lightning_adv.commands.shared.stopping import Together, how_to_go_on, stopping_signal
+from lightning_adv.commands.shared.stopping import how_to_go_on, stopping_signal
+from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.files import set_aside, unwritable
-from lightning_adv.core.suggestions import bounded
+from lightning_adv.core.files import set_aside
 from lightning_adv.nn.weights.load import read_checkpoint
 from lightning_adv.regimes import Regime
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class AdversarialCLI(LightningCLI):
@@ -56,7 +51,7 @@ class AdversarialCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         read_files_as_data()
-        self._start = Start()
+        self._rollback = RunFolderRollback()
         self._held_out = HeldOutCheck()
         self._held = Held()
         self._asked = args[0] if args else None
@@ -78,13 +73,13 @@ class AdversarialCLI(LightningCLI):
                 args=list(args),
             )
         except BaseException as error:  # an interrupt too
-            self._start.undo()
+            self._rollback.undo()
             number = stopping_signal(error)
             if number is None:
                 if isinstance(error, OSError):  # other errors advise what to change
-                    error.add_note(how_to_go_on(self._start.folder))
+                    error.add_note(how_to_go_on(self._rollback.folder))
                 raise
-            rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._start.folder)}\n")
+            rank_zero_only(sys.stderr.write)(f"Stopped by {number.name}.{how_to_go_on(self._rollback.folder)}\n")
             raise SystemExit(128 + number) from error
         else:
             self._tell_what_is_lost()
@@ -134,9 +129,6 @@ class AdversarialCLI(LightningCLI):
         """
         config = self.config[self.subcommand]
         check_trainer(config.trainer)
-        arguments = config.model.get("init_args")
-        if arguments is not None and (wrong := missing_recipe(config.model.class_path, vars(arguments))):
-            raise UsageError(f"model.init_args.{wrong}")
         check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
         path = config.get("ckpt_path")
         # Checkpoints are data: nothing that is loaded may run code.
@@ -162,39 +154,13 @@ class AdversarialCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
-        own: dict[str, list[Callback]] = {
-            "fit": [
-                Throughput(),
-                TrainingCurves(),
-                LearningRate(logging_interval="epoch"),
-                self._start,
-                self._held_out,
-            ],
-            "predict": [PredictionTable()],
-        }
-        self.trainer_defaults["callbacks"] = [*own.get(str(self.subcommand), []), Together()]
-        if self.config[self.subcommand]["trainer"].get("sync_batchnorm"):
-            from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm  # imports timm
-
-            # torch's converter, the default, loses the activation of timm's BatchNormAct2d
-            given = self._get(self.config_init, "trainer.plugins")
-            others = given if isinstance(given, list) else [] if given is None else [given]
-            kwargs["plugins"] = [*others, TimmSyncBatchNorm()]
-        loggers = self._get(self.config_init, "trainer.logger")
-        if type(loggers[0]) is CSVLogger:  # not one of the user's own
-            first = self.config[self.subcommand].trainer.logger[0]
-            kwargs["logger"] = [RunLogger(**vars(first.init_args)), *loggers[1:]]
-        bar, given = (self._get(self.config_init, f"trainer.{name}") for name in ("enable_progress_bar", "callbacks"))
-        if wants_lines(bar, given):
-            kwargs["enable_progress_bar"] = False
-            self.trainer_defaults["callbacks"].append(EpochLines())
+        given = {name: self._get(self.config_init, f"trainer.{name}") for name in GIVEN}
+        checks = [self._rollback, self._held_out]
+        self.trainer_defaults["callbacks"] = own_callbacks(str(self.subcommand), given, checks)
+        kwargs |= own_options(self.config[self.subcommand].trainer, given)
         try:
             return super().instantiate_trainer(**kwargs)
-        except (
-            ValueError,
-            TypeError,
-            MisconfigurationException,
-        ) as error:  # Lightning's, of its values
+        except (ValueError, TypeError, MisconfigurationException) as error:  # Lightning's, of its values
             raise UsageError(f"trainer cannot be built: {' '.join(str(error).split())}") from error
 
     # Subcommands --------------------------------------------------------------------------------------------------
@@ -237,7 +203,7 @@ class AdversarialCLI(LightningCLI):
             new = True
         folder = Path(str(logger.log_dir))
         self._held.enter_context(holding(folder))
-        self._start.remember(folder, new=new)
+        self._rollback.remember(folder, new=new)
         return folder
 
     def after_fit(self) -> None:
@@ -319,18 +285,6 @@ def run(arguments: Sequence[str]) -> AdversarialCLI:
         SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse; 128
             and the signal's number after SIGTERM and Ctrl-C.
     """
-    try:
-        with without_noise():
-            return AdversarialCLI(arguments)
-    except UsageError as error:
-        sys.stderr.write(f"lightning-adv: error: {bounded(sentence(error))}\n")
-        raise SystemExit(1) from error
-    except MisconfigurationException as error:  # Lightning's for what the user has set, found when the data are there
-        sys.stderr.write(f"lightning-adv: error: {' '.join(str(error).split())}\n")
-        raise SystemExit(1) from error
-    except OSError as error:
-        if error.filename is None or not (raised_by_us(error) or error.errno in _OF_THE_DISK):
-            raise
-        notes = "".join(getattr(error, "__notes__", ()))
-        sys.stderr.write(f"lightning-adv: error: {bounded(unwritable(error))}{notes}\n")
-        raise SystemExit(1) from error
+    # The latter is Lightning's for what the user has set, found when the data are there.
+    with told_in_one_line("lightning-adv", also=(MisconfigurationException,)), without_noise():
+        return AdversarialCLI(arguments)

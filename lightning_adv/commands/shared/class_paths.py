@@ -23,7 +23,7 @@ from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.regimes import Regime
 
-_KINDS = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
+_BASES = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
 _LONGEST_LIST = 250
 _HOOKS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.")
 """Where the functions come from that Lightning's strategies are given: hooks of communication, policies of wrapping."""
@@ -83,7 +83,7 @@ def makes(function: Any, kinds: tuple[type, ...]) -> bool:
     return bool(kinds) and all(inspect.isclass(member) and issubclass(member, kinds) for member in members)
 
 
-def class_names(kinds: Iterable[type] = _KINDS) -> dict[str, list[type]]:
+def class_names(kinds: Iterable[type] = _BASES) -> dict[str, list[type]]:
     """Return the classes that can be built among some and all that derive from them, by name."""
     names: dict[str, list[type]] = {}
     waiting, seen = list(kinds), set[type]()
@@ -136,7 +136,7 @@ def _import(name: str, allowed: Takes) -> Any:
 def _not_there(name: str, module: Any, missing: str | None, allowed: Takes) -> MistakeError:
     """Return the error of a path that ends early: in a module that lacks a class, or where there is no module."""
     if missing is None:
-        near = did_you_mean(name.rpartition(".")[2], class_names(allowed.classes or _KINDS))
+        near = did_you_mean(name.rpartition(".")[2], class_names(allowed.classes or _BASES))
         return MistakeError(f"{name!r} cannot be imported: there is no module {name.rpartition('.')[0]!r}.{near}")
     classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
     where = getattr(module, "__name__", name)
@@ -180,7 +180,7 @@ def _check_class(found: type, allowed: Takes) -> None:
     own = found.__module__.partition(".")[0] not in sys.stdlib_module_names
     fits = issubclass(found, allowed.classes) or (allowed.anything_callable and own and "__call__" in dir(found))
     if not fits:
-        kinds = [kind for kind in _KINDS if issubclass(found, kind)]
+        kinds = [kind for kind in _BASES if issubclass(found, kind)]
         what = f", which is {one_of(tuple(kinds[:1]))}" if kinds and kinds[0] is not Recipe else ""
         raise MistakeError(
             f"{found.__name__!r}{what} is not of a class that is allowed here.{_choices(allowed.classes)}"

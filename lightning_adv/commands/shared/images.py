@@ -21,7 +21,7 @@ from lightning_adv.regimes.checks import as_pair
 from lightning_adv.regimes.training_data import describe_data
 
 
-class Chunk(NamedTuple):
+class ImageChunk(NamedTuple):
     """Samples that are attacked together.
 
     Attributes:
@@ -103,7 +103,7 @@ class TestImages:
         """Return the number of samples in a chunk."""
         return len(self._chunks[number])
 
-    def read(self, numbers: Sequence[int]) -> Iterator[Chunk]:
+    def read(self, numbers: Sequence[int]) -> Iterator[ImageChunk]:
         """Read some chunks, in order."""
         loader = DataLoader(
             self._loader.dataset,
@@ -114,7 +114,7 @@ class TestImages:
         )
         for number, batch in zip(numbers, loader, strict=True):
             x, y = as_pair(self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0))
-            yield Chunk(number, number * self._chunk, self._chunks[number], x, y)
+            yield ImageChunk(number, number * self._chunk, self._chunks[number], x, y)
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""

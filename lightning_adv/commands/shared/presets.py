@@ -1,12 +1,8 @@
-"""What ``evaluate`` and ``transfer`` share: settings from presets and from a run, and how a command ends early."""
+"""The settings of ``evaluate`` and ``transfer``, from presets, files, the command line and a run."""
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,67 +11,17 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.commands.shared.configs import complete_flags, find_config, preset_names, resolve_configs
-from lightning_adv.commands.shared.messages import sentence
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import run_folder_of
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.files import unwritable
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.recipe import check_class_paths
-from lightning_adv.core.suggestions import bounded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
-
-
-@contextmanager
-def told_in_one_line(command: str, *, stopped: str) -> Iterator[None]:
-    """End the command where something goes wrong inside, with one line on the standard error.
-
-    Args:
-        command: Its name, such as ``"evaluate"``.
-        stopped: What to say after Ctrl-C or a SIGTERM.
-
-    Raises:
-        SystemExit: With status 1 after a UsageError, or an OSError of a file, 130 after Ctrl-C, 143 after a SIGTERM.
-    """
-    try:
-        with _sigterm_interrupts():
-            yield
-    except KeyboardInterrupt as interrupt:
-        sys.stderr.write(f"{stopped}\n")
-        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
-        raise SystemExit(128 + number) from interrupt
-    except UsageError as error:
-        sys.stderr.write(f"lightning-adv {command}: error: {bounded(sentence(error))}\n")
-        raise SystemExit(1) from error
-    except OSError as error:
-        if error.filename is None:  # of something else than a file
-            raise
-        sys.stderr.write(f"lightning-adv {command}: error: {bounded(unwritable(error))}\n")
-        raise SystemExit(1) from error
-
-
-class _Terminated(KeyboardInterrupt):
-    """A SIGTERM, which ends a command as Ctrl-C does."""
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # only there can a signal be taken
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def parse_with_preset(

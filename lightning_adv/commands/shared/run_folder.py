@@ -53,8 +53,8 @@ def check_writable(folder: Path, *, argument: str | None = None, keep: bool = Tr
                 path.rmdir()
 
 
-class Start(Callback):
-    """The start of a command in a run folder, which is taken back if it fails before anything was trained.
+class RunFolderRollback(Callback):
+    """Puts a run folder back as it was where a command fails before anything was trained.
 
     A refused resume leaves the run as it was, and a new folder that would hold nothing but a configuration is removed.
     As a callback it learns when training has begun.

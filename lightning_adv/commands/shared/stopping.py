@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import shlex
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -39,6 +43,44 @@ def how_to_go_on(folder: Path | None) -> str:
         return ""
     given = f"--config {shlex.quote(str(config))} --ckpt_path {shlex.quote(str(folder / 'checkpoints' / 'last.ckpt'))}"
     return f" To go on: lightning-adv fit {given}"
+
+
+@contextmanager
+def stoppable(stopped: str) -> Iterator[None]:
+    """End the command after Ctrl-C or a SIGTERM with a sentence on the standard error.
+
+    Args:
+        stopped: The sentence.
+
+    Raises:
+        SystemExit: With status 130 after Ctrl-C, 143 after a SIGTERM.
+    """
+    try:
+        with _sigterm_interrupts():
+            yield
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"{stopped}\n")
+        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        raise SystemExit(128 + number) from interrupt
+
+
+class _Terminated(KeyboardInterrupt):
+    """A SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only there can a signal be taken
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Together(Callback):

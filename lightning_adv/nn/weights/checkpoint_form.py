@@ -53,7 +53,7 @@ def check_form(content: Any, fields: Sequence[Field], *, source: str) -> None:
     Example:
         >>> check_form({"epoch": "three"}, [Field(("epoch",), COUNT)], source="checkpoint: last.ckpt")
         Traceback (most recent call last):
-        UsageError: checkpoint: last.ckpt has in the field epoch the text 'three', where a whole number belongs.
+        lightning_adv.core.errors.UsageError: checkpoint: last.ckpt has in the field epoch the text 'three', ...
     """
     if not MAPPING.holds(content):
         raise UsageError(f"{source} holds {told(content)}, where the mapping of a checkpoint belongs.")

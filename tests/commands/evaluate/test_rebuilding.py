@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_adv.callbacks.local_response import load_source
-from lightning_adv.commands.export_checkpoint import export_checkpoint
+from lightning_adv.commands.export.checkpoint import export_checkpoint
 from lightning_adv.commands.shared.networks import load_network
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain

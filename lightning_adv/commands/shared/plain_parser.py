@@ -9,7 +9,7 @@ from typing import NoReturn
 from lightning_adv.core.suggestions import bounded
 
 
-class Parser(argparse.ArgumentParser):
+class PlainParser(argparse.ArgumentParser):
     """A parser whose errors are one line, as those of the other commands are."""
 
     def error(self, message: str) -> NoReturn:

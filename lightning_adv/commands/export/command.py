@@ -1,15 +1,13 @@
-"""``lightning-adv export``: the checkpoint of a run becomes a plain network that needs nothing of this package."""
+"""The command, which answers ``--help`` and mistakes without torch."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_adv.commands.shared.arguments import Parser
-from lightning_adv.core.errors import UsageError
-from lightning_adv.core.suggestions import bounded
+from lightning_adv.commands.shared.plain_parser import PlainParser
+from lightning_adv.commands.shared.telling import told_in_one_line
 
 
 def run_export(arguments: Sequence[str]) -> None:
@@ -24,20 +22,17 @@ def run_export(arguments: Sequence[str]) -> None:
     """
     given = _parser().parse_args(arguments)
     # these import torch, which --help and mistakes do without
-    from lightning_adv.commands.export_checkpoint import export_checkpoint
+    from lightning_adv.commands.export.checkpoint import export_checkpoint
     from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS
 
     folder = given.output if given.output is not None else _default_folder(given.checkpoint)
-    try:
+    with told_in_one_line("lightning-adv"):
         export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
-    except UsageError as error:
-        sys.stderr.write(f"lightning-adv: error: {bounded(error)}\n")
-        raise SystemExit(1) from error
     print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = PlainParser(
         prog="lightning-adv export",
         description="Write the network of a checkpoint as model.safetensors, with the keys of the original "
         "architecture, and model.json, which says what it is and how robust.",
