@@ -29,6 +29,16 @@ def plot_accuracy_over_eps(summary: Summary) -> Figure:
 
     Raises:
         UsageError: There is no ball of a norm.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM
+        >>> from lightning_adv.evaluation import evaluate
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x = torch.rand(8, 3, 2, 2)
+        >>> figure = plot_accuracy_over_eps(evaluate(network, x, network(x).argmax(1), [FGSM()], {"linf": [0.1, 0.2]}))
+        >>> figure.axes[0].get_xlabel()
+        'eps in Linf'
     """
     from matplotlib.figure import Figure
 
@@ -61,6 +71,16 @@ def plot_accuracy_over_steps(summary: Summary) -> Figure:
 
     Raises:
         UsageError: There is no curve.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM, PGD
+        >>> from lightning_adv.evaluation import StepsCurve, evaluate
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x, curve = torch.rand(8, 3, 2, 2), StepsCurve(PGD(), steps=[1, 2, 4])
+        >>> found = evaluate(network, x, network(x).argmax(1), [FGSM()], {"linf": [0.1]}, steps_curve=curve)
+        >>> len(plot_accuracy_over_steps(found).axes)
+        1
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, NullLocator

@@ -78,6 +78,16 @@ def summarise(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> Summary:
 
     Raises:
         UsageError: There are no samples.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM
+        >>> from lightning_adv.evaluation import evaluate_chunk, make_plan
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x, plan = torch.rand(8, 3, 2, 2), make_plan([FGSM()], {"linf": [1.0]})
+        >>> chunks = [evaluate_chunk(network, x, network(x).argmax(1), plan)]
+        >>> summarise(plan, chunks).clean
+        Share(correct=8, total=8)
     """
     total = sum(len(chunk.labels) for chunk in chunks)
     if not total:

@@ -139,6 +139,16 @@ def evaluate_chunk(
     Raises:
         UsageError: The network gives NaN for a clean image, or what is known is of other samples or another plan.
         RuntimeError: An attack gives an example that is not allowed.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM
+        >>> from lightning_adv.evaluation import make_plan
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x, plan = torch.rand(3, 3, 2, 2), make_plan([FGSM()], {"linf": [0.1]})
+        >>> chunk = evaluate_chunk(network, x, network(x).argmax(1), plan)
+        >>> list(chunk.cases), len(chunk.cases["Linf 0.1: FGSM"].verdicts)
+        (['Linf 0.1: FGSM'], 3)
     """
     chunk = known
     if chunk is None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_adv.evaluation.suspicion.network import (
-    batch_statistics,
+    batch_dependent_output,
     network_logits,
     probabilities,
     randomised_output,
@@ -23,7 +23,7 @@ def test_sound_networks(kind):
     (x, y), network = probe(), trained(kind)
     assert zero_gradients(network, x, y) is None
     assert train_mode(network) is None
-    for check in (randomised_output, batch_statistics, probabilities):
+    for check in (randomised_output, batch_dependent_output, probabilities):
         assert check(network, x) is None
 
 
@@ -101,7 +101,7 @@ def test_the_global_random_state_is_left_alone():
     x, y = probe()
     network = Around(trained("standard"), lambda x: x + torch.randn_like(x))
     state = torch.get_rng_state()
-    for check in (randomised_output, batch_statistics, probabilities):
+    for check in (randomised_output, batch_dependent_output, probabilities):
         check(network, x)
     zero_gradients(network, x, y)
     assert torch.equal(torch.get_rng_state(), state)
@@ -109,7 +109,7 @@ def test_the_global_random_state_is_left_alone():
 
 def test_half_precision_is_not_random():
     with torch.autocast("cpu", torch.bfloat16):
-        for check in (randomised_output, batch_statistics, probabilities):
+        for check in (randomised_output, batch_dependent_output, probabilities):
             assert check(trained("madry with BatchNorm"), probe()[0]) is None
         assert network_logits(trained("madry"), probe()[0]).dtype == torch.float32
 
@@ -123,28 +123,28 @@ def _convolution(norm):
 
 def test_batchnorm_without_running_statistics():
     x, _ = probe()
-    found = batch_statistics(_convolution(nn.BatchNorm2d(4, track_running_stats=False)), x)
+    found = batch_dependent_output(_convolution(nn.BatchNorm2d(4, track_running_stats=False)), x)
     assert (found.name, found.evidence["layers"], found.evidence["images"]) == ("batch_statistics", ["1"], 128)
     assert "(1)" in found.message
 
 
 def test_batch_statistics_that_no_module_tells_of():
     network = Around(trained("standard"), lambda x: F.batch_norm(x, None, None, training=True))
-    found = batch_statistics(network, probe()[0], batch_size=40)
+    found = batch_dependent_output(network, probe()[0], batch_size=40)
     assert (found.evidence["layers"], found.evidence["images"]) == ([], 40)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)])
 def test_statistics_of_the_training_or_of_one_image_are_sound(norm):
-    assert batch_statistics(_convolution(norm), probe()[0]) is None
+    assert batch_dependent_output(_convolution(norm), probe()[0]) is None
 
 
 def test_random_networks_and_few_images_tell_nothing_about_batches():
     noisy = Around(trained("standard"), lambda x: x + torch.randn_like(x))
-    assert batch_statistics(noisy, probe()[0]) is None
+    assert batch_dependent_output(noisy, probe()[0]) is None
     network = _convolution(nn.BatchNorm2d(4, track_running_stats=False))
-    assert batch_statistics(network, probe(3)[0]) is None
-    assert batch_statistics(network, probe(4)[0]) is not None
+    assert batch_dependent_output(network, probe(3)[0]) is None
+    assert batch_dependent_output(network, probe(4)[0]) is not None
 
 
 # Probabilities
@@ -216,7 +216,7 @@ def test_the_network_is_left_as_it_was():
     (x, y), network = probe(), _convolution(nn.BatchNorm2d(4)).append(nn.Dropout(0.5)).train()
     network[1].eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    for check in (randomised_output, batch_statistics, probabilities):
+    for check in (randomised_output, batch_dependent_output, probabilities):
         assert check(network, x) is None  # in eval mode meanwhile
     zero_gradients(network, x, y)
     assert [module.training for module in network] == [True, False, True, True, True, True]
@@ -241,7 +241,7 @@ def test_bad_outputs(behind, told):
 
 def test_bad_images():
     x, y = probe(8)
-    for check in (randomised_output, batch_statistics, probabilities):
+    for check in (randomised_output, batch_dependent_output, probabilities):
         with pytest.raises(ValueError, match="x must lie in"):
             check(trained("standard"), 2 * x + 1)
         with pytest.raises(ValueError, match="at least one image"):

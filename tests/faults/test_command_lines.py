@@ -59,12 +59,12 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_in_an_empty_folder", "without_training")
 def test_mutated_command_lines():
-    for seed in range(8):
+    for seed in range(4):
         mistyped(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_in_an_empty_folder", "without_training")
 def test_many_mutated_command_lines():
-    for seed in range(100, 250):
+    for seed in range(100, 140):
         mistyped(seed)

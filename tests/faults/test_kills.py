@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 FIT = [
     "fit", "--config=digits/madry", "--trainer.logger.init_args.version=0", "--last_checkpoint.every_n_train_steps=1",
-    "--trainer.max_epochs=4", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1",
+    "--trainer.max_epochs=3", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1", "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu",
     "--model.init_args.backbone={name: small_cnn, options: {width: 4}}", *FAST_ATTACK,
 ]  # fmt: skip
@@ -114,10 +114,10 @@ def trained(tmp_path_factory):
 
 def test_a_fit_ends_in_the_same_bits(tmp_path, trained, elsewhere):
     kills = 0
-    for kill, _ in zip(moments(tmp_path, 0, longest=3.0), range(6), strict=False):
+    for kill, _ in zip(moments(tmp_path, 0, longest=3.0), range(4), strict=False):
         kills += kill(Command(tmp_path, *resume(tmp_path), temporary=elsewhere))
         check_whole(tmp_path)
-    assert kills >= 3
+    assert kills >= 2
     finish(Command(tmp_path, *resume(tmp_path), temporary=elsewhere))
     check_whole(tmp_path)
     assert not unfinished(tmp_path)
@@ -158,10 +158,10 @@ def test_the_same_command_again_ends_in_the_same_files(tmp_path, trained, elsewh
     longest = time.monotonic() - began
     shutil.move(trained / "out", tmp_path / "expected")
     kills = 0
-    for kill, _ in zip(moments(tmp_path, 1, longest, files=len(found)), range(12), strict=False):
+    for kill, _ in zip(moments(tmp_path, 1, longest, files=len(found)), range(6), strict=False):
         kills += kill(Command(tmp_path, *command, temporary=elsewhere))
         check_whole(tmp_path)
-        if kills == 3:
+        if kills == 2:
             break
         if (tmp_path / "out" / found[0]).is_file():  # it had ended before it was killed
             shutil.rmtree(tmp_path / "out")

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation import Case, ChunkVerdicts, Plan, ThreatModel
-from lightning_adv.evaluation.suspicion.find import Suspicion, blackbox_beats_whitebox, find_suspicions
+from lightning_adv.evaluation.suspicion import Suspicion, blackbox_beats_whitebox, find_suspicions
 from lightning_adv.evaluation.verdicts import BROKEN, SURVIVED, broken_within
 
 

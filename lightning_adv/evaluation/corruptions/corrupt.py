@@ -81,6 +81,13 @@ def corrupt(
         UsageError: ``x`` are no images in [0, 1] with one or three channels or are too small, or there is no such
             corruption, severity, seed, index or family.
         ImportError: The extra ``eval`` is not installed.
+
+    Example:
+        >>> import torch
+        >>> x = torch.rand(2, 3, 32, 32)
+        >>> darker = corrupt(x, "contrast", severity=5, seed=0)
+        >>> darker.shape, bool(darker.std() < x.std())
+        (torch.Size([2, 3, 32, 32]), True)
     """
     check_image_batch(x)
     check_corruptions([name], [severity])

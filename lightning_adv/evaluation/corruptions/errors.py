@@ -128,6 +128,15 @@ def corruption_errors(
         UsageError: There is no such corruption, severity, seed, index or family, or these are no images in [0, 1] with
             labels that can be corrupted.
         ImportError: The extra ``eval`` is not installed.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2)).eval()
+        >>> x = torch.rand(10, 3, 32, 32)
+        >>> asked = {"corruptions": ["contrast"], "severities": [1, 5]}
+        >>> rows = corruption_errors(network, x, network(x).argmax(1), seed=0, **asked)
+        >>> [(row.corruption, row.severity, row.total) for row in rows]
+        [('contrast', 1, 10), ('contrast', 5, 10)]
     """
     check_images(x, y)
     if len(x) == 0:
@@ -151,7 +160,13 @@ def corruption_errors(
 
 
 def sum_errors(shards: Iterable[Sequence[CorruptionError]]) -> list[CorruptionError]:
-    """Add up the rows of the parts of a data set, in the order in which they first appear."""
+    """Add up the rows of the parts of a data set, in the order in which they first appear.
+
+    Example:
+        >>> row = CorruptionError("fog", 1, "cifar, regenerated", correct=8, total=10)
+        >>> sum_errors([[row], [row._replace(correct=6)]])[0].error
+        0.3
+    """
     sums: dict[tuple[str, int, str], CorruptionError] = {}
     for rows in shards:
         for row in rows:
@@ -169,6 +184,10 @@ def read_errors(records: Iterable[Mapping[str, Any]]) -> list[CorruptionError]:
 
     Raises:
         UsageError: A key is missing, or its value makes no row.
+
+    Example:
+        >>> read_errors([{"corruption": "fog", "severity": "1", "correct": "8", "total": "10"}])[0].error
+        0.2
     """
     rows: list[CorruptionError] = []
     for record in records:
@@ -197,6 +216,11 @@ def mean_error(rows: Sequence[CorruptionError]) -> float:
 
     Raises:
         UsageError: There are no rows, or not one for each corruption at each severity.
+
+    Example:
+        >>> rows = [CorruptionError("fog", severity, "", correct=9 - severity, total=10) for severity in (1, 2)]
+        >>> mean_error(rows)
+        0.25
     """
     return _mean(list(mean_errors(rows).values()))
 
@@ -206,6 +230,11 @@ def mean_errors(rows: Sequence[CorruptionError]) -> dict[str, float]:
 
     Raises:
         UsageError: There are no rows, or not one for each corruption at each severity.
+
+    Example:
+        >>> rows = [CorruptionError(name, 1, "", correct=8, total=10) for name in ("fog", "snow")]
+        >>> mean_errors(rows)
+        {'fog': 0.2, 'snow': 0.2}
     """
     return {name: _mean(list(errors.values())) for name, errors in _grid(rows).items()}
 
@@ -220,6 +249,11 @@ def mce(rows: Sequence[CorruptionError], baseline: Sequence[CorruptionError] | M
 
     Raises:
         UsageError: The rows do not match, or the baseline makes no error on a corruption.
+
+    Example:
+        >>> rows = [CorruptionError("fog", severity, "", correct=8, total=10) for severity in (1, 2, 3, 4, 5)]
+        >>> f"{mce(rows, ALEXNET_ERRORS):.3f}"
+        '0.244'
     """
     return relative_mce(rows, baseline, clean_error=0, baseline_clean_error=0)
 
@@ -241,6 +275,12 @@ def relative_mce(
 
     Raises:
         UsageError: The rows do not match, a clean error is no share, or the baseline loses nothing by a corruption.
+
+    Example:
+        >>> rows = [CorruptionError("fog", severity, "", correct=8, total=10) for severity in (1, 2, 3, 4, 5)]
+        >>> relative = relative_mce(rows, ALEXNET_ERRORS, clean_error=0.1, baseline_clean_error=ALEXNET_CLEAN_ERROR)
+        >>> f"{relative:.3f}"
+        '0.260'
     """
     for argument, value in (("clean_error", clean_error), ("baseline_clean_error", baseline_clean_error)):
         if not 0 <= value <= 1:

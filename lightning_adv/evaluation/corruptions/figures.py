@@ -32,6 +32,12 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
 
     Raises:
         UsageError: There are no rows, a table is not complete, or the tables have other corruptions or severities.
+
+    Example:
+        >>> from lightning_adv.evaluation.corruptions.errors import CorruptionError
+        >>> rows = [CorruptionError("fog", severity, "", correct=10 - severity, total=10) for severity in (1, 2, 3)]
+        >>> len(plot_corruption_errors({"standard": rows}).axes) > 0
+        True
     """
     from matplotlib.figure import Figure
 

@@ -3,7 +3,7 @@
 A robust accuracy is an upper bound: an attack that fails says nothing about the network. What goes wrong as a rule has
 been listed by Athalye et al. (2018), "Obfuscated Gradients Give a False Sense of Security", section 3.1, by Carlini et
 al. (2019), "On Evaluating Adversarial Robustness", and in AutoAttack's flags (Croce & Hein 2020, ``flags_doc.md`` of
-its repository). :func:`find_suspicions` looks for all of it; each check can be called by itself, too.
+its repository). :func:`find_suspicions` looks for all of it; each check of this package can be called by itself, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightning_adv.attacks.pgd import PGD
 from lightning_adv.attacks.random_noise import RandomNoise
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.network import (
-    batch_statistics,
+    batch_dependent_output,
     network_logits,
     probabilities,
     random_state_kept,
@@ -40,12 +40,6 @@ from lightning_adv.evaluation.suspicion.verdicts import (
     larger_eps_does_not_help,
     more_steps_do_not_help,
 )
-
-__all__ = [
-    "Suspicion", "batch_statistics", "blackbox_beats_whitebox", "fgsm_beats_pgd", "find_suspicions",
-    "full_eps_leaves_accuracy", "larger_eps_does_not_help", "more_steps_do_not_help", "normalised_twice",
-    "probabilities", "randomised_output", "train_mode", "zero_gradients",
-]  # fmt: skip
 
 STEPS = 100
 """PGD's steps in the ball; the step is a tenth of the radius throughout, so that one step cannot cross the ball."""
@@ -93,6 +87,14 @@ def find_suspicions(
     Raises:
         UsageError: These are no images in [0, 1] with labels of the network, the network gives NaN or something else
             than logits (N, K), or an argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2), torch.nn.Softmax(1)).eval()
+        >>> x = torch.rand(20, 3, 2, 2)
+        >>> [found.name for found in find_suspicions(network, x, network(x).argmax(1), eps="8/255")]
+        ['probabilities']
     """
     ball = get_ball(norm)
     radius = parse_distance(eps, "eps", ball.max_eps)
@@ -111,7 +113,7 @@ def find_suspicions(
         random = randomised_output(network, x, domain=domain, batch_size=batch_size)
         found += [
             random,
-            batch_statistics(network, x, domain=domain, batch_size=batch_size),
+            batch_dependent_output(network, x, domain=domain, batch_size=batch_size),
             probabilities(network, x, domain=domain, batch_size=batch_size),
             normalised_twice(network, x, y, domain=domain, batch_size=batch_size),
             flat,

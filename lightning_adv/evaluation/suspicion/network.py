@@ -67,6 +67,14 @@ def zero_gradients(
 
     Raises:
         UsageError: These are no images in [0, 1] with labels of the network.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
+        >>> torch.nn.init.zeros_(network[1].weight).sum().item()
+        0.0
+        >>> zero_gradients(network, torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)).name
+        'zero_gradients'
     """
     _check_probe(x, y)
     zero, broken, differentiable = 0, 0, True
@@ -111,6 +119,14 @@ def randomised_output(
 
     Raises:
         UsageError: There are no images, or the network gives no logits (N, K), or NaN.
+
+    Example:
+        >>> import torch
+        >>> class Noisy(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return torch.rand(len(x), 2)
+        >>> randomised_output(Noisy(), torch.rand(5, 3, 2, 2)).name
+        'randomised_output'
     """
     _check_probe(x)
     with random_state_kept(x):
@@ -133,7 +149,7 @@ def randomised_output(
     )
 
 
-def batch_statistics(
+def batch_dependent_output(
     network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int = 256
 ) -> Suspicion | None:
     """Suspect a network whose answer to an image depends, in eval mode, on the other images of the batch.
@@ -150,6 +166,13 @@ def batch_statistics(
 
     Raises:
         UsageError: There are no images, or the network gives no logits (N, K), or NaN.
+
+    Example:
+        >>> import torch
+        >>> norm = torch.nn.BatchNorm2d(3, track_running_stats=False)
+        >>> network = torch.nn.Sequential(norm, torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
+        >>> batch_dependent_output(network, torch.rand(8, 3, 2, 2)).evidence["layers"]
+        ['0']
     """
     _check_probe(x)
     batch = x[:batch_size]
@@ -197,6 +220,12 @@ def probabilities(
 
     Raises:
         UsageError: There are no images, or the network gives no logits (N, K), or NaN.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2), torch.nn.Softmax(1)).eval()
+        >>> probabilities(network, torch.rand(5, 3, 2, 2)).name
+        'probabilities'
     """
     _check_probe(x)
     with random_state_kept(x):
@@ -223,6 +252,12 @@ def train_mode(network: nn.Module) -> Suspicion | None:
 
     Args:
         network: Any network. It does not run.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+        >>> train_mode(network).evidence["layers"], train_mode(network.eval())
+        (['1'], None)
     """
     layers = [name for name, module in network.named_modules() if module.training and _depends_on_mode(module)]
     if not layers:

@@ -59,6 +59,14 @@ def normalised_twice(
 
     Raises:
         UsageError: These are no images in [0, 1] with labels of the network, or it gives NaN.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.nn.normalize import Normalize
+        >>> twice = [Normalize((0.5,) * 3, (0.2,) * 3), Normalize((0.5,) * 3, (0.2,) * 3)]
+        >>> network = torch.nn.Sequential(*twice, torch.nn.Flatten(), torch.nn.Linear(12, 2)).eval()
+        >>> normalised_twice(network, torch.rand(5, 3, 2, 2), torch.zeros(5, dtype=torch.long)).name
+        'normalised_twice'
     """
     check_images(x, y)
     if x.ndim != 4 or not len(x):

@@ -58,6 +58,12 @@ def blackbox_beats_whitebox(white_broken: Tensor, black_broken: Tensor, *, toler
 
     Raises:
         UsageError: The verdicts are not bool of one shape (N,), there are none, or ``tolerance`` is outside [0, 1).
+
+    Example:
+        >>> import torch
+        >>> white, black = torch.zeros(100, dtype=torch.bool), torch.arange(100) < 30
+        >>> blackbox_beats_whitebox(white, black).evidence["blackbox_only"]
+        30
     """
     _check_verdicts(white_broken=white_broken, black_broken=black_broken)
     _check_tolerance(tolerance)
@@ -92,6 +98,12 @@ def fgsm_beats_pgd(fgsm_broken: Tensor, pgd_broken: Tensor) -> Suspicion | None:
 
     Raises:
         UsageError: The verdicts are not bool of one shape (N,), or there are none.
+
+    Example:
+        >>> import torch
+        >>> fgsm, pgd = torch.arange(100) < 40, torch.arange(100) < 10
+        >>> fgsm_beats_pgd(fgsm, pgd).evidence["fgsm_only"], fgsm_beats_pgd(pgd, fgsm)
+        (30, None)
     """
     _check_verdicts(fgsm_broken=fgsm_broken, pgd_broken=pgd_broken)
     fgsm_only, pgd_only = int((fgsm_broken & ~pgd_broken).sum()), int((pgd_broken & ~fgsm_broken).sum())
@@ -128,6 +140,12 @@ def more_steps_do_not_help(few_loss: Tensor, many_loss: Tensor, many_broken: Ten
 
     Raises:
         UsageError: The tensors are not of one shape (N,), there are none, or ``many_broken`` is not bool.
+
+    Example:
+        >>> import torch
+        >>> loss, unbroken = torch.ones(100), torch.zeros(100, dtype=torch.bool)
+        >>> more_steps_do_not_help(loss, loss, unbroken).name, more_steps_do_not_help(loss, 2 * loss, unbroken)
+        ('more_steps_do_not_help', None)
     """
     _check_verdicts(many_broken=many_broken)
     grown, p_value = _growth(few_loss, many_loss, many_broken, names=("few_loss", "many_loss"))
@@ -163,6 +181,12 @@ def larger_eps_does_not_help(loss: Tensor, larger_loss: Tensor, larger_broken: T
 
     Raises:
         UsageError: The tensors are not of one shape (N,), there are none, or ``larger_broken`` is not bool.
+
+    Example:
+        >>> import torch
+        >>> loss, unbroken = torch.ones(100), torch.zeros(100, dtype=torch.bool)
+        >>> larger_eps_does_not_help(loss, loss, unbroken).name, larger_eps_does_not_help(loss, 2 * loss, unbroken)
+        ('larger_eps_does_not_help', None)
     """
     _check_verdicts(larger_broken=larger_broken)
     grown, p_value = _growth(loss, larger_loss, larger_broken, names=("loss", "larger_loss"))
@@ -196,6 +220,11 @@ def full_eps_leaves_accuracy(broken: Tensor, *, tolerance: float = 0.002) -> Sus
 
     Raises:
         UsageError: The verdicts are not bool of shape (N,), there are none, or ``tolerance`` is outside [0, 1).
+
+    Example:
+        >>> import torch
+        >>> full_eps_leaves_accuracy(torch.arange(100) < 60).evidence["unbroken"]
+        40
     """
     _check_verdicts(broken=broken)
     _check_tolerance(tolerance)

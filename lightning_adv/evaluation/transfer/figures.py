@@ -34,6 +34,13 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
 
     Raises:
         UsageError: There are no rows, or two of one attack, source and target.
+
+    Example:
+        >>> from lightning_adv.evaluation.transfer.rates import TransferRate
+        >>> pairs = [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+        >>> rates = [TransferRate("FGSM", source, target, source == target, 3, 10) for source, target in pairs]
+        >>> len(plot_transfer(rates).axes) > 0
+        True
     """
     from matplotlib.figure import Figure
 
@@ -73,6 +80,13 @@ def plot_ensemble_transfer(rates: Sequence[TransferRate]) -> Figure:
 
     Raises:
         UsageError: There are no rows, or two of one attack, source and target.
+
+    Example:
+        >>> from lightning_adv.evaluation.transfer.rates import TransferRate
+        >>> pairs = [("-a", "-a"), ("-a", "a"), ("-b", "-b"), ("-b", "b")]
+        >>> rates = [TransferRate("FGSM", source, target, source == target, 3, 10) for source, target in pairs]
+        >>> len(plot_ensemble_transfer(rates).axes) > 0
+        True
     """
     from matplotlib.figure import Figure
 

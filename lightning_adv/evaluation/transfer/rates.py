@@ -77,6 +77,13 @@ def commonly_correct(
     Raises:
         UsageError: There are fewer than two networks or no images, the networks' logits differ in shape, or
             ``domains`` names a network or a domain that there is not.
+
+    Example:
+        >>> import torch
+        >>> networks = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)) for name in ("a", "b")}
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> commonly_correct({"a": networks["a"], "same": networks["a"]}, x, networks["a"](x).argmax(1))
+        tensor([True, True, True, True, True])
     """
     return _all(_correct(_checked(networks, x, y, domains), x, y, batch_size))
 
@@ -112,6 +119,15 @@ def transfer_rates(
     Raises:
         UsageError: See :func:`commonly_correct`; or there is no attack, a source is not among the networks, or no
             image is classified correctly by all networks.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> rates = transfer_rates({"a": network, "b": network}, {"FGSM": FGSM(eps=1)}, x, network(x).argmax(1))
+        >>> [(row.source, row.target, row.white_box) for row in rates][:2]
+        [('a', 'a', True), ('a', 'b', False)]
     """
     chosen = _chosen(attacks, networks, sources, "sources")
     through = _checked(networks, x, y, domains)
@@ -158,6 +174,15 @@ def ensemble_rates(
 
     Raises:
         UsageError: See :func:`transfer_rates`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.attacks import FGSM
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> x = torch.rand(5, 3, 2, 2)
+        >>> rates = ensemble_rates({"a": network, "b": network}, {"FGSM": FGSM(eps=1)}, x, network(x).argmax(1))
+        >>> [(row.source, row.target) for row in rates][:2]
+        [('-a', '-a'), ('-a', 'a')]
     """
     chosen = _chosen(attacks, networks, held_out, "held_out")
     through = _checked(networks, x, y, domains)
