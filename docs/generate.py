@@ -23,6 +23,7 @@ from lightning_adv import attacks
 
 DOCS = Path(__file__).parent
 PICTURE = DOCS / "images" / "regimes.svg"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # a number and its interval stay in one line
 TABLE = re.compile(r"(<!-- table: (\S+)(?: (\w+))? -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -47,7 +48,8 @@ def result_table(table: dict[str, Any]) -> list[list[str]]:
     for row in table["rows"]:
         texts = [_cell(cell, column.get("decimals", 0)) for cell, column in zip(row, columns, strict=True)]
         if noise is not None:
-            texts = [f"≈ {text}" if _within(cell, n) else text for text, cell, n in zip(texts, row, noise, strict=True)]
+            within = [_within(cell, deviation) for cell, deviation in zip(row, noise, strict=True)]
+            texts = [f"≈{NO_BREAK}{text}" if level else text for text, level in zip(texts, within, strict=True)]
         lines.append(texts)
     return [list(line) for line in zip(*lines, strict=True)] if table.get("transpose") else lines
 
@@ -59,9 +61,9 @@ def _cell(value: Any, decimals: int) -> str:
         return value
     if isinstance(value, list):  # a value, the lowest and the highest (or the ends of an interval)
         middle, low, high = (f"{number:,.{decimals}f}" for number in value)
-        return f"{middle} ({low} to {high})"
+        return f"{middle} ({low} to {high})".replace(" ", NO_BREAK)
     if isinstance(value, dict):
-        return f"{value['mean']:,.{decimals}f} ± {value['sd']:,.{decimals}f}"
+        return f"{value['mean']:,.{decimals}f} ± {value['sd']:,.{decimals}f}".replace(" ", NO_BREAK)
     return f"{value:,.{decimals}f}"
 
 
