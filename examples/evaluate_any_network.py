@@ -10,8 +10,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from lightning_adv.attacks import APGD, FGSM, PGD
-from lightning_adv.evaluation import Summary, evaluate
-from lightning_adv.evaluation.suspicion.find import find_suspicions
+from lightning_adv.evaluation import Summary, evaluate, find_suspicions
 from lightning_adv.nn import Normalize
 
 
