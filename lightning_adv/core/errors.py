@@ -32,7 +32,10 @@ class UsageError(ValueError):
 
     def under(self, key: str) -> Self:
         """Return the same error as one about what stands under ``key``."""
-        return type(self)(self.message, key=key if self.key is None else f"{key}.{self.key}")
+        error = type(self).__new__(type(self), *self.args)  # not by a constructor, which a subclass may have changed
+        error.__dict__ |= self.__dict__
+        error.key = key if self.key is None else f"{key}.{self.key}"
+        return error
 
     def __str__(self) -> str:
         return self.message if self.key is None else f"{self.key}: {self.message}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,8 +14,6 @@ from lightning_adv.attacks.base import NoGradientError, attacking, check_gradien
 from lightning_adv.attacks.threat import attack_name
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.plan import Case, Plan
-
-_TORCH = ("does not require grad", "not have been used in the graph")  # of an attack of somebody else's
 
 
 def leave_out_unfit(
@@ -70,7 +69,7 @@ class _Probe:
         except NoGradientError as error:
             return str(error)
         except RuntimeError as error:
-            if any(words in str(error) for words in _TORCH):
+            if _is_of_autograd(error):  # of an attack of somebody else's
                 return str(NoGradientError())
             raise
         return None
@@ -84,6 +83,12 @@ class _Probe:
             except NoGradientError:
                 return False
         return True
+
+
+def _is_of_autograd(error: RuntimeError) -> bool:
+    """Whether torch could not differentiate: it has no class of its own for that."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("torch.autograd.")
 
 
 def _fitted(case: Case, probe: _Probe, told: dict[str, None]) -> Case | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_adv.attacks.base import NoGradientError
 from lightning_adv.cli import main
 from lightning_adv.core.errors import UsageError
 from tests.commands.shortened import SHORT
@@ -136,3 +137,4 @@ def test_a_library_that_refuses_a_value_is_told_in_one_line(capsys):
 def test_the_key_goes_in_front():
     error = UsageError("it must be at least 1, got 0.", key="steps").under("attack")
     assert str(error) == "attack.steps: it must be at least 1, got 0."
+    assert str(NoGradientError().under("attacks[0]")).startswith("attacks[0]: The network's logits have no gradient")
