@@ -119,6 +119,9 @@ _MOVED = {
     "streams": "core.streams",
 }
 
+# since version 0.2: classes that have another name as well, by where they are now
+_RENAMED = {"commands.shared.run_folder.Start": "RunFolderRollback"}
+
 
 def new_path(path: str) -> str:
     """Return where a module of this package is now, given where it was; any other path as it is.
@@ -129,6 +132,19 @@ def new_path(path: str) -> str:
     """
     moved = _MOVED.get(path.removeprefix(f"{_PACKAGE}."))
     return path if moved is None or not path.startswith(f"{_PACKAGE}.") else f"{_PACKAGE}.{moved}"
+
+
+def new_class_path(class_path: str) -> str:
+    """Return the path of a class of this package as it is now, given what it was; any other path as it is.
+
+    Example:
+        >>> new_class_path("lightning_adv.run.folder.Start")
+        'lightning_adv.commands.shared.run_folder.RunFolderRollback'
+    """
+    module, _, name = class_path.rpartition(".")
+    module = new_path(module)
+    name = _RENAMED.get(f"{module}.{name}".removeprefix(f"{_PACKAGE}."), name)
+    return f"{module}.{name}" if module else name
 
 
 class _MovedModules(MetaPathFinder, Loader):

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from lightning_adv.core.arguments import check_arguments
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.moved import new_path
+from lightning_adv.core.moved import new_class_path
 
 KindT = TypeVar("KindT")
 
@@ -112,8 +112,7 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
     """
     if not isinstance(class_path, str):
         raise UsageError(f"class_path must be the dotted path of a class, got {class_path!r}.")
-    module, _, name = class_path.rpartition(".")
-    module = new_path(module)
+    module, _, name = new_class_path(class_path).rpartition(".")
     trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
     if module and module not in sys.modules and not trusted:
         raise UsageError(

@@ -20,6 +20,7 @@ from lightning_adv.attacks import (
     CarliniWagnerLinf,
     DCarliniWagner,
 )
+from lightning_adv.core.moved import new_class_path
 from lightning_adv.core.recipe import Recipe, check_class_paths, find_class, import_class, public_path
 
 RECIPES = [
@@ -152,7 +153,7 @@ OLD_PATHS = (Path(__file__).parents[1] / "fixtures/v0.1.0/class_paths.txt").read
 @pytest.mark.parametrize("path", OLD_PATHS)
 def test_every_class_is_found_by_the_paths_that_files_of_version_0_1_0_name_it_by(path):
     found = find_class(path, object)
-    assert found.__name__ == path.rpartition(".")[2]
+    assert found.__name__ == new_class_path(path).rpartition(".")[2]
     assert find_class(public_path(found), object) is found
 
 
