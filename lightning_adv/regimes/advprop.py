@@ -134,6 +134,11 @@ def advprop_attack(eps: Distance, attacker: type[PGD] | type[IFGSM] | type[GD] =
     Args:
         eps: Distance in pixels, 1/255 to 4/255 there.
         attacker: PGD, I-FGSM (no random start) or GD (no projection), table 7.7.
+
+    Example:
+        >>> attack = advprop_attack("4/255")
+        >>> attack.steps, attack.step_size == 1 / 255
+        (5, True)
     """
     levels = 255 * parse_distance(eps, "eps")
     steps = 1 if levels <= 1 else round(levels) + 1

@@ -21,6 +21,10 @@ class AutoAugment(Recipe):
 
     Raises:
         UsageError: There is no such policy.
+
+    Example:
+        >>> AutoAugment("cifar10")(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def __init__(self, policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet") -> None:

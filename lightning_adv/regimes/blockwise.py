@@ -44,6 +44,11 @@ class BlockwiseRetraining(MadryTraining):
 
     Raises:
         UsageError: An argument is out of its range, a block does not exist, or there are no pretrained weights.
+
+    Example:
+        >>> trained = Backbone("small_cnn", in_channels=1)  # with checkpoint="runs/.../best.ckpt", to be trained
+        >>> BlockwiseRetraining(trained, num_classes=10, cutoff="m2", side="after").objective
+        CrossEntropy(clean_fraction=1.0, logit_pairing=0.0)
     """
 
     def __init__(

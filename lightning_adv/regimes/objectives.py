@@ -21,7 +21,16 @@ Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Objective(Recipe, ABC):
-    """The loss of a step, from clean and adversarial images."""
+    """The loss of a step, from clean and adversarial images.
+
+    Example:
+        >>> class Halves(Objective):
+        ...     def __call__(self, forward, x, x_adv, y, criterion):
+        ...         return 0.5 * criterion(forward(x), y) + 0.5 * criterion(forward(x_adv), y)
+        >>> x, y = torch.rand(2, 3), torch.tensor([0, 2])
+        >>> Halves()(lambda images: images, x, x, y, F.cross_entropy) == F.cross_entropy(x, y)
+        tensor(True)
+    """
 
     smooths_labels = True
     """Whether the objective uses the criterion, and with it the regime's label smoothing."""
@@ -51,6 +60,11 @@ class CrossEntropy(Objective):
 
     Raises:
         UsageError: An argument is out of its range.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
+        >>> CrossEntropy(clean_fraction=0.5)(lambda images: images, x, x, y, F.cross_entropy)
+        tensor(1.3133)
     """
 
     def __init__(self, clean_fraction: float = 0.0, logit_pairing: float = 0.0) -> None:
@@ -78,6 +92,11 @@ class TRADES(Objective):
 
     Raises:
         UsageError: ``beta`` is negative.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
+        >>> TRADES(beta=6)(lambda images: images, x, 1 - x, y, F.cross_entropy)
+        tensor(4.0860)
     """
 
     def __init__(self, beta: float = 6.0) -> None:
@@ -100,6 +119,11 @@ class MART(Objective):
 
     Raises:
         UsageError: ``weight`` is negative.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
+        >>> MART(weight=5)(lambda images: images, x, 1 - x, y, F.cross_entropy)
+        tensor(2.3157)
     """
 
     smooths_labels = False

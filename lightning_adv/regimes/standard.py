@@ -11,6 +11,13 @@ class StandardTraining(Regime):
     """min over theta of E[loss(x, y; theta)]: what every other regime is compared with.
 
     The arguments are those of :class:`~lightning_adv.regimes.base.Regime`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_adv.nn.backbones import Backbone
+        >>> regime = StandardTraining(Backbone("small_cnn", in_channels=1), num_classes=10)
+        >>> regime.loss(torch.rand(2, 1, 8, 8), torch.tensor([3, 7])).shape
+        torch.Size([])
     """
 
     @property

@@ -26,6 +26,13 @@ class WeightPerturbation(Recipe):
 
     Raises:
         UsageError: An argument is out of its range.
+
+    Example:
+        >>> network, x, y = nn.Linear(3, 2), torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+        >>> loss = lambda forward: nn.functional.cross_entropy(forward(x), y)
+        >>> worst = WeightPerturbation(gamma=0.1).perturb(network, loss, average=lambda gradient: gradient)
+        >>> bool(loss(worst) > loss(network))
+        True
     """
 
     def __init__(self, gamma: float = 5e-3, warmup_epochs: int = 0) -> None:
