@@ -108,7 +108,7 @@ class AdvPropTraining(Regime):
         return self._total_loss(logits, y)  # 6
 
     def _clean_images(self, adversarial: int) -> int:
-        """How many clean images go with that many adversarial ones: two at least, since BatchNorm refuses one."""
+        """How many clean images go with that many adversarial ones: at least two, which have batch statistics."""
         if not self.clean_fraction:
             return 0
         return min(adversarial, max(2, round(self.clean_fraction * adversarial)))

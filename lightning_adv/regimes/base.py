@@ -126,7 +126,7 @@ class Regime(ResumableClassifier):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Build a trained regime from its checkpoint: Lightning's method, after a look at what the file names.
+        """Build a trained regime from its checkpoint: Lightning's method, after checks of the file.
 
         Nothing is imported because a checkpoint names it. Called on :class:`Regime`, it builds the class that was
         trained, one of this package or one that was imported before.
@@ -252,7 +252,7 @@ class Regime(ResumableClassifier):
             planned if isinstance(planned, int) else self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
         )
         self.coverage["training_batches"] = used, length_of(self.trainer.train_dataloader)
-        if self.train_loss.weight > 0:  # a regime of one's own may know no loss to log
+        if self.train_loss.weight > 0:  # a training_step of one's own may call no check_loss
             self.log("train/loss", self.train_loss, prog_bar=True)
         step_plateau(self)
         follow_until_started(self.trainer, self)  # when training ends, Lightning puts the average in the weights' place

@@ -1,4 +1,4 @@
-"""What a regime refuses, in one sentence each: data, precision, batches and losses that would give wrong numbers."""
+"""Checks of what would give wrong numbers: data, precision, batches and losses, each with an error of one sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, train
         trained: Whether the network starts from weights, and so from running statistics of their own.
 
     Raises:
-        UsageError: Nobody knows which epochs are the last, or no epoch before them would set the statistics.
+        UsageError: It is not known which epochs are the last, or no epoch before them would set the statistics.
     """
     if max_epochs is None or max_epochs < 1 or max_steps != -1:
         raise UsageError(
@@ -99,7 +99,7 @@ def as_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return a batch as images and labels; labels of any integer type, or booleans, as int64.
 
     Raises:
-        UsageError: It is no pair of tensors. Which part of another batch is what, only its data module knows.
+        UsageError: It is not a pair of tensors: only its data module can tell what the parts of another batch are.
 
     Example:
         >>> as_pair([torch.zeros(2, 1, 8, 8), torch.tensor([True, False])])[1]

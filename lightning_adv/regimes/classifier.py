@@ -1,4 +1,4 @@
-"""A network that knows its data, and how it is attacked: what every regime trains."""
+"""A classifier as a LightningModule: its network, its checkpoints, what goes in and how it is attacked."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Classifier(LightningModule):
             )
         if self.num_classes is None:
             if classes is None:
-                raise UsageError("num_classes must be given: the Trainer has no data module that knows it.")
+                raise UsageError("num_classes must be given: the Trainer has no data module with a num_classes.")
             if classes < 2:
                 raise UsageError(f"data: {type(data).__name__} has {classes} classes, and a classifier needs two.")
             self._build(int(classes))
@@ -155,7 +155,7 @@ class Classifier(LightningModule):
         return self.backbone.build(num_classes)
 
     def prepare_network(self) -> None:
-        """Change the network once the data are known, before the optimizer, DDP and ``torch.compile`` see it.
+        """Change the network once the data are known, before the optimizer, DDP and ``torch.compile`` get it.
 
         Override it; Lightning asks for it before every stage.
         """
@@ -242,7 +242,7 @@ class Classifier(LightningModule):
         On an accelerator only the first batch is looked at: reading a value stops the queue.
 
         Raises:
-            UsageError: It is no pair, the images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
+            UsageError: It is not a pair, the images leave [0, 1], the labels leave [0, K), or the shapes do not agree.
         """
         x, y = as_pair(batch)
         return self._checked(x, y, batch_idx), y

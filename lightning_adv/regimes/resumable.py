@@ -110,6 +110,8 @@ class ResumableClassifier(MeasuredClassifier):
 
     def _is_of_class(self, class_path: str) -> bool:
         """Whether a dotted path, by which an earlier version may have named the class, is that of this regime."""
+        if class_path == public_path(type(self)):  # that of a class in a function or a notebook cannot be found
+            return True
         try:
             return find_class(class_path, ResumableClassifier) is type(self)
         except ValueError:  # nobody has imported it: it is another one

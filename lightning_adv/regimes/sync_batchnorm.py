@@ -35,7 +35,7 @@ class TimmSyncBatchNorm(TorchSyncBatchNorm):
         # timm's converter goes over SyncBatchNorms again, and then it drops their activation too.
         found = (module for module in model.modules() if isinstance(module, _BatchNorm))
         norms = [norm for norm in found if not isinstance(norm, nn.SyncBatchNorm)]
-        # A LightningModule may hold what it likes: its Trainer, observers. Its networks are looked into.
+        # Of a LightningModule its networks alone are checked: it may hold anything, such as its Trainer.
         for network in model.children() if isinstance(model, LightningModule) else (model,):
             check_registered(network, set(norms), purpose="synchronised BatchNorms", kind=_BatchNorm)
         converted: dict[nn.Module, nn.Module] = {norm: convert_sync_batchnorm(norm) for norm in norms}

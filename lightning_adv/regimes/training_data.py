@@ -1,4 +1,4 @@
-"""The images that a network was trained on: a checkpoint knows them, and what goes on with it compares."""
+"""The images that a network was trained on: described in its checkpoint, and compared with those that it gets now."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def describe_data(data: Any) -> dict[str, Any] | None:
 
 
 def data_of(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a checkpoint knows of the images, as :func:`describe_data` says it; None if it knows nothing.
+    """Return what a checkpoint says of the images, in the form of :func:`describe_data`; None if it says nothing.
 
     One that an earlier version wrote has the data module's arguments.
     """
@@ -80,7 +80,7 @@ def compare_data(
     """Compare the images that a network was trained on with those that it gets now.
 
     Args:
-        trained: :func:`describe_data` of the training; None if the checkpoint does not know.
+        trained: :func:`describe_data` of the training; None if the checkpoint does not say.
         now: The same of what it gets now.
         purpose: What for.
         argument: The argument that gave the checkpoint, for the error.
@@ -134,7 +134,7 @@ def _same_set(trained: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     if trained["name"] == now["name"]:
         return True
     classes = [str(of.get("class_path")).rpartition(".")[2] for of in (trained, now)]
-    if "images" not in trained:  # an earlier version's checkpoint does not know the name, only the class
+    if "images" not in trained:  # an earlier version's checkpoint has the class, and not the name
         return classes[0] == classes[1] and trained["name"] == classes[0]
     return classes[0] == classes[1] and sum(trained["images"].values()) == sum(now.get("images", {0: 0}).values())
 
@@ -165,7 +165,7 @@ def _check_split(trained: Mapping[str, Any], now: Mapping[str, Any], purpose: Pu
 
 
 def _other_part(trained: Mapping[str, Any], now: Mapping[str, Any], purpose: Purpose) -> str | None:
-    """Return the first part that is made of other images; empty where nobody knows, None where all are the same."""
+    """Return the first part that is made of other images; empty where it is not known, None where all are the same."""
     prints = [of.get("fingerprints") or {} for of in (trained, now)]
     if any(of.get(part) is None for of in prints for part in _PARTS[purpose]):
         return ""

@@ -68,7 +68,7 @@ class WeightPerturbation(Recipe):
             average: Averages a tensor over the processes, which must all perturb alike.
         """
         weights = {name: w for name, w in network.named_parameters() if w.requires_grad and w.ndim > 1}
-        # On copies: the running statistics must see the batch once, not twice.
+        # On copies: the running statistics must be updated once by a batch, not twice.
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
 
         def probe(images: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class WeightPerturbation(Recipe):
         gradients = torch.autograd.grad(256 * loss(probe), list(weights.values()), allow_unused=True)
         worst: dict[str, Tensor] = {}
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
-            if gradient is not None:  # a weight that the loss does not see stays
+            if gradient is not None:  # a weight that the loss does not depend on stays
                 worst[name] = weight + self.gamma * _scaled_like(weight.detach(), average(gradient))
 
         def forward(images: Tensor) -> Tensor:

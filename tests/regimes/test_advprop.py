@@ -11,7 +11,7 @@ from lightning_adv.attacks import FGSM, GD, IFGSM, PGD
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.regimes import AdvPropTraining, AutoAugment, advprop_attack
-from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, attacked_by_hand, quiet_trainer, trained_by_hand
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -45,23 +45,16 @@ def test_one_epoch_against_algorithm_2(tmp_path, fraction, pairing, reduction):
     )  # fmt: skip
     main, auxiliary = twins(module)
     quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
-    parameters = list(dict.fromkeys([*main.parameters(), *auxiliary.parameters()]))
-    optimizer = torch.optim.SGD(parameters, lr=0.1)
-    for x, y in ToyData().train_dataloader():
-        auxiliary.eval()
-        leaf = x.clone().requires_grad_()
-        F.cross_entropy(auxiliary(leaf), y).backward()
-        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
-        main.train()
-        auxiliary.train()
-        clean = int(8 * fraction)
-        clean_logits, adversarial_logits = main(x[:clean]), auxiliary(x_adv)
+    clean = int(8 * fraction)
+
+    def loss(x, y):
+        x_adv = attacked_by_hand(auxiliary, x, y)
+        clean_logits, adversarial_logits = main.train()(x[:clean]), auxiliary(x_adv)
         losses = F.cross_entropy(clean_logits, y[:clean]), F.cross_entropy(adversarial_logits, y)
-        loss = sum(losses) if reduction == "sum" else (losses[0] * clean + losses[1] * 8) / (clean + 8)
-        loss = loss + pairing * ((clean_logits - adversarial_logits[:clean]) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        total = sum(losses) if reduction == "sum" else (losses[0] * clean + losses[1] * 8) / (clean + 8)
+        return total + pairing * ((clean_logits - adversarial_logits[:clean]) ** 2).mean()
+
+    trained_by_hand(list(dict.fromkeys([*main.parameters(), *auxiliary.parameters()])), loss)
     state = module.network.state_dict()
     for twin, name_of_domain in ((main, "main"), (auxiliary, "adversarial")):
         for name, value in twin.state_dict().items():

@@ -11,7 +11,7 @@ from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.view.attack_view import AttackView
 from lightning_adv.regimes import AdvPropTraining, MadryTraining, SmoothAdversarialTraining, StandardTraining
-from tests.regimes.every_regime import REGIMES, make
+from tests.regimes.every_regime import make
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
 SEEN = []
@@ -69,31 +69,18 @@ def regime_of(kind=MadryTraining, **options):
     return regime
 
 
-@pytest.mark.parametrize("name", [name for name in REGIMES if name not in ("standard", "conventional")])
-def test_every_regime_trains_and_validates_on_views(tmp_path, name):
+@pytest.mark.parametrize("name", ["madry", "awp", "mixture_bn", "smooth_gradient", "blockwise"])
+def test_regimes_train_and_validates_on_views(tmp_path, name):
     regime = make(name, tmp_path, attack=Spy(), evaluation_attack=Spy())
     quiet_trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0).fit(regime, ToyData())
     assert len(SEEN) == 2 + max(1, len(regime.domains))
     assert all(isinstance(model, AttackView) and model.folded == 4 for model, *_ in SEEN)
 
 
-@pytest.mark.parametrize("kind", [StandardTraining, MadryTraining])
-def test_validation_attacks_a_view(tmp_path, kind):
-    regime = regime_of(kind, evaluation_attack=Spy())
-    quiet_trainer(tmp_path).validate(regime, ToyData(), verbose=False)
-    assert len(SEEN) == 4
-    assert all(isinstance(model, AttackView) for model, *_ in SEEN)
-
-
-def test_off(tmp_path):
-    regime = regime_of(view="off", evaluation_attack=Spy())
-    quiet_trainer(tmp_path, limit_train_batches=1, limit_val_batches=1).fit(regime, ToyData())
-    assert {type(model) for model, *_ in SEEN} == {type(regime.network)}
-
-
-@pytest.mark.parametrize("case", ["batch statistics", "hook", "random network"])
-def test_the_network_itself_where_a_view_would_differ(case):
-    regime = regime_of(attack=Spy("batch" if case == "batch statistics" else "eval"))
+@pytest.mark.parametrize("case", ["off", "batch statistics", "hook", "random network"])
+def test_the_network_itself_where_a_view_would_differ_or_is_not_wanted(case):
+    attack = Spy("batch" if case == "batch statistics" else "eval")
+    regime = regime_of(attack=attack, view="off" if case == "off" else "auto")
     if case == "hook":
         regime.network.network.layer1.register_forward_hook(lambda module, inputs, output: output * 2)
     if case == "random network":
@@ -204,6 +191,7 @@ def test_one_precision_after_the_other(tmp_path):
     for precision in ("bf16-mixed", "32-true", "64-true"):
         quiet_trainer(tmp_path, precision=precision, limit_val_batches=1).validate(regime, ToyData(), verbose=False)
     assert all(isinstance(model, AttackView) for model, *_ in SEEN)
+    assert [model.dtype for model, *_ in SEEN] == [torch.bfloat16, None, None]
 
 
 def test_advprop_attacks_through_the_auxiliary_batchnorms():
@@ -280,13 +268,6 @@ def test_a_test_is_attacked_in_the_networks_own_precision(tmp_path):
     trainer.validate(regime, ToyData(), verbose=False)
     trainer.test(regime, ToyData(), verbose=False)
     assert [model.dtype for model, *_ in SEEN] == [torch.bfloat16, None]
-
-
-def test_mixed_precision_gives_the_view_weights_of_that_precision(tmp_path):
-    regime = regime_of(evaluation_attack=Spy())
-    trainer = quiet_trainer(tmp_path, precision="bf16-mixed", limit_train_batches=1, limit_val_batches=1)
-    trainer.fit(regime, ToyData())
-    assert {model.dtype for model, *_ in SEEN} == {torch.bfloat16}
 
 
 def test_averaged_weights_are_attacked_in_validation(tmp_path):

@@ -22,7 +22,15 @@ from lightning_adv.regimes import (
     WeightPerturbation,
 )
 from lightning_adv.regimes.sync_batchnorm import TimmSyncBatchNorm
-from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import (
+    ATTACK,
+    BACKBONE,
+    ToyData,
+    assert_same,
+    attacked_by_hand,
+    quiet_trainer,
+    trained_by_hand,
+)
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1)
 PREDICTED = PGD(eps=0.1, steps=2, step_size=0.05, label="predicted")
@@ -88,19 +96,15 @@ def test_against_a_loop_written_out(tmp_path, pretrained):
     network = BACKBONE.build(2)
     network.load_state_dict(loaded)
     stem = network.network.layer1
-    optimizer = torch.optim.SGD(stem.parameters(), lr=0.1)
-    for x, y in ToyData().train_dataloader():
+
+    def loss(x, y):
+        x_adv = attacked_by_hand(network, x, y, label="predicted")
         network.eval()
-        leaf = x.clone().requires_grad_()
-        logits = network(leaf)
-        F.cross_entropy(logits, logits.argmax(1)).backward()
-        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
         stem.train()
-        optimizer.zero_grad()
-        F.cross_entropy(network(torch.cat([x_adv, x])), torch.cat([y, y])).backward()
-        optimizer.step()
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+        return F.cross_entropy(network(torch.cat([x_adv, x])), torch.cat([y, y]))
+
+    trained_by_hand(stem.parameters(), loss)
+    assert_same(module.network, network)
 
 
 def test_reinitialised_blocks_start_as_a_fresh_network_does(tmp_path, pretrained):

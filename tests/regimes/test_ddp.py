@@ -1,4 +1,4 @@
-"""Two processes are one: weights, losses and metrics, for every regime."""
+"""Two processes are one: weights, losses and metrics, for each part of the regimes."""
 
 import os
 import subprocess
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.regimes.ddp_worker import train
-from tests.regimes.every_regime import REGIMES
+from tests.regimes.ddp_worker import EACH_PART, train
+from tests.regimes.every_regime import make, still
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,12 +28,12 @@ def results(tmp_path_factory):
     return lambda name, train_mode, rank: torch.load(folder / f"{name}-{train_mode}-{rank}.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize("name", EACH_PART)
 def test_with_still_batchnorm_two_processes_end_in_the_weights_of_one(results, tmp_path, name):
     one = train(name, tmp_path, 1, train_mode=False)
     two = results(name, False, 0)
-    moved = make_before(name, tmp_path)
-    assert any(not torch.equal(value, moved[key]) for key, value in one["state"].items()), "nothing was trained"
+    before = make(name, tmp_path, **still(name)).state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in one["state"].items()), "nothing was trained"
     for key, value in one["state"].items():
         torch.testing.assert_close(two["state"][key], value, rtol=1e-4, atol=1e-6, msg=key)
     assert one["metrics"].keys() == two["metrics"].keys()
@@ -40,7 +42,7 @@ def test_with_still_batchnorm_two_processes_end_in_the_weights_of_one(results, t
     assert two["metrics"]["test/images"] == 31
 
 
-@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize("name", EACH_PART)
 def test_processes_agree_in_train_mode(results, name):
     """No unused-parameter error on the way here, and no process that went its own way."""
     first, second = (results(name, True, rank) for rank in (0, 1))
@@ -50,9 +52,3 @@ def test_processes_agree_in_train_mode(results, name):
         assert torch.equal(first["state"][key], second["state"][key]), key
     for key, value in first["metrics"].items():
         assert second["metrics"][key] == value, key
-
-
-def make_before(name, folder):
-    from tests.regimes.every_regime import make, still
-
-    return make(name, folder, **still(name)).state_dict()

@@ -1,3 +1,4 @@
+import copy
 from functools import partial
 
 import pytest
@@ -6,33 +7,25 @@ import torch.nn.functional as F
 
 from lightning_adv.attacks import FGSM, PGD, CarliniWagner
 from lightning_adv.regimes import CrossEntropy, MadryTraining
-from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import BACKBONE, ToyData, assert_same, attacked_by_hand, quiet_trainer, trained_by_hand
 
 
 @pytest.mark.parametrize("clean_fraction", [0.0, 0.5, 1.0])
 def test_one_epoch_against_a_loop_written_out(tmp_path, clean_fraction):
     """FGSM by hand in eval mode, then an SGD step on the adversarial and a share of the clean images."""
-    data = ToyData()
     sgd = partial(torch.optim.SGD, lr=0.1)
     objective = CrossEntropy(clean_fraction=clean_fraction)
     module = MadryTraining(BACKBONE, num_classes=2, attack=FGSM(eps=0.1), optimizer=sgd, objective=objective)
-    network = BACKBONE.build(2)
-    network.load_state_dict(module.network.state_dict())
-    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, data)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    for x, y in data.train_dataloader():
-        network.eval()
-        leaf = x.clone().requires_grad_()
-        F.cross_entropy(network(leaf), y).backward()
-        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
-        network.train()
-        optimizer.zero_grad()
-        clean = int(clean_fraction * 8)
-        images, labels = torch.cat([x_adv, x[:clean]]), torch.cat([y, y[:clean]])
-        F.cross_entropy(network(images), labels).backward()
-        optimizer.step()
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+    network = copy.deepcopy(module.network)
+    quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
+    clean = int(clean_fraction * 8)
+
+    def loss(x, y):
+        x_adv = attacked_by_hand(network, x, y)
+        return F.cross_entropy(network(torch.cat([x_adv, x[:clean]])), torch.cat([y, y[:clean]]))
+
+    trained_by_hand(network.parameters(), loss)
+    assert_same(module.network, network)
 
 
 def test_running_statistics_are_updated_once_a_step(tmp_path):

@@ -1,6 +1,7 @@
 """The objectives against the papers' formulas, written with probabilities in float64 and loops."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -123,10 +124,13 @@ def test_arguments_out_of_range(make, message):
 def test_survives_the_checkpoint(tmp_path, objective):
     from tests.regimes.toy import quiet_trainer
 
-    module = MadryTraining(BACKBONE, num_classes=2, objective=objective)
+    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.25)
+    module = MadryTraining(BACKBONE, num_classes=2, objective=objective, optimizer=sgd)
     trainer = quiet_trainer(tmp_path, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(module, ToyData())
     trainer.save_checkpoint(tmp_path / "it.ckpt")
     loaded = MadryTraining.load_from_checkpoint(tmp_path / "it.ckpt", weights_only=True)
     assert type(loaded.objective) is type(objective)
     assert vars(loaded.objective) == vars(objective)
+    assert loaded.attack.to_config() == module.attack.to_config()
+    assert loaded.configure_optimizers()["optimizer"].defaults["momentum"] == 0.25

@@ -40,13 +40,6 @@ def test_every_parameter_is_decayed_by_default():
     assert len(group["params"]) == 6
 
 
-def test_frozen_parameters_are_in_no_group():
-    model = network()
-    model[0].requires_grad_(False)
-    parameters = [p for group in parameter_groups(model, decay_norm_and_bias=False) for p in group["params"]]
-    assert len(parameters) == 4
-
-
 def test_schedule_and_interval():
     sgd, step = partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.StepLR, step_size=3)
     config = configure(network(), sgd, step, "step", decay_norm_and_bias=True)

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import MadryTraining, SmoothAdversarialTraining
-from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import BACKBONE, ToyData, assert_same, attacked_by_hand, quiet_trainer, trained_by_hand
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -47,21 +47,16 @@ def test_control_experiment_against_a_loop(tmp_path, where):
     for layer in (network.network.layer1, network.network.layer2, network.network.layer3, network.network.layer4):
         layer[2] = Switched()
     quiet_trainer(tmp_path, limit_val_batches=0).fit(module, ToyData())
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    for x, y in ToyData().train_dataloader():
-        network.eval()
-        leaf = x.clone().requires_grad_()
+
+    def loss(x, y):
         Switched.bent = where in ("attack", "both")
-        F.cross_entropy(network(leaf), y).backward()
-        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
-        network.train()
-        optimizer.zero_grad()
+        x_adv = attacked_by_hand(network, x, y)
         Switched.bent = where in ("update", "both")
-        F.cross_entropy(network(x_adv), y).backward()
-        optimizer.step()
+        return F.cross_entropy(network(x_adv), y)
+
+    trained_by_hand(network.parameters(), loss)
     Switched.bent = False
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(module.network.state_dict()[name], value, msg=name)
+    assert_same(module.network, network)
 
 
 def test_the_four_rows_of_the_table_differ(tmp_path):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.regimes import TRADES, MadryTraining, WeightPerturbation
-from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, assert_same, attacked_by_hand, quiet_trainer
 
 
 def fit(folder, **arguments):
@@ -25,11 +25,7 @@ def test_one_epoch_against_a_proxy_network(tmp_path):
     network, trained = fit(tmp_path, weight_perturbation=WeightPerturbation(gamma=0.05))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for x, y in ToyData().train_dataloader():
-        network.eval()
-        leaf = x.clone().requires_grad_()
-        F.cross_entropy(network(leaf), y).backward()
-        x_adv = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
-        network.train()
+        x_adv = attacked_by_hand(network, x, y)
         proxy = copy.deepcopy(network)
         proxy.zero_grad()
         F.cross_entropy(proxy(x_adv), y).backward()
@@ -47,8 +43,7 @@ def test_one_epoch_against_a_proxy_network(tmp_path):
         with torch.no_grad():
             for name, weight in network.named_parameters():
                 weight -= step.get(name, 0)
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(trained.state_dict()[name], value, msg=name)
+    assert_same(trained, network)
 
 
 def test_it_raises_the_loss(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.attacks import PGD
@@ -67,6 +69,33 @@ class Graphs:
     def __call__(self, graph: Any, inputs: Any) -> Any:
         self.count += 1
         return graph.forward
+
+
+def attacked_by_hand(network: nn.Module, x: torch.Tensor, y: torch.Tensor, label: str = "true") -> torch.Tensor:
+    """FGSM at 0.1 of a network in eval mode, written out; the network trains afterwards."""
+    network.eval()
+    leaf = x.clone().requires_grad_()
+    logits = network(leaf)
+    F.cross_entropy(logits, logits.argmax(1) if label == "predicted" else y).backward()
+    network.train()
+    return (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
+
+
+def trained_by_hand(parameters: Any, loss: Any) -> None:
+    """An epoch of plain SGD on a loss of images and labels."""
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    for x, y in ToyData().train_dataloader():
+        value = loss(x, y)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
+def assert_same(trained: nn.Module, reference: nn.Module) -> None:
+    """Parameters and buffers are the same up to rounding."""
+    state = trained.state_dict()
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(state[name], value, msg=name)
 
 
 def quiet_trainer(tmp_path: Any, **kwargs: Any) -> Trainer:

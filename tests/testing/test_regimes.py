@@ -199,7 +199,12 @@ def test_a_broken_promise_is_named(kind):
 
 
 def test_the_regime_stays_as_it_is_and_random_states_too():
-    regime = Own(BACKBONE, num_classes=2, evaluation_attack=FGSM(eps=0.1))
+    """Of a class that cannot be imported by its path."""
+
+    class Local(Own):
+        pass
+
+    regime = Local(BACKBONE, num_classes=2, evaluation_attack=FGSM(eps=0.1))
     before = {name: value.clone() for name, value in regime.state_dict().items()}
     state = torch.get_rng_state()
     check_regime(regime)
