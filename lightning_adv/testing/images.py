@@ -62,7 +62,7 @@ class SmallImages(LightningDataModule):
 
 
 class _Keyed(TensorDataset):
-    """Indexed by (epoch, index), as an ``EpochSampler`` does."""
+    """Indexed by (epoch, index), as an ``EpochSampler`` does, or by the index alone."""
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
-        return tuple(tensor[key[1]] for tensor in self.tensors)
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, ...]:
+        return tuple(tensor[key if isinstance(key, int) else key[1]] for tensor in self.tensors)

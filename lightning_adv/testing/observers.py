@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from lightning_adv.testing.images import SmallImages
 from lightning_adv.testing.training_step import require
 
 _EPOCHS = 2
+_MIDDLE = "middle.ckpt"
 _TABLE = "The table is tidy"
 
 
@@ -53,7 +56,7 @@ def check_observer(
         observer: The observer, as it is built: it stays as it is, since copies of it are used.
         module: What is trained, as it is built; None is adversarial training of a small network with BatchNorm.
         data: What it is trained on; None is :class:`~lightning_adv.testing.SmallImages` of 8×8 pixels.
-        **options: Arguments of the Trainer, such as ``precision``.
+        **options: Arguments of the Trainer, such as ``precision``; ``callbacks`` are there in every training.
 
     Raises:
         AssertionError: A promise is broken; the message says which.
@@ -68,9 +71,10 @@ def check_observer(
         _check_same(without, observed, type(observer).__name__)
         if isinstance(observer, Observer):
             _check_table(observed, observer)
-            _check_resume(runs, Path(folder, "parts"), observer, observed)
+            _check_resume(runs, observed, Path(folder, "resumed"), observer)
         with _kept("It works without a logger"):
-            runs.train(Path(folder, "no logger"), [observer], logger=False)
+            short: dict[str, Any] = {"limit_train_batches": 2, "limit_val_batches": 1}
+            runs.train(Path(folder, "no logger"), [observer], logger=False, **short)
         dry = Path(folder, "dry")
         with _kept("It works in a dry run"):
             runs.train(dry, [observer], fast_dev_run=True)
@@ -83,7 +87,7 @@ class _End:
 
     def __init__(self, trainer: Trainer, draws: _RandomStates, folder: Path) -> None:
         module = trainer.lightning_module
-        self.trainer, self.folder = trainer, folder
+        self.folder = folder
         self.weights = {name: value.detach().clone() for name, value in module.named_parameters()}
         self.buffers = {name: value.clone() for name, value in module.named_buffers()}
         self.optimizers = [copy.deepcopy(optimizer.state_dict()) for optimizer in trainer.optimizers]
@@ -113,17 +117,30 @@ class _Runs:
         draws = _RandomStates()
         settings: dict[str, Any] = {
             "logger": CSVLogger(folder, name="", version=""), "max_epochs": _EPOCHS, "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0, "enable_checkpointing": False,
+            "num_sanity_val_steps": 0,
         }  # fmt: skip
+        others = [*self._options.get("callbacks", ()), *callbacks]
         trainer = Trainer(
             default_root_dir=folder, accelerator="cpu", devices=1, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[draws, *map(copy.deepcopy, callbacks)],
-            **settings | self._options | options,
+            enable_model_summary=False, enable_checkpointing=True,
+            **settings | self._options | options
+            | {"callbacks": [draws, *map(copy.deepcopy, others), _AfterTheFirstEpoch(folder / _MIDDLE)]},
         )  # fmt: skip
         for seed in (torch.manual_seed, np.random.seed, random.seed):
             seed(0)
         trainer.fit(copy.deepcopy(self._module), copy.deepcopy(self._data), ckpt_path=path, weights_only=True)
         return _End(trainer, draws, folder)
+
+
+class _AfterTheFirstEpoch(Checkpoint):
+    """Saves once, after the callbacks that are no checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path)
 
 
 def _small_training() -> LightningModule:
@@ -205,13 +222,13 @@ def _check_table(observed: _End, observer: Observer) -> None:
             require(bool(torch.isfinite(value)), "What it logs is finite", f"{name} is {value}")
 
 
-def _check_resume(runs: _Runs, folder: Path, observer: Observer, whole: _End) -> None:
+def _check_resume(runs: _Runs, whole: _End, folder: Path, observer: Observer) -> None:
     promise = "A resumed run has the table of one that never stopped"
-    runs.train(folder, [observer], max_epochs=1).trainer.save_checkpoint(folder / "first.ckpt")
     with _kept("What a checkpoint holds of it is plain data"):
-        torch.load(folder / "first.ckpt", weights_only=True)
+        torch.load(whole.folder / _MIDDLE, weights_only=True)
+    shutil.copytree(whole.folder, folder)  # what comes after the checkpoint is in the table already
     with _kept(promise):
-        runs.train(folder, [observer], folder / "first.ckpt")
+        runs.train(folder, [observer], folder / _MIDDLE)
     name = f"analyses/{observer.analysis}.csv"
     expected, found = (read_table(run / name) for run in (whole.folder, folder))
     require(len(expected) == len(found), promise, f"there are {len(found)} rows and not {len(expected)}")
