@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torchmetrics import Metric
 
-from lightning_adv.attacks import attacking
+from lightning_adv.attacks import held_still
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.blocks import split_blocks
 from lightning_adv.nn.layers import named_layers
@@ -160,10 +160,10 @@ def compare_responses(
         maximum[name] = torch.maximum(maximum[name], largest) if again else largest
         total[name] = total[name] + whole if again else whole
 
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        responses, clean_logits = _record(held_still, x, layers)
+    with held_still(network, domain=domain) as still, torch.no_grad():
+        responses, clean_logits = _record(still, x, layers)
         with _receiving(layers, len(x_adv), reduce):
-            adversarial_logits = held_still(x_adv)
+            adversarial_logits = still(x_adv)
     left = [name for name, rest in responses.items() if rest]
     if left:
         raise UsageError(f"layer {left[0]} runs more often for clean images than for adversarial examples.")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks import Attack, attacking
+from lightning_adv.attacks import Attack, held_still
 
 
 def robustly_correct(
@@ -43,8 +43,8 @@ def robustly_correct(
         (N,) bool.
     """
     x_adv = attack(network, x, y, domain=domain, generator=generator)
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        return torch.as_tensor(held_still(x_adv).argmax(1) == y)
+    with held_still(network, domain=domain) as still, torch.no_grad():
+        return torch.as_tensor(still(x_adv).argmax(1) == y)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
 from lightning_adv.analysis.batchnorm_drift import ChannelStatistics, Statistics, tracked_batchnorms
-from lightning_adv.attacks import attacking
+from lightning_adv.attacks import held_still
 from lightning_adv.core.table import Record
 
 IMAGE_KINDS = ("clean", "adversarial")
@@ -66,12 +66,12 @@ def batch_statistics(
     norms = tracked_batchnorms(network, domain, layers)
     with (
         torch.compiler.set_stance("force_eager"),  # a compiled network does not call hooks
-        attacking(network, domain=domain) as held_still,
+        held_still(network, domain=domain) as still,
         torch.no_grad(),
-        _batch_mode(held_still, held),
+        _batch_mode(still, held),
         _recording(norms) as calls,
     ):
-        held_still(x)
+        still(x)
     found: dict[str, ChannelStatistics] = {}
     for name, norm in norms.items():
         if calls[name]:

@@ -1,13 +1,17 @@
 """The inner maximisation: ``x_adv = attack(model, x, y)``."""
 
+import warnings
+from typing import Any
+
 from lightning_adv.attacks.apgd import APGD
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf
-from lightning_adv.attacks.base import Attack, attacking
+from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerLinf, DCarliniWagner
 from lightning_adv.attacks.ensemble import LogitEnsemble
 from lightning_adv.attacks.external.autoattack import AutoAttack
 from lightning_adv.attacks.external.foolbox_attack import FoolboxAttack
 from lightning_adv.attacks.fgsm import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM
+from lightning_adv.attacks.hold import held_still
 from lightning_adv.attacks.pgd import PGD
 from lightning_adv.attacks.random_noise import RandomNoise
 from lightning_adv.attacks.spatial import StAdv
@@ -15,5 +19,14 @@ from lightning_adv.attacks.spatial import StAdv
 __all__ = [
     "APGD", "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Ball",
     "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Linf", "LogitEnsemble", "RandomNoise",
-    "StAdv", "attacking",
+    "StAdv", "held_still",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "attacking":
+        warnings.warn(
+            "attacking is held_still now; the old name is taken until version 0.4.", DeprecationWarning, stacklevel=2
+        )
+        return held_still
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

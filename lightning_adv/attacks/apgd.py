@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_adv.attacks.balls import L2, Linf, Norm, column, get_ball
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    Forward,
-    at_least_fp32,
-    attacking,
-    check_images,
-    forward_in,
-    round_towards,
-)
-from lightning_adv.attacks.checks import check_choices, check_counts
+from lightning_adv.attacks.ascent import Ascent
+from lightning_adv.attacks.balls import L2, Ball, Linf, Norm, column, get_ball
+from lightning_adv.attacks.base import Attack
+from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.losses import check_classes, get_loss
-from lightning_adv.attacks.objective import Objective
+from lightning_adv.attacks.forward import Forward
+from lightning_adv.attacks.hold import BatchNormMode
+from lightning_adv.attacks.losses import LossChoice, get_loss, kept_loss
+from lightning_adv.attacks.restarts import Run, where, worse
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 
 _ALPHA = 0.75  # share of the new step; the rest is the last move (section 3.1)
@@ -48,7 +43,8 @@ class APGD(Attack):
         eps: Radius of the ball, a number or a fraction; the paper's for CIFAR-10.
         steps: Number of gradient steps, 100 there. It sets the checkpoints.
         norm: ``"linf"`` or ``"l2"``.
-        loss: ``"cross_entropy"``, or ``"dlr"``, the difference of logits ratio (equation 6; at least 3 classes).
+        loss: ``"cross_entropy"``, or ``"dlr"``, the difference of logits ratio (equation 6; at least 3 classes); a
+            :class:`~lightning_adv.attacks.Loss`, or any function of logits (N, K) and labels (N,) that gives (N,).
         restarts: Number of runs; of each sample the worst result is kept, as in :class:`PGD`.
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
 
@@ -63,25 +59,33 @@ class APGD(Attack):
         True
     """
 
+    norm: Ball
+    eps: float
+    steps: int
+
     def __init__(
         self,
         eps: Distance = "8/255",
         steps: int = 100,
         *,
         norm: Norm = "linf",
-        loss: Literal["cross_entropy", "dlr"] = "cross_entropy",
+        loss: LossChoice = "cross_entropy",
         restarts: int = 1,
         batchnorm: BatchNormMode = "eval",
     ) -> None:
         self.norm = get_ball(norm)
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
         self.steps = steps
-        self.loss = loss
+        self.loss = kept_loss(loss)
         self.restarts = restarts
         self.batchnorm = batchnorm
         if not isinstance(self.norm, (Linf, L2)):
             raise UsageError(f"norm must be one of linf, l2, got {norm!r}: the paper has no APGD for others.")
-        check_choices(self, loss=("cross_entropy", "dlr"), batchnorm=("eval", "batch"))
+        check_choices(self, APGD)
+        if isinstance(loss, str) and loss not in ("cross_entropy", "dlr"):
+            raise UsageError(f"loss must be one of cross_entropy, dlr, got {loss!r}.")
+        if get_loss(self.loss).target != "labels":
+            raise UsageError(f"loss must compare logits with labels, got {loss!r}.")
         check_counts(self, "steps", "restarts")
 
     def check_fits(self, shape: tuple[int, ...], num_classes: int) -> None:
@@ -90,42 +94,21 @@ class APGD(Attack):
         Raises:
             UsageError: There are not.
         """
-        check_classes(self.loss, num_classes)
+        get_loss(self.loss).check_classes(num_classes)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`."""
-        check_images(x, y)
-        generator = self._generator(generator)
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
-            clean = at_least_fp32(x.detach().clone())
-            forward = forward_in(network, x.dtype)
-            label = y.clone().long()
-            objective = Objective(get_loss(self.loss), label, label, False, self.batchnorm == "eval")
-            worst, won, loss = self._run(forward, objective, clean, generator)
-            for _ in range(self.restarts - 1):
-                other, other_won, other_loss = self._run(forward, objective, clean, generator)
-                better = torch.where(won == other_won, other_loss > loss, other_won)
-                worst, won, loss = _where(better, other, worst), won | other_won, _where(better, other_loss, loss)
-        return round_towards(x, worst)
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`."""
+        ascent = Ascent(get_loss(self.loss), y, y, False, self.batchnorm == "eval")
+        return reduce(worse, (self._run(forward, ascent, x, generator) for _ in range(self.restarts))).images
 
-    def _run(
-        self, forward: Forward, objective: Objective, clean: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, forward: Forward, ascent: Ascent, clean: Tensor, generator: torch.Generator) -> Run:
         """One run from one start: the result (N, ...), whether it succeeded (N,), and the largest loss met (N,)."""
 
         def project(images: Tensor) -> Tensor:
             return (clean + self.norm.project(images - clean, self.eps)).clamp(0, 1)
 
         point = previous = best = success = self._start(clean, generator)
-        gradient, won, loss = _look(objective, forward, point)
+        gradient, won, loss = _look(ascent, forward, point)
         best_gradient, best_loss, last_loss = gradient, loss, loss
         step_size = torch.full_like(loss, 2 * self.eps)
         # Of the last checkpoint: its step, its best loss, whose step it halved; and how often the loss rose since.
@@ -136,20 +119,20 @@ class APGD(Attack):
             alpha = 1.0 if step == 1 else _ALPHA
             point, previous = project(point + alpha * (ahead - point) + (1 - alpha) * (point - previous)), point
 
-            gradient, wrong, loss = _look(objective, forward, point)
-            success, won = _where(wrong, point, success), won | wrong
+            gradient, wrong, loss = _look(ascent, forward, point)
+            success, won = where(wrong, point, success), won | wrong
             better = loss > best_loss
-            best, best_gradient = _where(better, point, best), _where(better, gradient, best_gradient)
-            best_loss = _where(better, loss, best_loss)
+            best, best_gradient = where(better, point, best), where(better, gradient, best_gradient)
+            best_loss = where(better, loss, best_loss)
             rises, last_loss = rises + (loss > last_loss), loss
 
             if step in checkpoints:
                 oscillates = rises <= _RHO * (step - checkpoint)  # condition 1
                 halved = oscillates | (~halved & (best_loss == loss_then))  # or condition 2
-                step_size = _where(halved, step_size / 2, step_size)
-                point, gradient = _where(halved, best, point), _where(halved, best_gradient, gradient)
+                step_size = where(halved, step_size / 2, step_size)
+                point, gradient = where(halved, best, point), where(halved, best_gradient, gradient)
                 checkpoint, loss_then, rises = step, best_loss, torch.zeros_like(rises)
-        return _where(won, success, best), won, best_loss
+        return Run(where(won, success, best), won, best_loss)
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Draw from the surface of the ball: a uniform draw inside, stretched."""
@@ -158,15 +141,10 @@ class APGD(Attack):
         return (clean + noise * (self.eps / length).view(column(clean))).clamp(0, 1)
 
 
-def _look(objective: Objective, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _look(ascent: Ascent, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient (N, ...), the success (N,) and the loss (N,) at ``images``, from one forward pass."""
-    gradient, logits = objective.gradient(forward, images)
-    return gradient, *objective.score(logits)
-
-
-def _where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return ``new`` (N, ...) for the samples in ``mask`` (N,), and ``old`` (N, ...) for the rest."""
-    return torch.where(mask.view(column(new)), new, old)
+    gradient, logits = ascent.gradient(forward, images)
+    return gradient, *ascent.score(logits)
 
 
 def _checkpoints(steps: int) -> set[int]:

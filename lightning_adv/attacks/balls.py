@@ -197,6 +197,43 @@ def get_ball(norm: Norm) -> Ball:
     return Ball.from_config(norm)
 
 
+def bring_inside(ball: Ball, clean: Tensor, adversarial: Tensor, eps: float, *, slack: float | Tensor = 0.0) -> Tensor:
+    """Return images that lie in a ball and in [0, 1]; what is inside already stays as it is, to the last bit.
+
+    Args:
+        ball: The ball.
+        clean: Its centres (N, ...).
+        adversarial: Images (N, ...) of the same dtype.
+        eps: The radius.
+        slack: By how much more an image may be away and count as inside.
+
+    Example:
+        >>> bring_inside(Linf(), torch.zeros(1, 2), torch.tensor([[0.05, 0.5]]), 0.1)
+        tensor([[0.0500, 0.1000]])
+    """
+    delta = adversarial - clean
+    inside = (ball.norm(delta) <= eps + slack).view(column(clean))
+    return torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1)
+
+
+def signed_step(ball: Ball, clean: Tensor, eps: float, step_size: float, *, project: bool) -> Step:
+    """Return the step that moves every entry by ``step_size``, whatever the ball, and then projects.
+
+    Args:
+        ball: The ball.
+        clean: The centres (N, ...), in [0, 1].
+        eps: The radius.
+        step_size: How far each entry moves.
+        project: Whether it goes back into the ball; into [0, 1] it does at any rate.
+    """
+
+    def step(x: Tensor, gradient: Tensor) -> Tensor:
+        ahead = torch.add(x, gradient.sign(), alpha=step_size)
+        return (clean + ball.project(ahead - clean, eps) if project else ahead).clamp(0, 1)
+
+    return step
+
+
 def column(x: Tensor) -> tuple[int, ...]:
     """The shape in which (N,) multiplies (N, ...)."""
     return (-1,) + (1,) * (x.ndim - 1)

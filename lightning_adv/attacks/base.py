@@ -1,30 +1,46 @@
-"""What an attack is, and the one context in which every attack runs."""
+"""What an attack is: one method to write, and everything around it done."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, Self, TypeAlias, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
+from lightning_adv.attacks.balls import Ball, Norm, bring_inside, get_ball
+from lightning_adv.attacks.checks import check_images
+from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
+from lightning_adv.attacks.forward import Forward, at_least_fp32, round_towards
+from lightning_adv.attacks.hold import BatchNormMode, held_still
+from lightning_adv.attacks.labels import LabelChoice
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
+from lightning_adv.core.threat_model import ThreatModel
 
-Forward: TypeAlias = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) to logits (N, K)."""
 
-BatchNormMode: TypeAlias = Literal["eval", "batch"]
-"""BatchNorm during an attack: ``eval`` normalises by the running statistics, ``batch`` by those of the batch."""
+class Prepared(NamedTuple):
+    """What an attack works with, once everything is checked and the network held still.
+
+    Attributes:
+        forward: Images (n, C, H, W) to logits (n, K).
+        x: A copy of the clean images (N, C, H, W), in fp32 or more: in bf16 a step of 2/255 from 0.9 is lost.
+        y: A copy of the true labels (N,), int64.
+        generator: The source of randomness.
+    """
+
+    forward: Forward
+    x: Tensor
+    y: Tensor
+    generator: torch.Generator
 
 
 class Attack(Recipe, ABC):
-    """The inner maximisation: ``x_adv = attack(model, x, y)``.
+    """The inner maximisation: ``x_adv = attack(model, x, y)``. A subclass writes :meth:`perturb`.
 
     Every attack keeps six promises, whatever the network, the norm, the BatchNorm mode and the precision:
 
@@ -34,9 +50,63 @@ class Attack(Recipe, ABC):
     4. It works inside ``no_grad``, ``inference_mode``, autocast, DDP and a compiled model.
     5. Randomness comes from ``generator``; the global random state is left alone.
     6. BatchNorm mode and domain are a choice.
+
+    The base keeps them all but two, which are up to :meth:`perturb`: to sum losses over samples, and to draw from
+    ``generator``. :func:`lightning_adv.testing.check_attack` checks the six.
+
+    An attack says in attributes what others ask of it: those below, which have a default here. One that keeps an
+    ``eps`` says its ``norm`` too. A subclass may override ``__call__`` instead of :meth:`perturb`, and then keeps the
+    promises by itself.
+
+    Attributes:
+        norm: The norm of the ball around ``x``; None for an attack that stays in no ball of a norm.
+        eps: The ball's radius; None for no bound.
+        project: Whether the result stays in the ball.
+        steps: Number of steps; None for an attack that has none.
+        step_size: Length of a step.
+        restarts: Number of runs of which the worst is kept.
+        label: Which label is left, or approached.
+        early_stop: Whether any iterate may be the result, and not the last alone.
+        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        variant: Which of the attacks that one class offers this is, for tables.
+
+    Example:
+        >>> class SignStep(Attack):
+        ...     norm = "linf"
+        ...     def __init__(self, eps: float = 8 / 255) -> None:
+        ...         self.eps = eps
+        ...     def perturb(self, forward, x, y, generator):
+        ...         loss = nn.functional.cross_entropy(forward(x.requires_grad_()), y, reduction="sum")
+        ...         return x + self.eps * torch.autograd.grad(loss, x)[0].sign()
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> x_adv = SignStep()(network, torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0]))
+        >>> x_adv.requires_grad
+        False
     """
 
+    norm: Norm | None = None
+    eps: Distance | None = None
+    project: bool = True
+    steps: int | None = None
+    step_size: StepSize = None
+    restarts: int = 1
+    label: LabelChoice = "true"
+    early_stop: bool = False
+    batchnorm: BatchNormMode = "eval"
+    variant: str = ""
+
     _unseeded_calls = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls) and getattr(cls.perturb, "__isabstractmethod__", False):
+            cls.perturb = _whole_call  # type: ignore[assignment, method-assign]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "judges":
+            _warn_of_judges()
+            return self.selects_by_success
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def black_box(self) -> bool:
@@ -44,15 +114,34 @@ class Attack(Recipe, ABC):
         return False
 
     @property
-    def judges(self) -> bool:
+    def selects_by_success(self) -> bool:
         """Whether what comes back depends on where the attack itself saw the network fooled.
 
         Such an example lies just behind the decision boundary that the attack saw. So it must see the network that it
         is judged by, to the precision: by one that rounds otherwise, part of them are classified correctly again.
         """
+        if "judges" in vars(self) or hasattr(type(self), "judges"):  # as a subclass of version 0.1 says it
+            _warn_of_judges()
+            return bool(self.judges)
         return True
 
     @abstractmethod
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return adversarial images. This is what a subclass writes.
+
+        Gradients are on and the network's parameters have none. What is returned may be attached to a graph or leave
+        [0, 1]; where there are ``norm`` and ``eps``, a sample that leaves the ball goes to the ball's nearest point.
+
+        Args:
+            forward: Maps images (n, C, H, W), any number of them, to logits (n, K) in fp32 or more.
+            x: Clean images (N, C, H, W) in [0, 1], in fp32 or more; a copy, to be written to at will.
+            y: True labels (N,), int64, in [0, K); a copy too.
+            generator: The source of randomness, which may be on another device than ``x``.
+
+        Returns:
+            Images of ``x``'s shape.
+        """
+
     def __call__(
         self,
         model: nn.Module,
@@ -76,20 +165,129 @@ class Attack(Recipe, ABC):
             Adversarial images (N, C, H, W), detached, in ``x``'s dtype and on its device.
 
         Raises:
-            UsageError: ``x`` leaves [0, 1], ``y`` leaves [0, K), or their shapes do not agree.
+            UsageError: ``x`` leaves [0, 1], ``y`` leaves [0, K), or their shapes do not agree; the attack has an
+                ``eps`` and says no norm.
+            TypeError: :meth:`perturb` gave something else than images of ``x``'s shape.
         """
+        with self.prepared(model, x, y, domain=domain, generator=generator) as prepared:
+            return self.finished(x, self.perturb(*prepared))
+
+    @contextmanager
+    def prepared(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, domain: str | None, generator: torch.Generator | None
+    ) -> Iterator[Prepared]:
+        """Check what is given, hold the network still, and yield what :meth:`perturb` takes.
+
+        Args:
+            model: As in a call, and so are the others.
+            x: See there.
+            y: See there.
+            domain: See there.
+            generator: See there.
+        """
+        check_images(x, y)
+        self.threat_model  # noqa: B018 - an attack that does not say what it stays in says so before it runs
+        generator = self._generator(generator)
+        with held_still(model, batchnorm=self.batchnorm, domain=domain) as network:
+            labels = y.clone().long()
+            forward = Forward(network, x.dtype, labels, independent=self.batchnorm == "eval")
+            yield Prepared(forward, at_least_fp32(x.detach().clone()), labels, generator)
+
+    @torch.no_grad()
+    def finished(self, x: Tensor, adversarial: Tensor) -> Tensor:
+        """Return images as the first promise has them: detached, in [0, 1] and in the ball, in ``x``'s dtype.
+
+        Args:
+            x: The clean images (N, C, H, W), as they were given.
+            adversarial: Images of the same shape.
+
+        Raises:
+            TypeError: They are something else.
+        """
+        if not isinstance(adversarial, Tensor) or adversarial.shape != x.shape:
+            told = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial).__name__
+            raise TypeError(f"{type(self).__name__}.perturb must return images of shape {tuple(x.shape)}, got {told}.")
+        clean = at_least_fp32(x.detach())
+        adversarial = adversarial.detach().to(clean)
+        ball, eps = self.ball, self.threat_model.eps
+        if ball is not None and eps is not None and x.numel():
+            # What adding a perturbation in this precision rounds, entry by entry.
+            slack = 4 * torch.finfo(clean.dtype).eps * ball.norm(clean.new_ones(1, *x.shape[1:]))
+            adversarial = bring_inside(ball, clean, adversarial, eps, slack=slack)
+        return round_towards(x, adversarial.clamp(0, 1))
+
+    @property
+    def ball(self) -> Ball | None:
+        """The ball of the attack's ``norm``, which may be the name of a norm; None where it says none.
+
+        Raises:
+            UsageError: ``norm`` is neither a :class:`~lightning_adv.attacks.Ball` nor the name of a norm.
+        """
+        norm, name = self.norm, type(self).__name__
+        if norm is None or isinstance(norm, Ball):
+            return norm
+        if not isinstance(norm, str):
+            raise UsageError(f"{name}.norm must be linf, l2, l1 or a Ball, got {norm!r}.")
+        try:
+            return get_ball(norm.lower())
+        except UsageError as error:
+            raise UsageError(f"{name}.{error}") from error
+
+    @property
+    def radius(self) -> float | None:
+        """``eps`` as a number; None where there is none.
+
+        Raises:
+            UsageError: It is not a distance.
+        """
+        return None if self.eps is None else parse_distance(self.eps, f"{type(self).__name__}.eps")
+
+    @property
+    def threat_model(self) -> ThreatModel:
+        """What an example of this attack may be; without ``eps`` for one that could be given one, as C&W.
+
+        Raises:
+            UsageError: It has an ``eps`` and no ``norm``, or a ``norm`` and no ``eps``, so that nobody knows what it
+                stays in; or one of them cannot be read. An attack that stays in no ball of a norm says None for
+                ``norm``.
+        """
+        name = type(self).__name__
+        if self.eps is not None and not self.says("norm"):
+            raise UsageError(
+                f"{name} has eps {self.eps!r}, but says no norm: keep it in self.norm, as in self.norm = 'linf', or "
+                "None if it stays in no ball of a norm."
+            )
+        ball, eps = self.ball, self.radius
+        if ball is not None and not self.says("eps"):
+            raise UsageError(
+                f"{name} has norm {ball.name!r}, but says no eps: keep the radius in self.eps, so that the attack can "
+                "be moved to another one."
+            )
+        return ThreatModel(None, None) if ball is None or not self.project else ThreatModel(ball.name, eps)
+
+    def says(self, name: str) -> bool:
+        """Tell whether an attribute is the attack's own, and not a default of :class:`Attack`.
+
+        Example:
+            >>> from lightning_adv.attacks import PGD
+            >>> PGD().says("norm"), PGD().says("variant")
+            (True, False)
+        """
+        own = (kind for kind in type(self).__mro__ if issubclass(kind, Attack) and kind is not Attack)
+        return name in vars(self) or any(name in vars(kind) for kind in own)
 
     def scaled(self, factor: float) -> Self:
         """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step).
 
-        An attack without a ``step_size`` has ``eps`` alone scaled.
+        What an attack does not have is not scaled; a ``step_size`` that is a share of ``eps`` follows it.
         """
         scaled = copy.copy(self)
         # Counted as a call: of copies made one a step, each must draw noise of its own.
         self._unseeded_calls += 1
         for name in ("eps", "step_size"):
-            if hasattr(self, name):
-                setattr(scaled, name, factor * getattr(self, name))
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and "eps" in value):
+                setattr(scaled, name, factor * parse_distance(value, name))
         return scaled
 
     @property
@@ -99,10 +297,9 @@ class Attack(Recipe, ABC):
         An attack that has ``steps`` and a ``step_size`` goes as far as these multiply to. One whose ``step_size`` is
         something else says what it is here.
         """
-        steps, step_size = getattr(self, "steps", None), getattr(self, "step_size", None)
-        if not isinstance(steps, int) or not isinstance(step_size, int | float):
+        if not isinstance(self.steps, int) or not isinstance(self.step_size, int | float):
             return None
-        return steps * float(step_size)
+        return self.steps * float(self.step_size)
 
     def stages(self) -> list[Attack]:
         """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
@@ -110,12 +307,11 @@ class Attack(Recipe, ABC):
         An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. An attack with
         ``restarts`` is as many runs of itself; most attacks are one stage.
         """
-        restarts = getattr(self, "restarts", 1)
-        if restarts == 1:
+        if self.restarts == 1:
             return [self]
         once = copy.copy(self)
-        once.restarts = 1  # type: ignore[attr-defined]  # some attacks have them
-        return [once] * restarts
+        once.restarts = 1
+        return [once] * self.restarts
 
     def part(self, stages: Sequence[Attack]) -> Attack | None:
         """Return this attack with some of its :meth:`stages` only; None where it cannot be taken apart.
@@ -152,224 +348,15 @@ class Attack(Recipe, ABC):
         return generator
 
 
-@contextmanager
-def attacking(model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: str | None = None) -> Iterator[nn.Module]:
-    """Hold a model still while it is attacked, and give it back as it was.
-
-    Inside, every module is in eval mode (with ``batchnorm="batch"`` the BatchNorms use batch statistics and update
-    nothing), no parameter requires a gradient, and gradients to the input work even within ``no_grad`` or
-    ``inference_mode``. The tensors that enter must be cloned inside: an inference tensor cannot require a gradient.
-
-    Args:
-        model: Any network. DDP is unwrapped: a forward through the wrapper would start a gradient reduction.
-        batchnorm: The BatchNorm mode.
-        domain: The domain of the model's domain BatchNorms; None leaves the active one.
-
-    Yields:
-        The network to call.
-
-    Raises:
-        UsageError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
-            a view whose BatchNorms are folded.
-    """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    modules = list(model.modules())
-    if batchnorm == "batch" and any(getattr(module, "folds_batchnorm", False) for module in modules):
-        raise UsageError(
-            "batchnorm='batch' needs the statistics of each batch, and the model is a view with its BatchNorms folded: "
-            "attack the network itself."
-        )
-    # Flags are set one by one: train() and eval() would overwrite those of frozen parts on the way back.
-    training = [module for module in modules if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    tracked: list[_BatchNorm] = []
-    buffers = _Buffers(modules)
-    norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
-    try:
-        for module in training:
-            # Networks such as LeViT keep for eval mode what they compute from weights, until they hear of training.
-            if type(module).train is not nn.Module.train:
-                module.train(True)
-        for module in modules:
-            module.training = False
-        for norm in norms:
-            norm.training = True
-            if norm.track_running_stats:
-                tracked.append(norm)
-                norm.track_running_stats = False  # with this flag off, a forward writes to no buffer
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with ExitStack() as stack:
-            for module in modules:
-                if getattr(module, "folds_batchnorm", False):
-                    stack.enter_context(cast(Any, module).held())  # it takes its network over as it is now
-            if domain is not None:
-                _select_domain(stack, modules, domain)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            yield model
-    finally:
-        for module in modules:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for norm in tracked:
-            norm.track_running_stats = True
-        for module in training:
-            module.training = True
-        buffers.put_back()
+def _whole_call(
+    attack: Attack, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator
+) -> Tensor:  # what stands for perturb in an attack that writes __call__
+    raise NotImplementedError(f"{type(attack).__name__} writes __call__ as a whole, and no perturb.")
 
 
-class _Buffers:
-    """Buffers that a network may write to in eval mode: what a fake-quantiser observes, say, but no BatchNorm's."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        shown = {inner for module in modules if getattr(module, "folds_batchnorm", False) for inner in module.modules()}
-        self._kept = [
-            (module, name, buffer, -1 if buffer.is_inference() else buffer._version, buffer.clone())
-            for module in modules
-            if not isinstance(module, _BatchNorm) and module not in shown  # a view takes over its network's
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-
-    def put_back(self) -> None:
-        """Undo what was written, and what was replaced."""
-        for module, name, buffer, version, numbers in self._kept:
-            if buffer.is_inference() or buffer._version != version:  # an inference tensor counts no versions
-                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
-                    buffer.resize_(numbers.shape).copy_(numbers)
-            module._buffers[name] = buffer
-
-
-def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> None:
-    # Found by its attribute, so that attacks need not know how domain BatchNorm is built.
-    switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
-    if not switches:
-        raise UsageError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
-    for module in modules:
-        if getattr(module, "chooses_domain", False) and module.domain != domain:
-            raise UsageError(f"domain={domain!r} was given, and the network is in {module.domain!r} already.")
-    for switch in switches.values():
-        stack.enter_context(switch.select(domain))
-
-
-def at_least_fp32(tensor: Tensor) -> Tensor:
-    """Return a tensor of a half precision in fp32, and any other as it is."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def forward_in(network: nn.Module, dtype: torch.dtype) -> Forward:
-    """Return the network as a function that takes its images in ``dtype`` and gives logits in fp32 or more.
-
-    Raises:
-        UsageError: In a call: the network gives something else than logits (N, K).
-    """
-
-    def forward(images: Tensor) -> Tensor:
-        return at_least_fp32(check_logits(network(images.to(dtype)), len(images)))
-
-    return forward
-
-
-def check_logits(output: object, images: int) -> Tensor:
-    """Return what a network gave for a number of images, if it is logits (N, K) of at least two classes.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images and output.shape[1] > 1:
-        return output
-    if isinstance(output, Tensor):
-        told = f"a tensor of shape {tuple(output.shape)}"
-    elif isinstance(output, Mapping):
-        told = f"a {type(output).__name__} with the keys {', '.join(map(str, output))}"
-    elif isinstance(output, tuple | list):
-        told = f"a {type(output).__name__} of {len(output)}"
-    else:
-        told = f"a {type(output).__name__}"
-    advice = "" if isinstance(output, Tensor) else ": wrap it in a module that returns its logits alone"
-    raise UsageError(f"The network must give logits ({images}, K) with K of at least 2, got {told}{advice}.")
-
-
-class NoGradientError(UsageError):
-    """A network's logits have no gradient to its images."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The network's logits have no gradient to its images, as where a forward pass rounds, compares, detaches "
-            "or runs under no_grad: no gradient attack can be run on it; a black-box attack can, such as RandomNoise "
-            "or AutoAttack(attacks=['square'])."
-        )
-
-
-def gradient_to(images: Tensor, logits: Tensor, ascent: Tensor) -> Tensor:
-    """Return the gradient (N, ...) to images of the logits (N, K) weighted by ``ascent`` (N, K).
-
-    Raises:
-        NoGradientError: There is none.
-    """
-    gradient = torch.autograd.grad(logits, images, ascent, allow_unused=True)[0] if logits.requires_grad else None
-    if gradient is None:
-        raise NoGradientError
-    return gradient
-
-
-def check_gradient(forward: Forward, images: Tensor) -> None:
-    """Check that logits have a gradient to images (N, ...), for an attack of another package, which would not say so.
-
-    Raises:
-        NoGradientError: They have none.
-    """
-    with torch.enable_grad():
-        leaf = images.detach().clone().requires_grad_()
-        logits = forward(leaf)
-        gradient_to(leaf, logits, torch.ones_like(logits))
-
-
-def round_towards(x: Tensor, adversarial: Tensor) -> Tensor:
-    """Cast to ``x``'s dtype so that rounding never leaves the ball: towards ``x``, entry by entry."""
-    adversarial = adversarial.detach()
-    if x.dtype == adversarial.dtype:
-        return adversarial
-    cast, clean = adversarial.to(x.dtype), x.detach()
-    outside = (cast.float() - clean.float()).abs() > (adversarial - clean.float()).abs()
-    return torch.where(outside, torch.nextafter(cast, clean), cast)
-
-
-def check_images(x: Tensor, y: Tensor) -> None:
-    """Check that ``x`` (N, ...) are images in [0, 1] and ``y`` (N,) integer labels.
-
-    Raises:
-        UsageError: They are not.
-    """
-    for name, given in (("x", x), ("y", y)):
-        if not isinstance(given, Tensor):
-            raise UsageError(f"{name} must be a tensor, got a {type(given).__name__}.")
-    if not x.is_floating_point() or x.ndim < 2:
-        raise UsageError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
-    if y.is_floating_point() or y.shape != x.shape[:1]:
-        raise UsageError(
-            f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
-            f"{tuple(y.shape)}."
-        )
-    if x.numel():
-        low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
-        if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise UsageError(
-                f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
-                "(Backbone's mean and std), so that eps is a distance in pixels."
-            )
-
-
-def check_labels(y: Tensor, num_classes: int) -> None:
-    """Check that labels (N,) lie in [0, ``num_classes``).
-
-    Raises:
-        UsageError: They do not.
-    """
-    if y.numel():
-        low, high = torch.stack(torch.aminmax(y)).tolist()
-        if low < 0 or high >= num_classes:
-            raise UsageError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")
+def _warn_of_judges() -> None:
+    warnings.warn(
+        "Attack.judges is Attack.selects_by_success now; the old name is taken until version 0.4.",
+        DeprecationWarning,
+        stacklevel=3,
+    )

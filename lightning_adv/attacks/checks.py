@@ -1,26 +1,75 @@
-"""What the arguments of every attack are checked for."""
+"""What is checked of the images, labels and arguments of every attack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from lightning_adv.attacks.base import Attack
+import torch
+from torch import Tensor
+
 from lightning_adv.core.errors import UsageError
 
+_CHECKED: ContextVar[bool] = ContextVar("values_checked", default=False)
 
-def check_choices(attack: Attack, **allowed: Sequence[str]) -> None:
-    """Check that arguments are among the names that are allowed for each.
+
+@contextmanager
+def values_checked() -> Iterator[None]:
+    """Say that images lie in [0, 1] and labels in [0, K): within, nothing looks again.
+
+    Each look reads numbers of the device, and an accelerator waits for the host meanwhile. Shapes and dtypes are
+    checked all the same.
+
+    Example:
+        >>> with values_checked():
+        ...     check_labels(torch.tensor([7]), 2)
+    """
+    token = _CHECKED.set(True)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
+
+
+def check_images(x: Tensor, y: Tensor) -> None:
+    """Check that ``x`` (N, ...) are images in [0, 1] and ``y`` (N,) integer labels.
 
     Raises:
-        UsageError: One is not.
+        UsageError: They are not.
     """
-    for name, names in allowed.items():
-        given = getattr(attack, name)
-        if given not in names:
-            raise UsageError(f"{name} must be one of {', '.join(names)}, got {given!r}.")
+    for name, given in (("x", x), ("y", y)):
+        if not isinstance(given, Tensor):
+            raise UsageError(f"{name} must be a tensor, got a {type(given).__name__}.")
+    if not x.is_floating_point() or x.ndim < 2:
+        raise UsageError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
+    if y.is_floating_point() or y.shape != x.shape[:1]:
+        raise UsageError(
+            f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
+            f"{tuple(y.shape)}."
+        )
+    if x.numel() and not _CHECKED.get():
+        low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
+        if not (low >= 0 and high <= 1):  # written so that NaN fails too
+            raise UsageError(
+                f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
+                "(Backbone's mean and std), so that eps is a distance in pixels."
+            )
 
 
-def check_counts(attack: Attack, *names: str) -> None:
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Check that labels (N,) lie in [0, ``num_classes``).
+
+    Raises:
+        UsageError: They do not.
+    """
+    if y.numel() and not _CHECKED.get():
+        low, high = torch.stack(torch.aminmax(y)).tolist()
+        if low < 0 or high >= num_classes:
+            raise UsageError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")
+
+
+def check_counts(attack: object, *names: str) -> None:
     """Check that arguments are whole numbers of at least 1.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_adv.attacks.base import at_least_fp32, check_logits
+from lightning_adv.attacks.forward import at_least_fp32, check_logits
 from lightning_adv.core.errors import UsageError
 
 

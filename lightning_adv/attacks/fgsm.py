@@ -6,19 +6,29 @@ MI-FGSM, without both I-FGSM, and with one step FGSM.
 
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 from lightning_adv.attacks.balls import Norm
-from lightning_adv.attacks.base import BatchNormMode
 from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
+from lightning_adv.attacks.hold import BatchNormMode
 from lightning_adv.attacks.labels import LabelChoice
 from lightning_adv.attacks.pgd import PGD
+from lightning_adv.core.keywords import Unpack
 
 
-class FGSM(PGD):
-    """One step of length ``eps`` from the clean image (Goodfellow et al. 2015, section 4).
+class Settings(TypedDict, total=False):
+    """What all of the family leave to the user, by keyword."""
+
+    norm: Norm
+    label: LabelChoice
+    batchnorm: BatchNormMode
+
+
+class _Preset(PGD):
+    """PGD with most of its arguments set, from the clean image if they do not say otherwise.
 
     Args:
-        eps: Radius and step. The paper has no default of its own (0.25 on MNIST, 0.1 on CIFAR-10); 8/255 is the
-            field's threat model for CIFAR-10.
+        preset: The arguments that are set.
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
         label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
             ``"least_likely"``.
@@ -27,26 +37,41 @@ class FGSM(PGD):
 
     def __init__(
         self,
-        eps: Distance = "8/255",
+        preset: dict[str, Any],
+        /,
         *,
         norm: Norm = "linf",
         label: LabelChoice = "true",
         batchnorm: BatchNormMode = "eval",
     ) -> None:
-        super().__init__(eps=eps, steps=1, step_size="eps", norm=norm, start="zero", label=label, batchnorm=batchnorm)
+        super().__init__(**{"start": "zero", **preset}, norm=norm, label=label, batchnorm=batchnorm)
 
 
-class IFGSM(PGD):
+class FGSM(_Preset):
+    """One step of length ``eps`` from the clean image (Goodfellow et al. 2015, section 4).
+
+    Args:
+        eps: Radius and step. The paper has no default of its own (0.25 on MNIST, 0.1 on CIFAR-10); 8/255 is the
+            field's threat model for CIFAR-10.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
+    """
+
+    def __init__(
+        self,
+        eps: Distance = "8/255",
+        **settings: Unpack[Settings],
+    ) -> None:
+        super().__init__({"eps": eps, "steps": 1, "step_size": "eps"}, **settings)
+
+
+class IFGSM(_Preset):
     """I-FGSM, the basic iterative method: many small steps from the clean image (Kurakin et al. 2017).
 
     Args:
         eps: Radius, 16/255 in Kurakin et al. (section 2.2).
         steps: Number of steps; None is their rule min(eps + 4, 1.25 eps), eps in grey levels.
         step_size: None is one grey level, as there, or more where so few steps would not reach ``eps``.
-        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
-            ``"least_likely"``.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
     """
 
     def __init__(
@@ -54,24 +79,20 @@ class IFGSM(PGD):
         eps: Distance = "16/255",
         steps: int | None = None,
         step_size: StepSize = None,
-        *,
-        norm: Norm = "linf",
-        label: LabelChoice = "true",
-        batchnorm: BatchNormMode = "eval",
+        **settings: Unpack[Settings],
     ) -> None:
         steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
-            eps=eps,
-            steps=steps,
-            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
-            norm=norm,
-            start="zero",
-            label=label,
-            batchnorm=batchnorm,
+            {
+                "eps": eps,
+                "steps": steps,
+                "step_size": _kurakin_step(eps, steps) if step_size is None else step_size,
+            },
+            **settings,
         )
 
 
-class MIFGSM(PGD):
+class MIFGSM(_Preset):
     """MI-FGSM: I-FGSM along an accumulated gradient (Dong et al. 2018, algorithm 1).
 
     Args:
@@ -79,10 +100,7 @@ class MIFGSM(PGD):
         steps: Number of steps, 10 there.
         step_size: None is eps / steps, as there.
         momentum: Decay factor mu, 1 there.
-        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
-            ``"least_likely"``.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
     """
 
     def __init__(
@@ -91,24 +109,20 @@ class MIFGSM(PGD):
         steps: int = 10,
         step_size: StepSize = None,
         momentum: float = 1.0,
-        *,
-        norm: Norm = "linf",
-        label: LabelChoice = "true",
-        batchnorm: BatchNormMode = "eval",
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(
-            eps=eps,
-            steps=steps,
-            step_size=_reaching(eps, steps) if step_size is None else step_size,
-            momentum=momentum,
-            norm=norm,
-            start="zero",
-            label=label,
-            batchnorm=batchnorm,
+            {
+                "eps": eps,
+                "steps": steps,
+                "step_size": _reaching(eps, steps) if step_size is None else step_size,
+                "momentum": momentum,
+            },
+            **settings,
         )
 
 
-class DIFGSM(PGD):
+class DIFGSM(_Preset):
     """DI²-FGSM: I-FGSM on randomly resized and padded inputs (Xie et al. 2019, equation 3.5).
 
     Args:
@@ -118,10 +132,7 @@ class DIFGSM(PGD):
         diversity_probability: p, 0.5 there.
         diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
             then padded to the image's.
-        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
-            ``"least_likely"``.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
     """
 
     def __init__(
@@ -131,26 +142,22 @@ class DIFGSM(PGD):
         step_size: StepSize = None,
         diversity_probability: float = 0.5,
         diversity_scale: float = 330 / 299,
-        *,
-        norm: Norm = "linf",
-        label: LabelChoice = "true",
-        batchnorm: BatchNormMode = "eval",
+        **settings: Unpack[Settings],
     ) -> None:
         steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
-            eps=eps,
-            steps=steps,
-            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
-            diversity_probability=diversity_probability,
-            diversity_scale=diversity_scale,
-            norm=norm,
-            start="zero",
-            label=label,
-            batchnorm=batchnorm,
+            {
+                "eps": eps,
+                "steps": steps,
+                "step_size": _kurakin_step(eps, steps) if step_size is None else step_size,
+                "diversity_probability": diversity_probability,
+                "diversity_scale": diversity_scale,
+            },
+            **settings,
         )
 
 
-class MDIFGSM(PGD):
+class MDIFGSM(_Preset):
     """M-DI²-FGSM: DI²-FGSM with momentum (Xie et al. 2019, equation 3.7).
 
     Args:
@@ -161,10 +168,7 @@ class MDIFGSM(PGD):
         diversity_probability: p, 0.5 there.
         diversity_scale: Size of the transformed input over the image's own; below 1 the smallest size over it, which is
             then padded to the image's.
-        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
-            ``"least_likely"``.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
     """
 
     def __init__(
@@ -175,27 +179,23 @@ class MDIFGSM(PGD):
         momentum: float = 1.0,
         diversity_probability: float = 0.5,
         diversity_scale: float = 330 / 299,
-        *,
-        norm: Norm = "linf",
-        label: LabelChoice = "true",
-        batchnorm: BatchNormMode = "eval",
+        **settings: Unpack[Settings],
     ) -> None:
         steps = _kurakin_steps(eps) if steps is None else steps
         super().__init__(
-            eps=eps,
-            steps=steps,
-            step_size=_kurakin_step(eps, steps) if step_size is None else step_size,
-            momentum=momentum,
-            diversity_probability=diversity_probability,
-            diversity_scale=diversity_scale,
-            norm=norm,
-            start="zero",
-            label=label,
-            batchnorm=batchnorm,
+            {
+                "eps": eps,
+                "steps": steps,
+                "step_size": _kurakin_step(eps, steps) if step_size is None else step_size,
+                "momentum": momentum,
+                "diversity_probability": diversity_probability,
+                "diversity_scale": diversity_scale,
+            },
+            **settings,
         )
 
 
-class GD(PGD):
+class GD(_Preset):
     """PGD without its projection, which AdvProp ablates (Xie et al. 2020, section 7.5.4, table 7.7).
 
     The result is not confined to the ball of radius ``eps``, which sets the random start only; it lies within
@@ -205,10 +205,7 @@ class GD(PGD):
         eps: Radius of the random start, 4/255 there.
         steps: Number of steps, 5 there.
         step_size: One grey level there, which is what :class:`PGD` takes for these two.
-        norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
-        label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: ``"random"``, ``"most_likely"`` or
-            ``"least_likely"``.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
+        **settings: ``norm``, ``label`` and ``batchnorm``, as of :class:`PGD`.
     """
 
     def __init__(
@@ -216,19 +213,17 @@ class GD(PGD):
         eps: Distance = "4/255",
         steps: int = 5,
         step_size: StepSize = None,
-        *,
-        norm: Norm = "linf",
-        label: LabelChoice = "true",
-        batchnorm: BatchNormMode = "eval",
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            norm=norm,
-            project=False,
-            label=label,
-            batchnorm=batchnorm,
+            {
+                "eps": eps,
+                "steps": steps,
+                "step_size": step_size,
+                "start": "uniform",
+                "project": False,
+            },
+            **settings,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks import attacking
+from lightning_adv.attacks import held_still
 
 
 def logits_in_batches(
@@ -25,5 +25,5 @@ def logits_in_batches(
     Raises:
         UsageError: ``domain`` is given and the network has no such domain.
     """
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        return [held_still(part) for part in torch.split(x, len(x) if batch_size is None else batch_size)]
+    with held_still(network, domain=domain) as still, torch.no_grad():
+        return [still(part) for part in torch.split(x, len(x) if batch_size is None else batch_size)]

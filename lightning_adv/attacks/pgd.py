@@ -11,25 +11,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Linf, Norm, Step, column, draw, get_ball
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    Forward,
-    at_least_fp32,
-    attacking,
-    check_images,
-    check_labels,
-    forward_in,
-    round_towards,
-)
-from lightning_adv.attacks.checks import check_choices, check_counts
+from lightning_adv.attacks.ascent import Ascent, unit_l1
+from lightning_adv.attacks.balls import Ball, Linf, Norm, Step, draw, get_ball, signed_step
+from lightning_adv.attacks.base import Attack
+from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, StepSize, parse_distance, parse_step_size
 from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
 from lightning_adv.attacks.early_stop import Unbroken
+from lightning_adv.attacks.forward import Forward
+from lightning_adv.attacks.hold import BatchNormMode
 from lightning_adv.attacks.labels import CHANGING, TARGETED, LabelChoice, choose_labels
-from lightning_adv.attacks.losses import check_classes, get_loss
-from lightning_adv.attacks.objective import Objective
+from lightning_adv.attacks.losses import LossChoice, get_loss, kept_loss
+from lightning_adv.attacks.restarts import Run, worse
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 
 
@@ -52,7 +46,8 @@ class PGD(Attack):
         clean_start_probability: With this probability a whole batch starts at zero instead (Xie et al. 2019, section
             6.3, use 0.2).
         loss: ``"cross_entropy"``, ``"margin"``, ``"dlr"`` (the difference of logits ratio, Croce & Hein 2020, equation
-            6; at least 3 classes) or ``"kl"`` (to the clean prediction).
+            6; at least 3 classes) or ``"kl"`` (to the clean prediction); a :class:`~lightning_adv.attacks.Loss`, or any
+            function of logits (N, K) and labels (N,) that gives (N,).
         label: ``"true"`` or ``"predicted"`` (no label leaking), or a target: a ``"random"`` other class, the
             ``"most_likely"`` other class or the ``"least_likely"`` one. Each restart has a target of its own: it draws
             again, or takes the next likely class, so that K - 1 ``restarts`` of ``"most_likely"`` aim at every class
@@ -87,6 +82,10 @@ class PGD(Attack):
         True
     """
 
+    norm: Ball
+    eps: float
+    steps: int
+    step_size: float
     _turn = 0  # the first run's target, among those that the restarts go through
 
     def __init__(
@@ -98,7 +97,7 @@ class PGD(Attack):
         norm: Norm = "linf",
         start: Literal["uniform", "zero", "gaussian"] = "uniform",
         clean_start_probability: float = 0.0,
-        loss: Literal["cross_entropy", "margin", "dlr", "kl"] = "cross_entropy",
+        loss: LossChoice = "cross_entropy",
         label: LabelChoice = "true",
         momentum: float = 0.0,
         diversity_probability: float = 0.0,
@@ -116,7 +115,7 @@ class PGD(Attack):
         self.step_size = parse_step_size(step_size, self.eps, steps)
         self.start = start
         self.clean_start_probability = clean_start_probability
-        self.loss = loss
+        self.loss = kept_loss(loss)
         self.label: LabelChoice = "true" if label is True else label
         self.momentum = momentum
         self.diversity_probability = diversity_probability
@@ -134,9 +133,7 @@ class PGD(Attack):
             )
 
     def _check(self) -> None:
-        starts, labels = ("uniform", "zero", "gaussian"), ("true", "predicted", *TARGETED)
-        directions = ("steepest", "sign")
-        check_choices(self, start=starts, label=labels, batchnorm=("eval", "batch"), direction=directions)
+        check_choices(self, PGD)
         check_counts(self, "restarts")
         for name in ("clean_start_probability", "diversity_probability"):
             if not 0 <= getattr(self, name) <= 1:
@@ -160,7 +157,7 @@ class PGD(Attack):
             )
 
     @property
-    def judges(self) -> bool:
+    def selects_by_success(self) -> bool:
         """Whether iterates or restarts are chosen between: otherwise it is the last iterate that comes back."""
         return self.early_stop or self.restarts > 1
 
@@ -170,7 +167,7 @@ class PGD(Attack):
         Raises:
             UsageError: There are not.
         """
-        check_classes(self.loss, num_classes)
+        get_loss(self.loss).check_classes(num_classes)
 
     @property
     def reach(self) -> float | None:
@@ -187,31 +184,16 @@ class PGD(Attack):
                 vars(stage)["_turn"] = turn
         return stages
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`."""
-        check_images(x, y)
-        generator = self._generator(generator)
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
-            # At least fp32 whatever the precision: in bf16 a step of 2/255 from 0.9 is lost in rounding.
-            clean = at_least_fp32(x.detach().clone())
-            forward = forward_in(network, x.dtype)
-            y = y.clone().long()
-            clean_logits = self._clean_logits(forward, clean, y)
-            objective = self._objective(clean_logits, y, generator)
-            worst = self._run(forward, objective, clean, self._start(clean, generator), generator)
-            for turn in range(1, self.restarts):
-                if self.label in CHANGING:
-                    objective = self._objective(clean_logits, y, generator, turn)
-                worst = self._restart(forward, objective, clean, worst, generator)
-        return round_towards(x, worst)
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`."""
+        clean_logits = self._clean_logits(forward, x)
+        ascent = self._ascent(clean_logits, y, generator)
+        worst = self._run(forward, ascent, x, self._start(x, generator), generator)
+        for turn in range(1, self.restarts):
+            if self.label in CHANGING:
+                ascent = self._ascent(clean_logits, y, generator, turn)
+            worst = self._restart(forward, ascent, x, worst, generator)
+        return worst
 
     def iterates(
         self,
@@ -241,43 +223,43 @@ class PGD(Attack):
         """
         if not at or any(later <= earlier for earlier, later in zip((0, *at), at, strict=False)):
             raise UsageError(f"at must be increasing numbers of steps, each at least 1, got {list(at)}.")
-        check_images(x, y)
-        generator = self._generator(generator)
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
-            clean = at_least_fp32(x.detach().clone())
-            forward = forward_in(network, x.dtype)
-            y = y.clone().long()
-            objective = self._objective(self._clean_logits(forward, clean, y), y, generator)
-            start = self._start(clean, generator)
-            path = enumerate(self._path(forward, objective, clean, start, generator, at[-1]), start=1)
+        with self.prepared(model, x, y, domain=domain, generator=generator) as (forward, clean, labels, noise):
+            ascent = self._ascent(self._clean_logits(forward, clean), labels, noise)
+            path = enumerate(self._path(forward, ascent, clean, self._start(clean, noise), noise, at[-1]), start=1)
             # cloned: with early_stop the next step writes to it
-            return [round_towards(x, adversarial.clone()) for step, adversarial in path if step in at]
+            return [self.finished(x, adversarial.clone()) for step, adversarial in path if step in at]
 
     def _restart(
-        self, forward: Forward, objective: Objective, clean: Tensor, worst: Tensor, generator: torch.Generator
+        self, forward: Forward, ascent: Ascent, clean: Tensor, worst: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Run once more, and keep of each sample the worse result: (N, C, H, W)."""
-        start = self._start(clean, generator)  # for every sample, so that its noise is no matter of its mates' luck
+
+        def rated(images: Tensor, ascent: Ascent) -> Run:
+            with torch.no_grad():
+                return Run(images, *ascent.compare(forward(images)))
+
+        start = self._start(clean, generator)  # for every sample, so that its noise does not depend on the others
         if not self.early_stop:
-            return _worse(forward, objective, worst, self._run(forward, objective, clean, start, generator))
+            again = self._run(forward, ascent, clean, start, generator)
+            return worse(rated(worst, ascent), rated(again, ascent)).images
         with torch.no_grad():
-            rows = (~objective.settled(forward(worst))).nonzero().flatten()
+            rows = (~ascent.settled(forward(worst))).nonzero().flatten()
         if not len(rows):
             return worst
-        rest = objective.select(rows)
+        rest = ascent.select(rows)
         again = self._run(forward, rest, clean[rows], start[rows], generator)
-        return worst.index_copy(0, rows, _worse(forward, rest, worst[rows], again))
+        return worst.index_copy(0, rows, worse(rated(worst[rows], rest), rated(again, rest)).images)
 
     def _run(
-        self, forward: Forward, objective: Objective, clean: Tensor, start: Tensor, generator: torch.Generator
+        self, forward: Forward, ascent: Ascent, clean: Tensor, start: Tensor, generator: torch.Generator
     ) -> Tensor:
         """One run from one start: (N, C, H, W) -> (N, C, H, W), in fp32."""
-        return deque(self._path(forward, objective, clean, start, generator, self.steps), maxlen=1).pop()
+        return deque(self._path(forward, ascent, clean, start, generator, self.steps), maxlen=1).pop()
 
     def _path(
         self,
         forward: Forward,
-        objective: Objective,
+        ascent: Ascent,
         clean: Tensor,
         adversarial: Tensor,
         generator: torch.Generator,
@@ -289,34 +271,27 @@ class PGD(Attack):
         unbroken = Unbroken(adversarial) if self.early_stop else None
         coins = fork_to_host(generator) if self.diversity_probability else generator
         for number in range(steps):
-            gradient, logits = objective.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
+            gradient, logits = ascent.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
             if unbroken is not None and number:  # the pass for this gradient has judged the last iterate too
-                rows = unbroken.leave_out(objective.succeeded(logits))
+                rows = unbroken.leave_out(ascent.succeeded(logits))
                 if not len(rows):
                     yield from repeat(unbroken.images, steps - number)
                     return
                 if len(rows) < len(adversarial):
                     clean, adversarial, gradient = clean[rows], adversarial[rows], gradient[rows]
                     velocity = None if velocity is None else velocity[rows]
-                    objective, step = objective.select(rows), self._step(clean)
+                    ascent, step = ascent.select(rows), self._step(clean)
             if velocity is not None:
-                gradient = velocity = self.momentum * velocity + _unit_l1(gradient)
+                gradient = velocity = self.momentum * velocity + unit_l1(gradient)
             adversarial = step(adversarial, gradient)
             yield adversarial if unbroken is None else unbroken.move(adversarial)
 
     def _step(self, clean: Tensor) -> Step:
         if self.direction == "sign" and not isinstance(self.norm, Linf):
-            return self._signed_step(clean)
+            return signed_step(self.norm, clean, self.eps, self.step_size, project=self.project)
         if self.project:
             return self.norm.projected_step(clean, self.eps, self.step_size)
         return lambda x, gradient: (x + self.step_size * self.norm.steepest(gradient, x)).clamp(0, 1)
-
-    def _signed_step(self, clean: Tensor) -> Step:
-        def step(x: Tensor, gradient: Tensor) -> Tensor:
-            ahead = torch.add(x, gradient.sign(), alpha=self.step_size)
-            return (clean + self.norm.project(ahead - clean, self.eps) if self.project else ahead).clamp(0, 1)
-
-        return step
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         if self.start == "zero" or coin(self.clean_start_probability, generator):
@@ -329,37 +304,15 @@ class PGD(Attack):
     def _diversify(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return diversify(images, self.diversity_probability, self.diversity_scale, generator)
 
-    def _clean_logits(self, forward: Forward, clean: Tensor, y: Tensor) -> Tensor | None:
-        """Return the logits (N, K) of the clean images where the objective depends on them."""
-        if self.label == "true" and get_loss(self.loss).target != "clean_logits":
-            return None
-        with torch.no_grad():
-            clean_logits = forward(clean)
-        check_labels(y, clean_logits.shape[1])
-        return clean_logits
+    @torch.no_grad()
+    def _clean_logits(self, forward: Forward, clean: Tensor) -> Tensor | None:
+        """Return the logits (N, K) of the clean images where the ascent depends on them."""
+        return None if self.label == "true" and get_loss(self.loss).target == "labels" else forward(clean)
 
-    def _objective(
-        self, clean_logits: Tensor | None, y: Tensor, generator: torch.Generator, turn: int = 0
-    ) -> Objective:
+    def _ascent(self, clean_logits: Tensor | None, y: Tensor, generator: torch.Generator, turn: int = 0) -> Ascent:
         loss, label = get_loss(self.loss), y
         if clean_logits is not None:
             label = choose_labels(self.label, y, clean_logits, generator, self._turn + turn)
         target = clean_logits if clean_logits is not None and loss.target == "clean_logits" else label
         targeted, changing = self.label in TARGETED, self.label in CHANGING
-        return Objective(loss, target, label, targeted, self.batchnorm == "eval", y=y, changing=changing)
-
-
-def _worse(forward: Forward, objective: Objective, first: Tensor, second: Tensor) -> Tensor:
-    """Keep of each sample the result that ranks higher, or, of two equals, the one with the larger loss."""
-    with torch.no_grad():
-        (first_rank, first_loss), (second_rank, second_loss) = (
-            objective.compare(forward(images)) for images in (first, second)
-        )
-    better = torch.where(first_rank == second_rank, second_loss > first_loss, second_rank > first_rank)
-    return torch.where(better.view(column(first)), second, first)
-
-
-def _unit_l1(gradient: Tensor) -> Tensor:
-    """Divide each sample's gradient by its L1 norm (Dong et al. 2018, equation 6)."""
-    norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / norm.view(column(gradient))
+        return Ascent(loss, target, label, targeted, self.batchnorm == "eval", y=y, changing=changing)

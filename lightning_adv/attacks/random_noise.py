@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_adv.attacks.balls import Linf, Norm, draw, get_ball
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    at_least_fp32,
-    attacking,
-    check_images,
-    check_labels,
-    check_logits,
-    round_towards,
-)
+from lightning_adv.attacks.balls import Ball, Linf, Norm, draw, get_ball
+from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.attacks.forward import Forward, round_towards
+from lightning_adv.attacks.hold import BatchNormMode
 from lightning_adv.attacks.losses import margin
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.arguments import check_choices
 
 
 class RandomNoise(Attack):
@@ -51,6 +44,9 @@ class RandomNoise(Attack):
         True
     """
 
+    norm: Ball
+    eps: float
+
     def __init__(
         self,
         eps: Distance = "8/255",
@@ -64,49 +60,35 @@ class RandomNoise(Attack):
         self.draws = draws
         self.batchnorm = batchnorm
         check_counts(self, "draws")
-        if batchnorm not in ("eval", "batch"):
-            raise UsageError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+        check_choices(self, RandomNoise)
 
     @property
     def black_box(self) -> bool:
         """True."""
         return True
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`."""
-        check_images(x, y)
-        generator = self._generator(generator)
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network, torch.no_grad():
-            clean, y = x.detach().clone(), y.clone().long()
-            worst = clean.clone()
-            logits = at_least_fp32(check_logits(network(clean), len(clean)))
-            check_labels(y, logits.shape[1])
-            lead = margin(logits, y)
-            for number in range(self.draws):
-                noisy = self._draw(clean, number, generator)
-                rows = (lead <= 0).nonzero().flatten()
-                if not len(rows):
-                    break
-                if self.batchnorm == "batch":  # who leaves the batch would change its statistics
-                    rows = torch.arange(len(x), device=x.device)
-                found = margin(at_least_fp32(network(noisy[rows])), y[rows])
-                better = (found > lead[rows]) & (lead[rows] <= 0)
-                worst[rows[better]], lead[rows[better]] = noisy[rows[better]], found[better]
+    @torch.no_grad()
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`."""
+        worst = x.clone()
+        lead = margin(forward(x), y)
+        for number in range(self.draws):
+            noisy = self._draw(x, number, forward.dtype, generator)
+            rows = (lead <= 0).nonzero().flatten()
+            if not len(rows):
+                break
+            if self.batchnorm == "batch":  # who leaves the batch would change its statistics
+                rows = torch.arange(len(x), device=x.device)
+            found = margin(forward(noisy[rows]), y[rows])
+            better = (found > lead[rows]) & (lead[rows] <= 0)
+            worst[rows[better]], lead[rows[better]] = noisy[rows[better]], found[better]
         return worst
 
-    def _draw(self, x: Tensor, number: int, generator: torch.Generator) -> Tensor:
-        """Return noisy images (N, ...): for everyone, so that a sample's noise is no matter of its mates' luck."""
-        clean = at_least_fp32(x)
+    def _draw(self, clean: Tensor, number: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+        """Return noisy images (N, ...): for everyone, so that a sample's noise does not depend on the others."""
         if isinstance(self.norm, Linf) and number % 2:
             delta = self.eps * (2 * (draw(torch.rand, clean.shape, clean, generator) < 0.5).to(clean.dtype) - 1)
         else:
             delta = self.norm.sample(clean, self.eps, generator)
-        return round_towards(x, (clean + delta).clamp(0, 1))
+        # Rounded before the network sees it, to what the result can hold.
+        return round_towards(clean.to(dtype), (clean + delta).clamp(0, 1)).to(clean)

@@ -7,26 +7,19 @@ train a network against it (their ST-AT-CNN, whose settings they do not tell).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import column
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    NoGradientError,
-    at_least_fp32,
-    attacking,
-    check_images,
-    check_labels,
-    forward_in,
-)
-from lightning_adv.attacks.checks import check_choices, check_counts
+from lightning_adv.attacks.base import Attack
+from lightning_adv.attacks.checks import check_counts
+from lightning_adv.attacks.forward import Forward, NoGradientError, at_least_fp32
+from lightning_adv.attacks.hold import BatchNormMode
 from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 
 
@@ -68,7 +61,8 @@ class StAdv(Attack):
         torch.Size([5, 1, 8, 8])
     """
 
-    norm: None = None  # said, not left open
+    norm = None  # said, not left open
+    steps: int
 
     def __init__(
         self,
@@ -91,7 +85,7 @@ class StAdv(Attack):
         self._check()
 
     def _check(self) -> None:
-        check_choices(self, label=("true", "predicted", *TARGETED), batchnorm=("eval", "batch"))
+        check_choices(self, StAdv)
         check_counts(self, "steps")
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate must be positive and finite, got {self.learning_rate}.")
@@ -120,17 +114,9 @@ class StAdv(Attack):
         scaled.max_flow = factor * self.max_flow
         return scaled
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`."""
-        return warp(x.detach(), self.flow(model, x, y, domain=domain, generator=generator))
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`."""
+        return warp(x, self._flow(forward, x, y, generator)).to(forward.dtype)
 
     def flow(
         self,
@@ -145,20 +131,16 @@ class StAdv(Attack):
 
         ``warp(x, flow)`` is what a call returns.
         """
-        check_images(x, y)
-        _check_maps(tuple(x.shape))
-        generator = self._generator(generator)
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network:
-            clean = x.detach().clone()
-            forward = forward_in(network, x.dtype)
-            with torch.no_grad():
-                logits = forward(clean)
-            y = y.clone().long()
-            check_labels(y, logits.shape[1])
-            label = choose_labels(self.label, y, logits, generator)
-            return self._search(forward, clean, logits, label)
+        with self.prepared(model, x, y, domain=domain, generator=generator) as prepared:
+            return self._flow(*prepared)
 
-    def _search(self, forward: Callable[[Tensor], Tensor], clean: Tensor, logits: Tensor, label: Tensor) -> Tensor:
+    def _flow(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        _check_maps(tuple(clean.shape))
+        with torch.no_grad():
+            logits = forward(clean)
+        return self._search(forward, clean, logits, choose_labels(self.label, y, logits, generator))
+
+    def _search(self, forward: Forward, clean: Tensor, logits: Tensor, label: Tensor) -> Tensor:
         """Descend from no flow; ``logits`` (N, K) are those of the clean images (N, C, H, W)."""
         flow = at_least_fp32(clean.new_zeros(len(clean), 2, *clean.shape[2:])).requires_grad_()
         best = _Best(flow.detach(), self._success(logits, label))

@@ -18,7 +18,7 @@ from lightning_adv.analysis.local_response import (
     response_layers,
 )
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
-from lightning_adv.attacks import Attack, attacking
+from lightning_adv.attacks import Attack, held_still
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, ImageBatch, take_images
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain
@@ -189,8 +189,8 @@ def find_layers(network: nn.Module, selection: LayerSelection, image_shape: Sequ
     like = next(network.parameters())
     images = torch.zeros(2, *image_shape, device=like.device, dtype=like.dtype)
     try:
-        with attacking(network) as held_still:
-            local_responses(held_still, images, layers)
+        with held_still(network) as still:
+            local_responses(still, images, layers)
     except ValueError as error:
         raise UsageError(f"{selection.key}: {error}") from error
     return layers

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.reach import shortfall
+from lightning_adv.attacks.describe import shortfall
 from lightning_adv.callbacks.observed import ObservedModule, check_observed, headline_domain
 from lightning_adv.callbacks.output import Output, run_folder
 from lightning_adv.callbacks.undisturbed import undisturbed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,51 @@ def check_arguments(kind: type, arguments: Any, *, source: str) -> None:
             raise UsageError(f"{source}: {kind.__name__} needs {parameter.name}, which is not given.")
 
 
+def check_choices(built: object, kind: type) -> None:
+    """Check that what an object keeps of its constructor's arguments is what their ``Literal`` annotations allow.
+
+    Called by a constructor once it has kept them, under their own names. Of ``Literal["a"] | Other`` a value of the
+    other types is left alone.
+
+    Args:
+        built: The object.
+        kind: The class whose constructor it is, of which the object's own may be a subclass.
+
+    Raises:
+        UsageError: An argument is not among its choices.
+
+    Example:
+        >>> class Sampler:
+        ...     def __init__(self, order: Literal["random", "sorted"] = "random") -> None:
+        ...         self.order = order
+        ...         check_choices(self, Sampler)
+        >>> Sampler("reversed")
+        Traceback (most recent call last):
+        lightning_adv.core.errors.UsageError: order must be one of random, sorted, got 'reversed'.
+    """
+    for name, (choices, hint) in _choices_of(kind).items():
+        given = getattr(built, name)
+        if not _fits(given, hint):
+            raise UsageError(f"{name} must be one of {', '.join(choices)}, got {given!r}.")
+
+
+@functools.cache
+def _choices_of(kind: type) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Return by argument what a constructor's ``Literal`` annotations offer, as text, and the annotations."""
+    found = {}
+    for name, hint in get_type_hints(vars(kind)["__init__"]).items():
+        literals = [part for part in _parts(hint) if get_origin(part) is Literal]
+        if literals:
+            # True stands for a "true" that YAML reads so, and is not offered
+            offered = [value for part in literals for value in get_args(part) if value is not True]
+            found[name] = (tuple(map(str, offered)), hint)
+    return found
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
 def parameters_of(kind: type) -> dict[str, Any]:
     """Return the names of a class's keyword arguments with their types, those that ``**kwargs`` hand on included."""
     known: dict[str, Any] = {}
@@ -62,7 +108,7 @@ def parameters_of(kind: type) -> dict[str, Any]:
             hints = {}
         signature = inspect.signature(vars(base)["__init__"]).parameters.values()
         for parameter in list(signature)[1:]:
-            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 known.setdefault(parameter.name, hints.get(parameter.name, Any))
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in signature):
             break

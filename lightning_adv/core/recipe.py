@@ -7,12 +7,11 @@ It holds their *recipe* instead, in the form that YAML has too: ``{"class_path":
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
-from lightning_adv.core.arguments import check_arguments
+from lightning_adv.core.arguments import check_arguments, parameters_of
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.moved import new_class_path
@@ -45,8 +44,19 @@ class Recipe:
             >>> FGSM(eps=8 / 255)
             FGSM(eps=8/255, norm=Linf(), label='true', batchnorm='eval')
         """
-        names = inspect.signature(type(self)).parameters
-        return f"{type(self).__name__}({', '.join(f'{name}={_shown(getattr(self, name))}' for name in names)})"
+        return (
+            f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in self.arguments().items())})"
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments as they are kept: ``type(recipe)(**recipe.arguments())`` is the same recipe.
+
+        Example:
+            >>> from lightning_adv.attacks import FGSM
+            >>> list(FGSM().arguments())
+            ['eps', 'norm', 'label', 'batchnorm']
+        """
+        return {name: getattr(self, name) for name in parameters_of(type(self))}
 
     def to_config(self) -> dict[str, Any]:
         """Return ``{"class_path": str, "init_args": dict}`` made of plain Python values.
@@ -54,8 +64,7 @@ class Recipe:
         Raises:
             UsageError: An argument is neither a plain value nor a recipe.
         """
-        names = list(inspect.signature(type(self)).parameters)
-        init_args = {name: _plain(getattr(self, name), f"{type(self).__name__}.{name}") for name in names}
+        init_args = {name: _plain(value, f"{type(self).__name__}.{name}") for name, value in self.arguments().items()}
         return {"class_path": public_path(type(self)), "init_args": init_args}
 
     @classmethod

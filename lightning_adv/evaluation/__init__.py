@@ -1,10 +1,11 @@
 """What a network withstands: attacks over norms and radii, sample by sample, with what one needs to believe it."""
 
+from lightning_adv.core.threat_model import ThreatModel
 from lightning_adv.evaluation.corruptions import CorruptionError, corrupt, corruption_errors, mce, relative_mce
 from lightning_adv.evaluation.evaluate import evaluate
 from lightning_adv.evaluation.figures import plot_accuracy_over_eps, plot_accuracy_over_steps
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
-from lightning_adv.evaluation.plan import Case, Plan, ThreatModel, make_plan
+from lightning_adv.evaluation.plan import Case, Plan, make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.suspicion import Suspicion, find_suspicions
 from lightning_adv.evaluation.transfer import TransferRate, commonly_correct, ensemble_rates, transfer_rates

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.base import attacking, check_images, check_labels, check_logits
+from lightning_adv.attacks.checks import check_images, check_labels
 from lightning_adv.attacks.distance import Distance
+from lightning_adv.attacks.forward import check_logits
+from lightning_adv.attacks.hold import held_still
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
@@ -70,8 +72,8 @@ def evaluate(
         raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
     if not len(x):
         raise UsageError("x must hold at least one image, got none.")
-    with attacking(network, domain=domain) as held_still, torch.no_grad():
-        num_classes = check_logits(held_still(x[:1]), 1).shape[1]
+    with held_still(network, domain=domain) as still, torch.no_grad():
+        num_classes = check_logits(still(x[:1]), 1).shape[1]
     check_labels(y, num_classes)  # one that is no class would pass for a misclassified image
     plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
     plan = leave_out_unfit(plan, network, x, y, num_classes=num_classes, domain=domain)

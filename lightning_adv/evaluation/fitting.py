@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.base import NoGradientError, attacking, check_gradient, forward_in
-from lightning_adv.attacks.threat import attack_name
+from lightning_adv.attacks.describe import attack_name
+from lightning_adv.attacks.forward import Forward, NoGradientError, check_gradient
+from lightning_adv.attacks.hold import held_still
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.plan import Case, Plan
 
@@ -76,10 +77,10 @@ class _Probe:
 
     @cached_property
     def _has_gradient(self) -> bool:
-        with attacking(self._network, domain=self._domain) as held_still:
+        with held_still(self._network, domain=self._domain) as still:
             x = self._x.detach().clone()
             try:
-                check_gradient(forward_in(held_still, x.dtype), x)
+                check_gradient(Forward(still, x.dtype), x)
             except NoGradientError:
                 return False
         return True

@@ -10,31 +10,13 @@ from typing import Any, NamedTuple
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.balls import get_ball
+from lightning_adv.attacks.describe import attack_name, shortfall
 from lightning_adv.attacks.distance import Distance, parse_distance
-from lightning_adv.attacks.reach import shortfall
-from lightning_adv.attacks.threat import attack_name, ball_of, eps_of, threat_model
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.threat_model import ThreatModel
 from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.nn.weights.load import say
-
-
-class ThreatModel(NamedTuple):
-    """What an adversarial example may be: within ``eps`` of the clean image in a norm, and in [0, 1].
-
-    Attributes:
-        norm: ``"linf"``, ``"l2"`` or ``"l1"``; None for no ball of a norm.
-        eps: The radius, in the unit of the images; None for no ball of a norm.
-    """
-
-    norm: str | None
-    eps: float | None
-
-    def __str__(self) -> str:
-        """Say it as a table does: ``Linf 8/255``."""
-        if self.norm is None or self.eps is None:
-            return "no ball of a norm"
-        return f"{get_ball(self.norm).__class__.__name__} {tell_distance(self.eps)}"
 
 
 class Case(NamedTuple):
@@ -136,7 +118,7 @@ def make_plan(
             )
         attack.check_available()
         _warn(shortfall(attack, "attacks"))
-        if not hasattr(attack, "norm") and not hasattr(attack, "eps"):
+        if not attack.says("norm") and not attack.says("eps"):
             _warn(
                 f"attacks: {type(attack).__name__} says neither norm nor eps: it is run once, as it is, in no ball of "
                 "a norm. Keep both in attributes to have it moved to each eps, or norm = None if that is meant."
@@ -144,7 +126,7 @@ def make_plan(
     threats = [*_threats(eps), ThreatModel(None, None)]
     cases = [case for threat in threats for case in _cases(attacks, threat)]
     unfit = [attack for attack in attacks if not any(fits(attack, threat) for threat in threats)]
-    left_out = tuple(f"{attack_name(attack)} ({_norm_of(attack)})" for attack in unfit)
+    left_out = tuple(f"{attack_name(attack)} ({attack.threat_model.norm})" for attack in unfit)
     if attacks and not cases:
         raise UsageError(f"eps has {', '.join(eps) if eps else 'no norm'}, but no attack fits: {', '.join(left_out)}.")
     plan = Plan(tuple(cases), left_out=left_out, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
@@ -159,16 +141,18 @@ def make_plan(
     )
     if not curves:
         name = attack_name(steps_curve.attack)
-        raise UsageError(f"steps_curve.attack fits none of the norms of eps: {name} ({_norm_of(steps_curve.attack)}).")
+        raise UsageError(
+            f"steps_curve.attack fits none of the norms of eps: {name} ({steps_curve.attack.threat_model.norm})."
+        )
     return replace(plan, curves=curves, steps=tuple(steps_curve.steps), curve_images=steps_curve.images)
 
 
 def fits(attack: Attack, threat: ThreatModel) -> bool:
     """Return whether an attack can be run under a threat model."""
-    norm = _norm_of(attack)
+    norm = attack.threat_model.norm
     if threat.norm is None or norm is None:
         return threat.norm is None and norm is None
-    return "norm" in attack.to_config()["init_args"] or norm == threat.norm
+    return "norm" in attack.arguments() or norm == threat.norm
 
 
 def fit_attack(attack: Attack, threat: ThreatModel) -> Attack:
@@ -178,18 +162,20 @@ def fit_attack(attack: Attack, threat: ThreatModel) -> Attack:
     """
     if threat.norm is None:
         return attack
-    arguments = attack.to_config()["init_args"]
+    arguments = attack.arguments()
     if threat.eps is not None:
         _scale_step(attack, arguments, threat.eps)
     arguments["eps"] = threat.eps
-    if "norm" in arguments and _norm_of(attack) != threat.norm:  # a ball of that norm may have settings of its own
+    if (
+        "norm" in arguments and attack.threat_model.norm != threat.norm
+    ):  # a ball of that norm may have settings of its own
         arguments["norm"] = threat.norm
     return type(attack)(**arguments)  # not by its class_path: an attack of a notebook's has none
 
 
 def _scale_step(attack: Attack, arguments: dict[str, Any], eps: float) -> None:
     """Bring the step size among an attack's arguments to a radius; None and shares of the radius follow it anyway."""
-    own, step_size = eps_of(attack), arguments.get("step_size")
+    own, step_size = attack.radius, arguments.get("step_size")
     if own == 0:  # a step is in proportion to no such radius
         arguments.pop("step_size", None)
     elif own is not None and step_size is not None and not (isinstance(step_size, str) and "eps" in step_size):
@@ -226,11 +212,3 @@ def _cases(attacks: Sequence[Attack], threat: ThreatModel) -> list[Case]:
 def _warn(text: str | None) -> None:
     if text is not None:
         say(text, warn=True)
-
-
-def _norm_of(attack: Attack) -> str | None:
-    """Return the norm whose ball an attack stays in; None where it stays in none."""
-    bounded = threat_model(attack) is not None or getattr(attack, "eps", 0) is None
-    ball = ball_of(attack)
-    # C&W without an eps stays in none of a radius, but an eps may be given to it
-    return ball.name if ball is not None and bounded else None

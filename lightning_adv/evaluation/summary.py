@@ -9,8 +9,9 @@ from torch import Tensor, cat
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.shares import Share
+from lightning_adv.core.threat_model import ThreatModel
 from lightning_adv.evaluation.corruptions.errors import CorruptionError, sum_errors
-from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
+from lightning_adv.evaluation.plan import Case, Plan
 from lightning_adv.evaluation.verdicts import BROKEN, MISCLASSIFIED, SKIPPED, CaseVerdicts, ChunkVerdicts, broken_within
 
 

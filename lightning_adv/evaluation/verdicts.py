@@ -15,9 +15,10 @@ from lightning_adv.attacks.balls import get_ball
 from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed
+from lightning_adv.core.threat_model import ThreatModel
 from lightning_adv.evaluation.corruptions.errors import corruption_errors
 from lightning_adv.evaluation.options import CommonCorruptions
-from lightning_adv.evaluation.plan import Case, Plan, ThreatModel
+from lightning_adv.evaluation.plan import Case, Plan
 
 MISCLASSIFIED, BROKEN, SURVIVED, SKIPPED = "misclassified", "broken", "survived", "skipped"
 """A sample is misclassified as it is; broken by the attack; survives it; or was broken before, and is skipped."""
@@ -94,7 +95,7 @@ def broken_within(chunk: ChunkVerdicts, threat: ThreatModel, cases: Sequence[Cas
     """
     broken = torch.zeros(len(chunk.labels), dtype=torch.bool)
     for case in cases:
-        if case.key in chunk.cases and _holds(threat, case.threat):
+        if case.key in chunk.cases and threat.holds(case.threat):
             broken |= chunk.cases[case.key].where(BROKEN)
     return broken
 
@@ -215,12 +216,6 @@ class _Work:
 
     def predict(self, images: Tensor) -> Tensor:
         return predict(self.network, images, self.domain, self.batch_size)
-
-
-def _holds(outer: ThreatModel, inner: ThreatModel) -> bool:
-    if outer.norm != inner.norm or outer.eps is None or inner.eps is None:
-        return outer == inner
-    return outer.eps >= inner.eps
 
 
 def _run_case(work: _Work, case: Case, correct: Tensor, skipped: Tensor) -> CaseVerdicts:

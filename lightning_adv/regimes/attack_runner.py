@@ -26,7 +26,7 @@ class AttackRunner:
     Args:
         view: ``"auto"`` or ``"off"``, which attacks the network itself.
         precision: ``"same"`` is that of the network's own forward pass, autocast included; ``"bf16"`` and ``"fp16"``
-            compute the attack's passes in that precision, on a view or not, unless the attack ``judges``.
+            compute the attack's passes in that precision, on a view or not, unless the attack selects by success.
         compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.view.attack_view`.
 
     Raises:
@@ -63,11 +63,10 @@ class AttackRunner:
         """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`.
 
         ``reduced_precision`` is False where attacks shall compute as the network does, whatever ``precision`` is.
-        Attacks that judge the network's outputs (:attr:`lightning_adv.attacks.Attack.judges`) always do, and under
+        Attacks that select by success (:attr:`lightning_adv.attacks.Attack.selects_by_success`) always do, and under
         autocast they are given the network itself: a view rounds otherwise.
         """
-        judges = getattr(attack, "judges", True)
-        dtype = self._dtype if reduced_precision and not judges else None
+        dtype = self._dtype if reduced_precision and not attack.selects_by_success else None
         view = self._view_of(attack, network, domain, x, dtype)
         if view is not None:
             noise = generator.get_state()
@@ -87,9 +86,9 @@ class AttackRunner:
         """Return a view of the network; None where the attack needs the network itself."""
         if self._view == "off" or network is self._unprepared or not len(x):
             return None
-        if getattr(attack, "batchnorm", "eval") != "eval":  # by the batch's statistics there is nothing to fold
+        if attack.batchnorm != "eval":  # by the batch's statistics there is nothing to fold
             return None
-        if getattr(attack, "judges", True) and torch.is_autocast_enabled(x.device.type):
+        if attack.selects_by_success and torch.is_autocast_enabled(x.device.type):
             return None
         if has_hooks(network):  # they come and go
             self._tell("it has hooks, which a view would not call")

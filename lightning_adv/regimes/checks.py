@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks import attacking
-from lightning_adv.attacks.base import check_images, check_labels, check_logits
+from lightning_adv.attacks import held_still
+from lightning_adv.attacks.checks import check_images, check_labels
+from lightning_adv.attacks.forward import check_logits
 from lightning_adv.core.errors import NotFiniteError, UsageError
 from lightning_adv.nn.domain_calls import through_domains
 
@@ -32,8 +33,8 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
     image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
     try:
         # leaves flags and statistics as they are
-        with attacking(network) as held_still, torch.no_grad(), through_domains(network):
-            output = held_still(image)
+        with held_still(network) as still, torch.no_grad(), through_domains(network):
+            output = still(image)
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise UsageError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"

@@ -10,9 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.base import check_logits
-from lightning_adv.attacks.reach import shortfall
-from lightning_adv.attacks.threat import threat_model
+from lightning_adv.attacks.describe import shortfall
+from lightning_adv.attacks.forward import check_logits
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
@@ -108,7 +107,7 @@ class Classifier(LightningModule):
             if attack is not None:
                 attack.check_available()
                 self._warn_of(shortfall(attack, name))
-        threat_model(self.evaluation_attack)  # an attack that does not say what it stays in says so now, not at the end
+        self.evaluation_attack.threat_model  # noqa: B018 - an attack that does not say what it stays in says so now, not at the end
         if self._trainer is not None:
             check_attack_precision(self.hparams["attack_precision"], str(self.trainer.precision))
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None

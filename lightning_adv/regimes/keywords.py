@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lightning_adv.attacks import Attack
+from lightning_adv.core.keywords import Unpack as Unpack
 from lightning_adv.regimes.attack_runner import AttackPrecision, View
 from lightning_adv.regimes.objectives import Objective
 from lightning_adv.regimes.weight_perturbation import WeightPerturbation
-
-if TYPE_CHECKING:
-    from typing import Unpack as Unpack
-else:
-
-    class Unpack:
-        """``typing.Unpack`` for type checkers, ``Any`` for whoever asks at run time.
-
-        jsonargparse 4.53 follows ``**kwargs`` to the base class and finds the defaults there. Of an unpacked
-        TypedDict (https://github.com/mauvilsa/jsonargparse/issues/579) it takes the keys, which have none.
-        """
-
-        def __class_getitem__(cls, keywords: type) -> Any:
-            """Return ``Any``."""
-            return Any
 
 
 class RegimeKeywords(TypedDict, total=False):

@@ -7,7 +7,7 @@ import torch
 
 from lightning_adv.attacks import AutoAttack, FoolboxAttack
 from lightning_adv.attacks.balls import L1, L2, Linf
-from lightning_adv.attacks.external.adapters import bring_inside, check_installed, draw_seed, own_random_state
+from lightning_adv.attacks.external.adapters import check_installed, draw_seed, inside_as_given, own_random_state
 
 ORDERS = {Linf: np.inf, L2: 2, L1: 1}
 
@@ -48,14 +48,14 @@ def test_what_is_outside_comes_in_and_what_is_inside_stays(ball, dtype):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(40, 1, 3, 3, generator=generator).to(dtype)
     far = x.float() + torch.randn(40, 1, 3, 3, generator=generator)
-    inside = bring_inside(ball(), x, far, 0.5)
+    inside = inside_as_given(ball(), x, far, 0.5)
     assert inside.dtype == dtype
     assert (inside.double() - x.double()).flatten(1).norm(ORDERS[ball], 1).max() <= 0.5 * (1 + 1e-6)
     assert inside.min() >= 0
     assert inside.max() <= 1
     assert (inside != x).flatten(1).any(1).all()
     if dtype == torch.float32:
-        assert torch.equal(bring_inside(ball(), x, inside, 0.6), inside)
+        assert torch.equal(inside_as_given(ball(), x, inside, 0.6), inside)
 
 
 def test_a_package_that_is_not_there():

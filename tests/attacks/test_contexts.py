@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_adv.attacks import APGD, FGSM, PGD, CarliniWagner, attacking
+from lightning_adv.attacks import APGD, FGSM, PGD, CarliniWagner, held_still
 
 NETWORKS = ["cnn", "resnet", "efficientnet", "vit"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -169,7 +169,7 @@ def test_what_a_network_keeps_for_eval_mode_is_that_of_its_weights():
     network, x = KeepsForEval(), torch.rand(2, 3, 2, 2)
     network.frozen.eval()
     for _ in range(2):
-        with attacking(network) as held:
+        with held_still(network) as held:
             torch.testing.assert_close(held(x), x.flatten(1) @ network.head.weight.T)
         with torch.no_grad():
             network.head.weight.add_(1)

@@ -28,7 +28,7 @@ from lightning_adv.attacks import (
     CarliniWagnerLinf,
     FoolboxAttack,
     StAdv,
-    attacking,
+    held_still,
 )
 from lightning_adv.nn.view.attack_view import attack_view
 
@@ -201,7 +201,7 @@ def test_the_model_is_as_before_after_an_exception(build, images, mixed, state_o
 def test_the_context_of_every_attack(build, images, mixed, state_of):
     network = mixed(build("efficientnet"))
     before = state_of(network)
-    with suppress(KeyboardInterrupt), torch.inference_mode(), attacking(network, batchnorm="batch") as held:
+    with suppress(KeyboardInterrupt), torch.inference_mode(), held_still(network, batchnorm="batch") as held:
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
         assert {module.training for module in held.modules() if isinstance(module, _BatchNorm)} == {True}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks.balls import get_ball
-from lightning_adv.attacks.base import attacking
+from lightning_adv.attacks.hold import held_still
 from lightning_adv.attacks.random_noise import RandomNoise
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 
@@ -37,8 +37,8 @@ def grey(number=5):
 
 def unbroken(network, x, batchnorm="eval"):
     """Labels that the network gives: every sample has a way to go."""
-    with attacking(network, batchnorm=batchnorm) as held_still, torch.no_grad():
-        return held_still(x).argmax(1)
+    with held_still(network, batchnorm=batchnorm) as still, torch.no_grad():
+        return still(x).argmax(1)
 
 
 # What it finds

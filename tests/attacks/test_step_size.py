@@ -21,8 +21,8 @@ from lightning_adv.attacks import (
     RandomNoise,
     StAdv,
 )  # fmt: skip
+from lightning_adv.attacks.describe import shortfall
 from lightning_adv.attacks.distance import parse_step_size
-from lightning_adv.attacks.reach import shortfall
 from lightning_adv.core.distances import tell_distance
 
 ITERATED = [PGD, IFGSM, MIFGSM, DIFGSM, MDIFGSM, GD, CarliniWagnerLinf]

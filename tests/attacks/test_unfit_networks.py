@@ -21,7 +21,7 @@ from lightning_adv.attacks import (
     RandomNoise,
     StAdv,
 )  # fmt: skip
-from lightning_adv.attacks.base import NoGradientError
+from lightning_adv.attacks.forward import NoGradientError
 
 ATTACKS = {
     "FGSM": FGSM, "PGD": lambda: PGD(steps=1), "PGD, batch statistics": lambda: PGD(steps=1, batchnorm="batch"),

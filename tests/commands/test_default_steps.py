@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_adv import attacks
 from lightning_adv.attacks import PGD
-from lightning_adv.attacks.reach import shortfall
+from lightning_adv.attacks.describe import shortfall
 from lightning_adv.commands.shared.configs import config_names, find_config, preset_names
 from lightning_adv.regimes import MadryTraining, Regime
 from tests.regimes.toy import BACKBONE

@@ -20,7 +20,7 @@ SEEN = []
 class Spy(Attack):
     """Notes what it is given to attack, and attacks it by PGD."""
 
-    judges = False
+    selects_by_success = False
 
     def __init__(self, batchnorm: str = "eval") -> None:
         self.batchnorm = batchnorm
@@ -107,7 +107,7 @@ def test_says_why_there_is_no_view(caplog):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("attack", [PGD(0.1, 2, 0.05, early_stop=True), PGD(0.1, 2, 0.05)], ids=["judges", "blind"])
+@pytest.mark.parametrize("attack", [PGD(0.1, 2, 0.05, early_stop=True), PGD(0.1, 2, 0.05)], ids=["selects", "blind"])
 def test_an_attack_that_judges_sees_the_precision_that_it_is_judged_in(monkeypatch, attack, autocast):
     seen = []
     monkeypatch.setattr(PGD, "__call__", lambda self, model, x, y, **_: (seen.append(model), x)[1])
@@ -115,7 +115,7 @@ def test_an_attack_that_judges_sees_the_precision_that_it_is_judged_in(monkeypat
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         step(regime)
     (model,) = seen
-    if attack.judges:
+    if attack.selects_by_success:
         assert model is regime.network if autocast else model.dtype is None
     else:
         assert model.dtype == torch.bfloat16

@@ -21,7 +21,7 @@ from lightning_adv.analysis.images.transforms import (
     low_pass,
     swap_frequencies,
 )
-from lightning_adv.attacks.base import check_images
+from lightning_adv.attacks.checks import check_images
 from lightning_adv.core.errors import UsageError
 
 FREQUENCY_SCALE = (*(n / 10 for n in range(15)), LARGEST_RADIUS)

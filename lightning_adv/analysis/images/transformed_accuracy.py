@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.analysis.images.transforms import high_pass, low_pass, patch_shuffle, random_filter, saturate
-from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks.checks import check_images, check_labels
 from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.shares import Share

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.balls import Ball, column
-from lightning_adv.attacks.base import Forward, at_least_fp32, check_gradient, round_towards
+from lightning_adv.attacks.balls import Ball, bring_inside
+from lightning_adv.attacks.forward import at_least_fp32, check_gradient, round_towards
 from lightning_adv.core.errors import UsageError
 
 
@@ -62,7 +62,7 @@ def single_precision() -> Iterator[None]:
 
 
 @contextmanager
-def missing_gradient_told(forward: Forward, images: Tensor) -> Iterator[None]:
+def missing_gradient_told(forward: Callable[[Tensor], Tensor], images: Tensor) -> Iterator[None]:
     """Say what torch's error means where a package asks for a gradient that there is not.
 
     Raises:
@@ -75,11 +75,7 @@ def missing_gradient_told(forward: Forward, images: Tensor) -> Iterator[None]:
         raise
 
 
-def bring_inside(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tensor:
+def inside_as_given(ball: Ball, x: Tensor, adversarial: Tensor, eps: float) -> Tensor:
     """Return ``adversarial`` (N, ...) in the ball around ``x`` (N, ...) and in [0, 1], in ``x``'s dtype."""
     clean = at_least_fp32(x)
-    adversarial = adversarial.to(clean.dtype)
-    delta = adversarial - clean
-    # What is inside stays, to the last bit.
-    inside = (ball.norm(delta) <= eps).view(column(x))
-    return round_towards(x, torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1))
+    return round_towards(x, bring_inside(ball, clean, adversarial.to(clean.dtype), eps))

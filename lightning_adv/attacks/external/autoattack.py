@@ -6,30 +6,26 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_adv.attacks.balls import Norm, get_ball
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    attacking,
-    check_images,
-    check_labels,
-    check_logits,
-)
+from lightning_adv.attacks.balls import Ball, Norm, get_ball
+from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.external.adapters import (
-    bring_inside,
     check_installed,
     draw_seed,
+    inside_as_given,
     missing_gradient_told,
     own_random_state,
     single_precision,
 )
+from lightning_adv.attacks.forward import Forward
+from lightning_adv.attacks.hold import BatchNormMode
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -70,6 +66,9 @@ class AutoAttack(Attack):
         UsageError: An argument is out of its range.
     """
 
+    norm: Ball
+    eps: float
+
     def __init__(
         self,
         eps: Distance = "8/255",
@@ -82,6 +81,7 @@ class AutoAttack(Attack):
         self.norm = get_ball(norm)
         self.eps = parse_distance(eps, "eps", self.norm.max_eps)
         self.attacks = attacks
+        self.variant = _variant(attacks)
         self.batch_size = batch_size
         self.batchnorm = batchnorm
         self._warned = False
@@ -97,8 +97,7 @@ class AutoAttack(Attack):
                 allowed = f"attacks may hold {', '.join(_COMPONENTS)}"
                 raise UsageError(f"{allowed}; got {name!r}.{did_you_mean(name, _COMPONENTS)}")
         check_counts(self, "batch_size")
-        if self.batchnorm not in ("eval", "batch"):
-            raise UsageError(f"batchnorm must be one of eval, batch, got {self.batchnorm!r}.")
+        check_choices(self, AutoAttack)
 
     def check_available(self) -> None:
         """Check that the package is installed, at no cost.
@@ -115,56 +114,44 @@ class AutoAttack(Attack):
 
     def stages(self) -> list[Attack]:
         """Return one AutoAttack for each of the attacks."""
-        stages: list[Attack] = []
-        for name in self.attacks:
-            stage = copy.copy(self)
-            stage.attacks = [name]
-            stages.append(stage)
-        return stages
+        return [self._of([name]) for name in self.attacks]
 
     def part(self, stages: Sequence[Attack]) -> Attack | None:
         """Return the ensemble of some of the attacks."""
         if len(stages) == len(self.attacks):
             return self
-        part = copy.copy(self)
-        part.attacks = [name for stage in stages for name in getattr(stage, "attacks", ())]
-        return part if part.attacks else None
+        names = [name for stage in stages if isinstance(stage, AutoAttack) for name in stage.attacks]
+        return self._of(names) if names else None
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`.
+    def _of(self, names: Sequence[str]) -> Self:
+        part = copy.copy(self)
+        part.attacks, part.variant = names, _variant(names)
+        return part
+
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`.
 
         Raises:
             UsageError: The package is not installed, or there are too few classes or pixels for one of the attacks.
         """
-        check_images(x, y)
         self.check_available()
-        seed = draw_seed(self._generator(generator))
-        with attacking(model, batchnorm=self.batchnorm, domain=domain) as network, own_random_state(seed):
-            x, y = x.detach().clone(), y.clone().long()
+        seed = draw_seed(generator)
+        given = x.to(forward.dtype)
 
-            def forward(images: Tensor) -> Tensor:
-                images = images.to(x.dtype)
-                full = images
-                if self.batchnorm == "batch" and len(images) < self.batch_size:
-                    full = torch.cat([images, x[len(images) : self.batch_size]])
-                logits = check_logits(network(full), len(full))
-                return logits[: len(images)].float()
+        def filled(images: Tensor) -> Tensor:
+            full = images
+            if self.batchnorm == "batch" and len(images) < self.batch_size:
+                full = torch.cat([images.to(given), given[len(images) : self.batch_size]])
+            return forward(full)[: len(images)].float()
 
-            with (
-                torch.no_grad(),
-                single_precision(),
-                _collected_warnings() as warnings,
-                missing_gradient_told(forward, x),
-            ):
-                x_adv = self._run(forward, x, y, seed)
+        with (
+            own_random_state(seed),
+            torch.no_grad(),
+            single_precision(),
+            _collected_warnings() as warnings,
+            missing_gradient_told(filled, given),
+        ):
+            x_adv = self._run(filled, given, y, seed)
         if warnings and not self._warned:
             self._warned = True
             _logger.warning("AutoAttack (reported once): %s", warnings[0])
@@ -173,7 +160,6 @@ class AutoAttack(Attack):
     def _run(self, forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, seed: int) -> Tensor:
         logits = torch.cat([forward(images) for images in torch.split(x, self.batch_size)])
         num_classes = logits.shape[1]
-        check_labels(y, num_classes)
         self.check_fits(tuple(x.shape[1:]), num_classes)
         library = self._library(forward, num_classes, x.device, seed)
         # Contiguous: the package takes views. In fp32, as it makes what it is given.
@@ -185,7 +171,7 @@ class AutoAttack(Attack):
             for rows in torch.split(robust.nonzero().flatten(), self.batch_size):
                 if not len(rows):
                     break
-                found = bring_inside(self.norm, x[rows], attack.perturb(clean[rows], y[rows]), self.eps)
+                found = inside_as_given(self.norm, x[rows], attack.perturb(clean[rows], y[rows]), self.eps)
                 broken = forward(found).argmax(1) != y[rows]
                 x_adv[rows[broken]] = found[broken]
                 robust[rows[broken]] = False
@@ -220,6 +206,10 @@ class AutoAttack(Attack):
                 "attacks holds 'square', which needs images (N, C, H, W), in l2 and l1 of at least 5 x 5 pixels, got "
                 f"the shape {shape} of an image."
             )
+
+
+def _variant(attacks: Sequence[str]) -> str:
+    return attacks[0] if len(attacks) == 1 else ""
 
 
 @contextmanager

@@ -12,23 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
-from lightning_adv.attacks.base import (
-    Attack,
-    BatchNormMode,
-    attacking,
-    check_images,
-    check_labels,
-    check_logits,
-)
+from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.external.adapters import (
-    bring_inside,
     check_installed,
     draw_seed,
+    inside_as_given,
     missing_gradient_told,
     own_random_state,
     single_precision,
 )
+from lightning_adv.attacks.forward import Forward
+from lightning_adv.attacks.hold import BatchNormMode
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -62,6 +58,8 @@ class FoolboxAttack(Attack):
         UsageError: An argument is out of its range, or Foolbox has no such attack.
     """
 
+    eps: float
+
     def __init__(
         self,
         name: str = "LinfDeepFoolAttack",
@@ -70,12 +68,11 @@ class FoolboxAttack(Attack):
         options: dict[str, Any] | None = None,
         batchnorm: BatchNormMode = "eval",
     ) -> None:
-        self.name = name
+        self.name = self.variant = name
         self.eps = parse_distance(eps, "eps")
         self.options = options
         self.batchnorm = batchnorm
-        if batchnorm not in ("eval", "batch"):
-            raise UsageError(f"batchnorm must be one of eval, batch, got {batchnorm!r}.")
+        check_choices(self, FoolboxAttack)
         # Without Foolbox the recipe can still be read, from a checkpoint say.
         if importlib.util.find_spec("foolbox") is not None:
             self.check_available()
@@ -98,7 +95,7 @@ class FoolboxAttack(Attack):
         return type(self._build()).__module__.rpartition(".")[2] in _BLACK_BOX
 
     @property
-    def norm(self) -> Ball | None:
+    def norm(self) -> Ball | None:  # type: ignore[override]  # only read
         """The ball of the attack's distance; None for L0.
 
         Raises:
@@ -120,46 +117,33 @@ class FoolboxAttack(Attack):
             absolute = share * self.eps
         return None if absolute is None or not isinstance(steps, int) else float(steps * absolute)
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        domain: str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the adversarial examples; see :meth:`Attack.__call__`.
+    def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the adversarial examples; see :meth:`Attack.perturb`.
 
         Raises:
             UsageError: Foolbox is not installed.
         """
-        check_images(x, y)
         attack, norm = self._build(), self.norm
-        seed = draw_seed(self._generator(generator))
+        seed = draw_seed(generator)
         if not len(x):
-            return x.detach().clone()
-        with (
-            attacking(model, batchnorm=self.batchnorm, domain=domain) as network,
-            own_random_state(seed),
-            single_precision(),
-        ):
-            x, y = x.detach().clone(), y.clone().long()
+            return x
+        given = x.to(forward.dtype)
 
-            def forward(images: Tensor) -> Tensor:
-                return check_logits(network(images.to(x.dtype)), len(images)).float()
+        def single(images: Tensor) -> Tensor:
+            return forward(images).float()
 
+        with own_random_state(seed), single_precision():
             with torch.no_grad():
-                check_labels(y, forward(x).shape[1])
-            with missing_gradient_told(forward, x):
-                found = self._find(attack, forward, x.float(), y, None if norm is None else self.eps)
+                single(given)  # labels are checked before Foolbox has them
+            with missing_gradient_told(single, given):
+                found = self._find(attack, single, x.float(), y, None if norm is None else self.eps)
         kept = found.isfinite().flatten(1).all(1)
         if norm is None:
-            found = found.clamp(0, 1).to(x.dtype)
-            kept &= (found != x).flatten(1).sum(1) <= self.eps
+            found = found.clamp(0, 1).to(given.dtype)
+            kept &= (found != given).flatten(1).sum(1) <= self.eps
         else:
-            found = bring_inside(norm, x, found, self.eps)
-        return torch.where(kept.view(column(x)), found, x)
+            found = inside_as_given(norm, given, found, self.eps)
+        return torch.where(kept.view(column(x)), found, given)
 
     def _find(
         self, attack: Any, forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float | None

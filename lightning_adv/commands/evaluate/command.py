@@ -14,7 +14,6 @@ from lightning.fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.threat import threat_model
 from lightning_adv.commands.evaluate.corruptions import check_corruptible, read_baseline
 from lightning_adv.commands.evaluate.folder import EvaluationFolder
 from lightning_adv.commands.evaluate.output import print_summary, to_plain, write_figures, write_verdicts
@@ -155,10 +154,10 @@ def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | st
     if settings.eps is not None or not settings.attacks:
         return {} if settings.eps is None else settings.eps
     attack = loaded.evaluation_attack
-    threat = None if attack is None else threat_model(Attack.from_config(attack))
-    if threat is None:
+    threat = None if attack is None else Attack.from_config(attack).threat_model
+    if threat is None or threat.norm is None or threat.eps is None:
         raise UsageError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
-    return {threat["norm"].lower(): [threat["eps"]]}
+    return {threat.norm: [threat.eps]}
 
 
 def _radii(plan: Plan) -> dict[str, list[float]]:

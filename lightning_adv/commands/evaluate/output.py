@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_adv.attacks.threat import attack_name
+from lightning_adv.attacks.describe import attack_name
 from lightning_adv.commands.evaluate.corruptions import Baseline, corruptions_to_plain, print_corruptions
 from lightning_adv.core.files import write_whole
 from lightning_adv.core.shares import Share

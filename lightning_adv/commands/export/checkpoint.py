@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.threat import threat_model
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished
 from lightning_adv.core.locks import alone
@@ -73,7 +72,7 @@ def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
         "regime": class_path.rpartition(".")[2],
         "training_attack": None if given is None else Attack.from_config(given).to_config(),  # 8/255 as a number
         # of the accuracies below; what was trained against may be another
-        "threat_model": None if evaluation is None else threat_model(Attack.from_config(evaluation)),
+        "threat_model": None if evaluation is None else Attack.from_config(evaluation).threat_model.to_plain(),
         "objective": settings.get("objective"),
         "epoch": content["epoch"],
         "global_step": content["global_step"],

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.threat import attack_name, threat_model
+from lightning_adv.attacks.describe import attack_name
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.distances import tell_distance
@@ -70,7 +70,7 @@ def collect_results(
         results["inference_domain"] = regime.inference_domain
         results["domains"] = {domain: _measured(metrics, images, f"_{domain}") for domain in regime.domains}
     results["evaluation_attack"] = _describe_attack(regime.evaluation_attack)
-    results["threat_model"] = threat_model(regime.evaluation_attack)
+    results["threat_model"] = regime.evaluation_attack.threat_model.to_plain()
     results["training"] = describe_training(regime)
     results["backbone"] = regime.backbone.to_config()["init_args"]
     clocks = [callback for callback in trainer.callbacks if isinstance(callback, Throughput) and callback.images]  # type: ignore[attr-defined]

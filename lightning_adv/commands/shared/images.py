@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_adv.attacks.base import check_images, check_labels
+from lightning_adv.attacks.checks import check_images, check_labels
 from lightning_adv.commands.shared.held_out import check_gives
 from lightning_adv.core.errors import UsageError
 from lightning_adv.regimes.checks import as_pair

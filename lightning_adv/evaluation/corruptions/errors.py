@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
-from lightning_adv.attacks.base import check_images
+from lightning_adv.attacks.checks import check_images
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import shorten
 from lightning_adv.core.shares import Share, wilson_interval

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import Ball, Norm, get_ball
-from lightning_adv.attacks.base import Attack, check_images, check_labels
+from lightning_adv.attacks.base import Attack
+from lightning_adv.attacks.checks import check_images, check_labels
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.fgsm import FGSM
 from lightning_adv.attacks.losses import log_odds

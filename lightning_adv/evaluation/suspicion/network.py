@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.attacks import attacking
-from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
+from lightning_adv.attacks import held_still
+from lightning_adv.attacks.checks import check_images, check_labels
+from lightning_adv.attacks.forward import at_least_fp32
 from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.attacks.losses import log_odds
 from lightning_adv.core.errors import UsageError
@@ -78,10 +79,10 @@ def zero_gradients(
     """
     _check_probe(x, y)
     zero, broken, differentiable = 0, 0, True
-    with random_state_kept(x), attacking(network, domain=domain) as held_still:
+    with random_state_kept(x), held_still(network, domain=domain) as still:
         for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             leaf = images.detach().clone().requires_grad_()
-            logits = at_least_fp32(held_still(leaf))
+            logits = at_least_fp32(still(leaf))
             check_labels(labels, logits.shape[1])
             gradient = torch.zeros_like(leaf)
             if logits.requires_grad:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks import attacking
-from lightning_adv.attacks.base import at_least_fp32, check_images, check_labels
+from lightning_adv.attacks import held_still
+from lightning_adv.attacks.checks import check_images, check_labels
+from lightning_adv.attacks.forward import at_least_fp32
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.network import network_logits, random_state_kept
 from lightning_adv.evaluation.suspicion.verdicts import ALPHA, Suspicion, sign_test
@@ -168,10 +169,10 @@ def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation]
 
     modules = {name: network.get_submodule(name) for name in named}
     # Hooks that are added to a compiled network fire in eager mode only.
-    with attacking(network, domain=domain) as held_still, torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with held_still(network, domain=domain) as still, torch.no_grad(), torch.compiler.set_stance("force_eager"):
         handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
         try:
-            held_still(x)
+            still(x)
         finally:
             for handle in handles:
                 handle.remove()

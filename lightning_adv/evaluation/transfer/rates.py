@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
-from lightning_adv.attacks import Attack, LogitEnsemble, attacking
-from lightning_adv.attacks.base import check_images
+from lightning_adv.attacks import Attack, LogitEnsemble, held_still
+from lightning_adv.attacks.checks import check_images
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.shares import Share
@@ -249,8 +249,8 @@ def _checked(
     }
     shapes: dict[str, tuple[int, ...]] = {}
     for name, network in through.items():
-        with attacking(network) as held_still, torch.no_grad():
-            shapes[name] = tuple(held_still(x[:1]).shape)
+        with held_still(network) as still, torch.no_grad():
+            shapes[name] = tuple(still(x[:1]).shape)
         first = next(iter(shapes))
         if shapes[name] != shapes[first]:
             raise UsageError(

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from lightning_adv.attacks import FGSM, GD, PGD, Attack, AutoAttack, CarliniWagner, CarliniWagnerLinf, FoolboxAttack
-from lightning_adv.attacks.threat import attack_name, threat_model
+from lightning_adv.attacks.describe import attack_name
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ class Blur(Attack):
     ],
 )
 def test_threat_model(attack, expected):
-    assert threat_model(attack) == expected
+    assert attack.threat_model.to_plain() == expected
 
 
 def test_attacks_of_another_package_are_told_by_their_own_names():
@@ -76,7 +76,7 @@ class Own(Attack):
     ],
 )
 def test_norm_and_eps_of_somebody_elses_attack(kept, expected):
-    assert threat_model(Own(**kept)) == expected
+    assert Own(**kept).threat_model.to_plain() == expected
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_norm_and_eps_of_somebody_elses_attack(kept, expected):
 )
 def test_an_attack_that_does_not_say_what_it_stays_in(kept, told):
     with pytest.raises(ValueError, match=re.escape(told)):
-        threat_model(Own(**kept))
+        Own(**kept).threat_model  # noqa: B018

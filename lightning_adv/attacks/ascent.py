@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.base import Forward, check_labels, gradient_to
+from lightning_adv.attacks.balls import column
+from lightning_adv.attacks.forward import gradient_to
 from lightning_adv.attacks.losses import Loss
 
 
-class Objective:
+class Ascent:
     """What a run climbs: a loss of the logits, and the label by which success is told.
 
     Args:
@@ -46,15 +48,14 @@ class Objective:
         self._scaled_axes = (1,) if independent else (0, 1)
         self._sign = -1 if targeted else 1
         self._independent = independent
-        self._checked = False
 
     def select(self, rows: Tensor) -> Self:
-        """Return the objective of some of the samples, given by their indices (n,)."""
+        """Return the ascent of some of the samples, given by their indices (n,)."""
         selected = copy.copy(self)
         selected.target, selected.label, selected.y = self.target[rows], self.label[rows], self.y[rows]
         return selected
 
-    def gradient(self, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient (N, ...) of the summed loss to ``images``, and their logits (N, K).
 
         The gradient is right up to a positive factor; each sample has one of its own if they are independent.
@@ -64,9 +65,6 @@ class Objective:
         """
         images = images.detach().requires_grad_()
         logits = forward(images)
-        if not self._checked:
-            check_labels(self.label, logits.shape[1])
-            self._checked = True
         # Steps do not depend on the length of a sample's gradient, and a confident network's is so short that fp16
         # underflows on the way back: each sample sets out with 1 as its largest entry.
         ascent = self._sign * _unit_max(self._slope(logits.detach()), self._scaled_axes)
@@ -74,10 +72,7 @@ class Objective:
 
     def _slope(self, logits: Tensor) -> Tensor:
         """Return the gradient (N, K) of the loss to the logits. It is that of the sum: batches have no say in it."""
-        if self._independent:
-            return self.loss.alone_gradient(logits, self.target)
-        logits.requires_grad_()
-        return torch.autograd.grad(self.loss.function(logits, self.target).sum(), logits)[0]
+        return (self.loss.alone_gradient if self._independent else self.loss.gradient)(logits, self.target)
 
     def succeeded(self, logits: Tensor) -> Tensor:
         """Return whether each attack has succeeded (N,): the label is left, or, of a targeted attack, reached."""
@@ -107,9 +102,14 @@ class Objective:
         return 2 * success + ((logits.argmax(1) != self.y) & ~success), loss
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        function = self.loss.alone if self._independent else self.loss.function
-        return function(logits, target)
+        return (self.loss.alone if self._independent else self.loss)(logits, target)
 
 
 def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
     return gradient / gradient.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def unit_l1(gradient: Tensor) -> Tensor:
+    """Divide each sample's gradient (N, ...) by its L1 norm (Dong et al. 2018, equation 6)."""
+    norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / norm.view(column(gradient))

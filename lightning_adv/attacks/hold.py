@@ -1,0 +1,124 @@
+"""The one context that holds a network still: while it is attacked, and wherever it is only looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_adv.core.errors import UsageError
+
+BatchNormMode: TypeAlias = Literal["eval", "batch"]
+"""BatchNorm during an attack: ``eval`` normalises by the running statistics, ``batch`` by those of the batch."""
+
+
+@contextmanager
+def held_still(
+    model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: str | None = None
+) -> Iterator[nn.Module]:
+    """Hold a model still while it is attacked, and give it back as it was.
+
+    Inside, every module is in eval mode (with ``batchnorm="batch"`` the BatchNorms use batch statistics and update
+    nothing), no parameter requires a gradient, and gradients to the input work even within ``no_grad`` or
+    ``inference_mode``. The tensors that enter must be cloned inside: an inference tensor cannot require a gradient.
+
+    Args:
+        model: Any network. DDP is unwrapped: a forward through the wrapper would start a gradient reduction.
+        batchnorm: The BatchNorm mode.
+        domain: The domain of the model's domain BatchNorms; None leaves the active one.
+
+    Yields:
+        The network to call.
+
+    Raises:
+        UsageError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
+            a view whose BatchNorms are folded.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    modules = list(model.modules())
+    if batchnorm == "batch" and any(getattr(module, "folds_batchnorm", False) for module in modules):
+        raise UsageError(
+            "batchnorm='batch' needs the statistics of each batch, and the model is a view with its BatchNorms folded: "
+            "attack the network itself."
+        )
+    # Flags are set one by one: train() and eval() would overwrite those of frozen parts on the way back.
+    training = [module for module in modules if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tracked: list[_BatchNorm] = []
+    buffers = _Buffers(modules)
+    norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
+    try:
+        for module in training:
+            # Networks such as LeViT keep for eval mode what they compute from weights, until they hear of training.
+            if type(module).train is not nn.Module.train:
+                module.train(True)
+        for module in modules:
+            module.training = False
+        for norm in norms:
+            norm.training = True
+            if norm.track_running_stats:
+                tracked.append(norm)
+                norm.track_running_stats = False  # with this flag off, a forward writes to no buffer
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        with ExitStack() as stack:
+            for module in modules:
+                if getattr(module, "folds_batchnorm", False):
+                    stack.enter_context(cast(Any, module).held())  # it takes its network over as it is now
+            if domain is not None:
+                _select_domain(stack, modules, domain)
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            yield model
+    finally:
+        for module in modules:
+            module.training = False
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for norm in tracked:
+            norm.track_running_stats = True
+        for module in training:
+            module.training = True
+        buffers.put_back()
+
+
+class _Buffers:
+    """Buffers that a network may write to in eval mode: what a fake-quantiser observes, say, but no BatchNorm's."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        viewed = {
+            inner for module in modules if getattr(module, "folds_batchnorm", False) for inner in module.modules()
+        }
+        self._kept = [
+            (module, name, buffer, -1 if buffer.is_inference() else buffer._version, buffer.clone())
+            for module in modules
+            if not isinstance(module, _BatchNorm) and module not in viewed  # a view takes over its network's
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    def put_back(self) -> None:
+        """Undo what was written, and what was replaced."""
+        for module, name, buffer, version, numbers in self._kept:
+            if buffer.is_inference() or buffer._version != version:  # an inference tensor counts no versions
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+                    buffer.resize_(numbers.shape).copy_(numbers)
+            module._buffers[name] = buffer
+
+
+def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> None:
+    # Found by its attribute, so that attacks need not know how domain BatchNorm is built.
+    switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
+    if not switches:
+        raise UsageError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
+    for module in modules:
+        if getattr(module, "chooses_domain", False) and module.domain != domain:
+            raise UsageError(f"domain={domain!r} was given, and the network is in {module.domain!r} already.")
+    for switch in switches.values():
+        stack.enter_context(switch.select(domain))
