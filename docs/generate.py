@@ -86,8 +86,10 @@ def attack_table() -> list[list[str]]:
         if not inspect.isclass(kind) or not issubclass(kind, attacks.Attack) or inspect.isabstract(kind):
             continue
         attack = kind()
-        shown = [_plain(getattr(attack, key, None)) for key in ("norm", "eps", "steps", "step_size")]
-        shown += [_plain(getattr(attack, key, None)) for key in ("start", "loss", "label")]
+        own = (
+            key if attack.says(key) else "" for key in ("norm", "eps", "steps", "step_size", "start", "loss", "label")
+        )
+        shown = [_plain(getattr(attack, key, None)) for key in own]
         sees = "outputs" if attack.black_box else "gradients"
         lines.append([f"`{name}`", *shown, str(len(attack.stages())), sees])
     return lines
