@@ -20,8 +20,8 @@ from lightning_adv.attacks.spatial import StAdv
 
 __all__ = [
     "APGD", "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Ball",
-    "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Forward", "Linf", "LogitEnsemble", "Loss", "RandomNoise",
-    "StAdv", "held_still",
+    "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Forward", "Linf", "LogitEnsemble", "Loss",
+    "RandomNoise", "StAdv", "held_still",
 ]  # fmt: skip
 
 
