@@ -56,20 +56,17 @@ class Distance(NamedTuple):
 # What a network has ---------------------------------------------------------------------------------------------------
 
 
-def tracked_batchnorms(
-    network: nn.Module, domain: str | None = None, layers: str | Sequence[str] = "**"
-) -> dict[str, _BatchNorm]:
+def tracked_batchnorms(network: nn.Module, layers: str | Sequence[str] = "**") -> dict[str, _BatchNorm]:
     """Return the BatchNorms that have running statistics, by their layers' names.
 
     Args:
         network: Any network.
-        domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
         layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
 
     Raises:
-        UsageError: No BatchNorm has running statistics, there is no such domain, or a pattern matches none.
+        UsageError: No BatchNorm has running statistics, or a pattern matches none.
     """
-    norms = named_batchnorms(network, domain)
+    norms = named_batchnorms(network)
     tracked = {name: norm for name, norm in norms.items() if norm.running_mean is not None}
     if not tracked:
         raise UsageError(
@@ -79,14 +76,11 @@ def tracked_batchnorms(
     return select_layers(tracked, layers, argument="layers")
 
 
-def running_statistics(
-    network: nn.Module, domain: str | None = None, layers: str | Sequence[str] = "**"
-) -> dict[str, ChannelStatistics]:
+def running_statistics(network: nn.Module, layers: str | Sequence[str] = "**") -> dict[str, ChannelStatistics]:
     """Copy the running statistics of a network's BatchNorms, by their layers' names.
 
     Args:
         network: Any network.
-        domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
         layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
 
     Returns:
@@ -99,7 +93,7 @@ def running_statistics(
         >>> running_statistics(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)))["1"].variance
         tensor([1., 1.])
     """
-    norms = tracked_batchnorms(network, domain, layers)
+    norms = tracked_batchnorms(network, layers)
     return {
         name: ChannelStatistics(_copy(norm.running_mean), _copy(norm.running_var), norm.eps)
         for name, norm in norms.items()

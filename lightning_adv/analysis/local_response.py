@@ -125,9 +125,7 @@ def local_responses(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Modul
     return responses
 
 
-def compare_responses(
-    network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapping[str, nn.Module], *, domain: str | None = None
-) -> Comparison:
+def compare_responses(network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapping[str, nn.Module]) -> Comparison:
     """Compare a network's responses to clean images and to their adversarial examples, image by image.
 
     With the response R (N, ...) of a layer this is max |R(x_adv) - R(x)| and Σ |R(x_adv) - R(x)| over all but the
@@ -140,7 +138,6 @@ def compare_responses(
         x: Clean images (N, C, H, W).
         x_adv: Their adversarial examples (N, C, H, W), from this network or another.
         layers: Modules of the network by name.
-        domain: The BatchNorm domain to look through; None takes the active one.
 
     Raises:
         UsageError: A layer did not run, ran for one kind of image more often than for the other, or gives out something
@@ -160,7 +157,7 @@ def compare_responses(
         maximum[name] = torch.maximum(maximum[name], largest) if again else largest
         total[name] = total[name] + whole if again else whole
 
-    with held_still(network, domain=domain) as still, torch.no_grad():
+    with held_still(network) as still, torch.no_grad():
         responses, clean_logits = _record(still, x, layers)
         with _receiving(layers, len(x_adv), reduce):
             adversarial_logits = still(x_adv)

@@ -24,7 +24,6 @@ def robustly_correct(
     y: Tensor,
     attack: Attack,
     *,
-    domain: str | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Return which images a network still classifies correctly when they are attacked.
@@ -36,14 +35,13 @@ def robustly_correct(
         x: Clean images (N, C, H, W) in [0, 1].
         y: Labels (N,).
         attack: The attack.
-        domain: The BatchNorm domain to attack and to classify through; None leaves the active one.
         generator: The attack's source of randomness, see :class:`~lightning_adv.attacks.Attack`.
 
     Returns:
         (N,) bool.
     """
-    x_adv = attack(network, x, y, domain=domain, generator=generator)
-    with held_still(network, domain=domain) as still, torch.no_grad():
+    x_adv = attack(network, x, y, generator=generator)
+    with held_still(network) as still, torch.no_grad():
         return torch.as_tensor(still(x_adv).argmax(1) == y)
 
 

@@ -34,7 +34,6 @@ def batch_statistics(
     network: nn.Module,
     x: Tensor,
     *,
-    domain: str | None = None,
     layers: str | Sequence[str] = "**",
     held: Iterable[nn.Module] = (),
 ) -> dict[str, ChannelStatistics]:
@@ -50,7 +49,6 @@ def batch_statistics(
     Args:
         network: Any network.
         x: Images (N, C, H, W) in [0, 1], at least two.
-        domain: The BatchNorm domain; None for a network without domains, or the domain that is active.
         layers: Patterns, see :func:`~lightning_adv.nn.layers.select_layers`.
         held: BatchNorms that normalise by their running statistics in training too (frozen ones), and so do here.
 
@@ -60,13 +58,13 @@ def batch_statistics(
         float64. Layers that the forward pass does not reach are left out.
 
     Raises:
-        UsageError: No BatchNorm has running statistics, there is no such domain, a pattern matches none, or a
+        UsageError: No BatchNorm has running statistics, a pattern matches none, or a
             BatchNorm gets a single value for each channel.
     """
-    norms = tracked_batchnorms(network, domain, layers)
+    norms = tracked_batchnorms(network, layers)
     with (
         torch.compiler.set_stance("force_eager"),  # a compiled network does not call hooks
-        held_still(network, domain=domain) as still,
+        held_still(network) as still,
         torch.no_grad(),
         _batch_mode(still, held),
         _recording(norms) as calls,

@@ -19,7 +19,7 @@ from torch.optim import SGD, Adam, NAdam, Optimizer, RAdam, RMSprop
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record
-from lightning_adv.nn.batchnorm import domain_norms
+from lightning_adv.nn.batchnorm import InDomain, domain_norms, without_domain
 from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 from lightning_adv.nn.layers import named_layers, select_layers
 
@@ -94,22 +94,19 @@ def kernel_smoothness(weight: Tensor) -> KernelSmoothness:
     )
 
 
-def quadratic_sum(network: nn.Module, domain: str | None = None) -> float:
+def quadratic_sum(network: nn.Module) -> float:
     """Return Σ w² over all parameters (figure 5a), frozen ones too.
 
     Args:
-        network: Any network.
-        domain: Count only this domain's BatchNorms, so that the number is that of the plain network that the domain
-            makes; None counts every parameter.
-
-    Raises:
-        UsageError: There is no such domain.
+        network: Any network. In ``InDomain`` only the BatchNorms of its domain count: the number is that of the plain
+            network that the domain makes.
 
     Example:
         >>> quadratic_sum(nn.BatchNorm2d(3))
         3.0
     """
     parameters = list(network.parameters())
+    network, domain = without_domain(network)
     if domain is not None:
         own = {id(parameter) for norm in domain_norms(network, domain) for parameter in norm.parameters()}
         converted = (module for module in network.modules() if isinstance(module, DomainBatchNorm))
@@ -221,7 +218,7 @@ def weight_smoothness(
     """
     convolutions = spatial_convolutions(network, layers)
     smoothness = {name: kernel_smoothness(convolution.weight) for name, convolution in convolutions.items()}
-    records = [Record("", domain, "quadratic_sum", quadratic_sum(network, domain)) for domain in domains]
+    records = [Record("", domain, "quadratic_sum", quadratic_sum(InDomain(network, domain))) for domain in domains]
     if not domains:
         records.append(Record("", "", "quadratic_sum", quadratic_sum(network)))
     for measure in MEANS:

@@ -8,22 +8,16 @@ from torch import Tensor, nn
 from lightning_adv.attacks import held_still
 
 
-def logits_in_batches(
-    network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int | None = None
-) -> list[Tensor]:
+def logits_in_batches(network: nn.Module, x: Tensor, *, batch_size: int | None = None) -> list[Tensor]:
     """Return the logits of images in eval mode, without gradients. The network is left as it was.
 
     Args:
         network: Maps images (N, C, H, W) to logits (N, K).
         x: Images (N, C, H, W). Of none there is one empty batch.
-        domain: The BatchNorm domain to look through; None leaves the active one.
         batch_size: How many images to look at at a time; None takes all.
 
     Returns:
         The logits (n, K) of each batch, in the order of the images and as the network gives them, unchecked.
-
-    Raises:
-        UsageError: ``domain`` is given and the network has no such domain.
     """
-    with held_still(network, domain=domain) as still, torch.no_grad():
+    with held_still(network) as still, torch.no_grad():
         return [still(part) for part in torch.split(x, len(x) if batch_size is None else batch_size)]

@@ -21,7 +21,7 @@ from lightning_adv.analysis.batchnorm_drift import (
     tracked_batchnorms,
 )
 from lightning_adv.callbacks.layer_selection import LayerSelection
-from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule, domains_of, headline_domain
+from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule, headline_domain, networks_of
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
@@ -137,7 +137,7 @@ class BatchNormDrift(Observer):
 
     def headline(self, module: ObservedModule, records: Sequence[Record]) -> dict[str, float]:
         """Return the distances from the start and between domains, averaged over the layers."""
-        first, *others = domains_of(module)
+        first, *others = networks_of(module)
         scalars: dict[str, float] = {}
         for name in ("mean", "variance", "kl"):
             scalars[name] = average_over_layers(records, f"{name}_from_start", [headline_domain(module)])
@@ -218,7 +218,7 @@ def choose_layers(observer: LooksAtBatchNorm, module: ObservedModule) -> tuple[l
         UsageError: There are none.
     """
     try:
-        tracked = tracked_batchnorms(module.network, next(iter(domains_of(module).values())))
+        tracked = tracked_batchnorms(next(iter(networks_of(module).values())))
     except UsageError as error:
         raise UsageError(f"{type(observer).__name__} needs BatchNorms with running statistics. {error}") from error
     norms = LayerSelection(observer.layers, f"{observer.analysis}.layers").among(tracked)
@@ -228,7 +228,7 @@ def choose_layers(observer: LooksAtBatchNorm, module: ObservedModule) -> tuple[l
 
 
 def _statistics(module: ObservedModule) -> dict[str, dict[str, ChannelStatistics]]:
-    return {label: running_statistics(module.network, domain) for label, domain in domains_of(module).items()}
+    return {domain: running_statistics(network) for domain, network in networks_of(module).items()}
 
 
 def _to_plain(statistics: Statistics) -> dict[str, dict[str, dict[str, Any]]]:

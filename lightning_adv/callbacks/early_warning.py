@@ -23,6 +23,7 @@ from lightning_adv.callbacks.observed import ObservedModule, check_observed
 from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
+from lightning_adv.nn.batchnorm import through
 
 Action = Literal["warn", "stop", "restore"]
 
@@ -169,9 +170,10 @@ class EarlyWarning(Callback):
     def _count(self, module: ObservedModule, fixed: FixedImages, attack: Attack) -> Tensor:
         """Count the images of this process that withstand an attack: int64 ()."""
         correct = torch.zeros((), dtype=torch.int64, device=module.device)
+        network = through(module.network, module.inference_domain)
         for batch in fixed.batches:
             x, y, noise = batch.to(module.device)
-            robust = robustly_correct(module.network, x, y, attack, domain=module.inference_domain, generator=noise)
+            robust = robustly_correct(network, x, y, attack, generator=noise)
             correct += robust.sum()
         return correct
 

@@ -25,6 +25,7 @@ from lightning_adv.callbacks.observed import ObservedModule, headline_domain
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
+from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_layers
 from lightning_adv.nn.weights.load import load_weights
 from lightning_adv.nn.weights.runs import read_run
@@ -123,7 +124,7 @@ class LocalResponse(Observer):
         attack = module.evaluation_attack if self.attack is None else self.attack
         metrics = {
             (domain, prefix): LocalResponses(self._layers).to(_doubles(module.device))
-            for domain in (module.domains if module.domains else (None,))
+            for domain in module.domains or ("",)
             for prefix in ("", "transferred_")[: 1 if self._source_network is None else 2]
         }
         if self._source_network is not None:
@@ -135,7 +136,7 @@ class LocalResponse(Observer):
             if self._source_network is not None:
                 self._source_network.cpu()
         return [
-            Record(name, "" if domain is None else domain, f"{prefix}{statistic}", value)
+            Record(name, domain, f"{prefix}{statistic}", value)
             for (domain, prefix), metric in metrics.items()
             for name, numbers in metric.compute().items()
             for statistic, value in numbers.items()
@@ -162,7 +163,7 @@ class LocalResponse(Observer):
         module: ObservedModule,
         attack: Attack,
         batch: ImageBatch,
-        metrics: Mapping[tuple[str | None, str], LocalResponses],
+        metrics: Mapping[tuple[str, str], LocalResponses],
     ) -> None:
         """Take the images of one batch into the metrics."""
         transferred: Tensor | None = None
@@ -170,12 +171,10 @@ class LocalResponse(Observer):
             x, y, noise = batch.to(module.device)
             transferred = attack(self._source_network, x, y, generator=noise)
         for (domain, prefix), metric in metrics.items():
+            network = through(module.network, domain if domain else None)
             x, y, noise = batch.to(module.device)
-            if prefix and transferred is not None:
-                x_adv = transferred
-            else:
-                x_adv = attack(module.network, x, y, domain=domain, generator=noise)
-            metric.update(compare_responses(module.network, x, x_adv, self._layers, domain=domain), y)
+            x_adv = transferred if prefix and transferred is not None else attack(network, x, y, generator=noise)
+            metric.update(compare_responses(network, x, x_adv, self._layers), y)
 
 
 def find_layers(network: nn.Module, selection: LayerSelection, image_shape: Sequence[int]) -> dict[str, nn.Module]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_adv.attacks import Attack
 from lightning_adv.core.errors import UsageError
+from lightning_adv.nn.batchnorm import through
 
 
 class ObservedModule(Protocol):
@@ -66,13 +67,13 @@ def check_observed(module: LightningModule, observer: str, needs: Sequence[str])
     return cast(ObservedModule, module)
 
 
-def domains_of(module: ObservedModule) -> dict[str, str | None]:
-    """Return the BatchNorm domains of a module by what the tables call them.
+def networks_of(module: ObservedModule) -> dict[str, nn.Module]:
+    """Return the network of a module through each of its BatchNorm domains, by what the tables call them.
 
-    A network without domains has one, which the tables call by the empty string.
+    A network without domains stands there as it is, by the empty string.
     """
     domains = module.domains if module.domains else (module.inference_domain,)
-    return {"" if domain is None else domain: domain for domain in domains}
+    return {"" if domain is None else domain: through(module.network, domain) for domain in domains}
 
 
 def headline_domain(module: ObservedModule) -> str:

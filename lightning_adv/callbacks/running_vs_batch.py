@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_adv.analysis import batchnorm_figures as figures
 from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, tracked_batchnorms
@@ -14,7 +14,7 @@ from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS, BatchStatistics
 from lightning_adv.attacks import Attack
 from lightning_adv.callbacks.batchnorm_drift import choose_layers
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, take_images, validation_size
-from lightning_adv.callbacks.observed import ObservedModule, domains_of, headline_domain
+from lightning_adv.callbacks.observed import ObservedModule, headline_domain, networks_of
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Record, Row
@@ -98,12 +98,12 @@ class RunningVsBatch(Observer):
 
     def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Compare the statistics of the batches with the running statistics."""
-        domains = domains_of(module)
-        running = {label: running_statistics(module.network, domain, self._names) for label, domain in domains.items()}
+        networks = networks_of(module)
+        running = {domain: running_statistics(network, self._names) for domain, network in networks.items()}
         batches: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in IMAGE_KINDS}
-        for label, domain in domains.items():
-            for kind, moments in self._moments(module, domain).items():
-                batches[kind][label] = moments
+        for domain, network in networks.items():
+            for kind, moments in self._moments(module, network).items():
+                batches[kind][domain] = moments
         return gap_records(running, batches, self._sampled)
 
     def headline(self, module: ObservedModule, records: Sequence[Record]) -> dict[str, float]:
@@ -127,17 +127,17 @@ class RunningVsBatch(Observer):
         """Let go of the images."""
         self._images = NO_IMAGES
 
-    def _moments(self, module: ObservedModule, domain: str | None) -> dict[str, dict[str, Tensor]]:
+    def _moments(self, module: ObservedModule, network: nn.Module) -> dict[str, dict[str, Tensor]]:
         """Return (2, B, C) for each layer, by kind of image, from the batches of all processes."""
         attack = module.evaluation_attack if self.attack is None else self.attack
-        norms = tracked_batchnorms(module.network, domain, self._names)
+        norms = tracked_batchnorms(network, self._names)
         held = list(getattr(module, "held_in_eval", list)())
         metrics = {kind: BatchStatisticsMetric(norms, self._images.count).to(module.device) for kind in IMAGE_KINDS}
         for batch in self._images.batches:
             x, y, noise = batch.to(module.device)
-            x_adv = attack(module.network, x, y, domain=domain, generator=noise)
+            x_adv = attack(network, x, y, generator=noise)
             for kind, images in zip(IMAGE_KINDS, (x, x_adv), strict=True):
-                found = batch_statistics(module.network, images, domain=domain, layers=self._names, held=held)
+                found = batch_statistics(network, images, layers=self._names, held=held)
                 metrics[kind].update(batch.index, found)
         return {kind: metric.compute() for kind, metric in metrics.items()}
 

@@ -18,6 +18,7 @@ from lightning_adv.evaluation.options import CommonCorruptions, StepsCurve
 from lightning_adv.evaluation.plan import BATCHES, make_plan
 from lightning_adv.evaluation.summary import Summary, summarise
 from lightning_adv.evaluation.verdicts import evaluate_chunk
+from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.weights.load import say
 
 
@@ -72,11 +73,12 @@ def evaluate(
         raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
     if not len(x):
         raise UsageError("x must hold at least one image, got none.")
-    with held_still(network, domain=domain) as still, torch.no_grad():
+    network = through(network, domain)
+    with held_still(network) as still, torch.no_grad():
         num_classes = check_logits(still(x[:1]), 1).shape[1]
     check_labels(y, num_classes)  # one that is no class would pass for a misclassified image
     plan = make_plan(attacks, eps, steps_curve=steps_curve, corruptions=corruptions, exhaustive=exhaustive, seed=seed)
-    plan = leave_out_unfit(plan, network, x, y, num_classes=num_classes, domain=domain)
+    plan = leave_out_unfit(plan, network, x, y, num_classes=num_classes)
     for reason in plan.unfit:
         say(f"attacks: left out: {reason}", warn=True)
     parts = zip(torch.split(x, BATCHES * batch_size), torch.split(y, BATCHES * batch_size), strict=True)
@@ -88,7 +90,6 @@ def evaluate(
             plan,
             number=number,
             first=number * BATCHES * batch_size,
-            domain=domain,
             batch_size=batch_size,
         )
         for number, (images, labels) in enumerate(parts)

@@ -17,9 +17,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.plan import Case, Plan
 
 
-def leave_out_unfit(
-    plan: Plan, network: nn.Module, x: Tensor, y: Tensor, *, num_classes: int, domain: str | None = None
-) -> Plan:
+def leave_out_unfit(plan: Plan, network: nn.Module, x: Tensor, y: Tensor, *, num_classes: int) -> Plan:
     """Return a plan without the attacks, or the parts of attacks, that cannot be run on a network.
 
     These are attacks that need more classes or other images, and gradient attacks where the logits have no gradient to
@@ -32,7 +30,6 @@ def leave_out_unfit(
             whether an attack needs the gradient that there is not.
         y: Labels (N,).
         num_classes: Number of classes K.
-        domain: The BatchNorm domain to attack through; None leaves the active one.
 
     Returns:
         The plan; :attr:`Plan.unfit` says what was left out, and why.
@@ -40,7 +37,7 @@ def leave_out_unfit(
     Raises:
         UsageError: Nothing is left to be run, or the network gives no logits.
     """
-    probe = _Probe(network, x[:1], y[:1], num_classes, domain)
+    probe = _Probe(network, x[:1], y[:1], num_classes)
     told: dict[str, None] = {}
     cases = [kept for case in plan.cases if (kept := _fitted(case, probe, told)) is not None]
     curves = [kept for case in plan.curves if (kept := _fitted(case, probe, told)) is not None]
@@ -52,8 +49,8 @@ def leave_out_unfit(
 class _Probe:
     """A network, and one image to try attacks on."""
 
-    def __init__(self, network: nn.Module, x: Tensor, y: Tensor, num_classes: int, domain: str | None) -> None:
-        self._network, self._x, self._y, self._domain = network, x, y, domain
+    def __init__(self, network: nn.Module, x: Tensor, y: Tensor, num_classes: int) -> None:
+        self._network, self._x, self._y = network, x, y
         self._num_classes = num_classes
 
     def obstacle(self, attack: Attack) -> str | None:
@@ -66,7 +63,7 @@ class _Probe:
             return None
         generator = torch.Generator().manual_seed(0)
         try:
-            attack(self._network, self._x, self._y, domain=self._domain, generator=generator)
+            attack(self._network, self._x, self._y, generator=generator)
         except NoGradientError as error:
             return str(error)
         except RuntimeError as error:
@@ -77,7 +74,7 @@ class _Probe:
 
     @cached_property
     def _has_gradient(self) -> bool:
-        with held_still(self._network, domain=self._domain) as still:
+        with held_still(self._network) as still:
             x = self._x.detach().clone()
             try:
                 check_gradient(Forward(still, x.dtype), x)

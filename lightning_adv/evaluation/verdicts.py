@@ -109,7 +109,6 @@ def evaluate_chunk(
     number: int = 0,
     first: int = 0,
     index: Sequence[int] | None = None,
-    domain: str | None = None,
     batch_size: int | None = None,
     known: ChunkVerdicts | None = None,
     after_case: Callable[[ChunkVerdicts, int], None] = lambda chunk, samples: None,
@@ -127,7 +126,6 @@ def evaluate_chunk(
         number: The chunk's number.
         first: The position of its first sample among all that are evaluated.
         index: The samples' numbers in the data set; None counts on from ``first``.
-        domain: The BatchNorm domain to evaluate through; None leaves the active one.
         batch_size: How many samples to attack at a time; None attacks all. In a chunk of several batches, what is left
             of them fills batches again.
         known: What is known of this chunk already; cases in it are not run again.
@@ -154,13 +152,13 @@ def evaluate_chunk(
     chunk = known
     if chunk is None:
         numbers = range(first, first + len(y)) if index is None else index
-        predicted = predict(network, x, domain, batch_size).tolist()
+        predicted = predict(network, x, batch_size).tolist()
         chunk = ChunkVerdicts(number, list(numbers), y.tolist(), predicted)
         if -1 in chunk.predicted:
             raise UsageError("The network's logits of clean images are not all numbers (NaN): it cannot be evaluated.")
     else:
         _check_known(chunk, y, index, plan)
-    work = _Work(network, x, y, domain, len(y) if batch_size is None else batch_size, plan.seed, number)
+    work = _Work(network, x, y, len(y) if batch_size is None else batch_size, plan.seed, number)
     for case in plan.cases:
         if case.key not in chunk.cases:
             skipped = broken_within(chunk, case.threat, () if plan.exhaustive else plan.cases)
@@ -189,9 +187,9 @@ def _check_known(chunk: ChunkVerdicts, y: Tensor, index: Sequence[int] | None, p
         raise UsageError(f"known: what was written down of chunk {chunk.chunk} is of other samples or another plan.")
 
 
-def predict(network: nn.Module, x: Tensor, domain: str | None = None, batch_size: int | None = None) -> Tensor:
+def predict(network: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
     """Return the predicted classes (N,) of images (N, C, H, W), on the CPU; -1 where a logit is no number."""
-    logits = torch.cat(logits_in_batches(network, x, domain=domain, batch_size=batch_size)).float()
+    logits = torch.cat(logits_in_batches(network, x, batch_size=batch_size)).float()
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1)).cpu()
 
 
@@ -202,7 +200,6 @@ class _Work:
     network: nn.Module
     x: Tensor
     y: Tensor
-    domain: str | None
     batch_size: int
     seed: int
     number: int
@@ -215,7 +212,7 @@ class _Work:
         return torch.Generator().manual_seed(derive_seed(self.seed, self.number, case.key, stage))
 
     def predict(self, images: Tensor) -> Tensor:
-        return predict(self.network, images, self.domain, self.batch_size)
+        return predict(self.network, images, self.batch_size)
 
 
 def _run_case(work: _Work, case: Case, correct: Tensor, skipped: Tensor) -> CaseVerdicts:
@@ -230,7 +227,7 @@ def _run_case(work: _Work, case: Case, correct: Tensor, skipped: Tensor) -> Case
             break
         generator = work.generator(case, position)
         start = time.perf_counter()
-        parts = [stage(work.network, x, y, domain=work.domain, generator=generator) for x, y in work.batches(intact)]
+        parts = [stage(work.network, x, y, generator=generator) for x, y in work.batches(intact)]
         if work.x.device.type == "cuda":
             torch.cuda.synchronize(work.x.device)  # a kernel that still runs would be somebody else's time
         found.seconds += time.perf_counter() - start
@@ -269,7 +266,7 @@ def _run_curve(work: _Work, case: Case, steps: Sequence[int], images: int) -> li
         raise TypeError(f"{case.name} is no PGD.")
     generator, correct = work.generator(case, 0), [0] * len(steps)
     for x, y in work.batches(torch.arange(images)):
-        iterates = attack.iterates(work.network, x, y, steps, domain=work.domain, generator=generator)
+        iterates = attack.iterates(work.network, x, y, steps, generator=generator)
         for number, x_adv in enumerate(iterates):
             correct[number] += int((work.predict(x_adv) == y.cpu()).sum())
     return correct
@@ -285,7 +282,6 @@ def _corrupt(work: _Work, name: str, corruptions: CommonCorruptions, index: list
         severities=corruptions.severities,
         index=index,
         family=corruptions.family,
-        domain=work.domain,
         batch_size=work.batch_size,
     )
     return [list(row) for row in rows]

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.nn.batchnorm import domain_norms, without_domain
+from lightning_adv.nn.batchnorm import without_domain
 from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
 from lightning_adv.nn.trace import unwrap
 
@@ -38,24 +38,17 @@ def named_layers(network: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in layers.items() if not name.startswith(inside)}
 
 
-def named_batchnorms(network: nn.Module, domain: str | None = None) -> dict[str, _BatchNorm]:
-    """Return the BatchNorms of a network, or those of one of its domains, by their layers' names.
-
-    Args:
-        network: Any network.
-        domain: The domain; None for a network without domains, that of ``InDomain``, or the domain that is active.
+def named_batchnorms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the BatchNorms of a network by their layers' names: in ``InDomain`` of its, else of the active domain.
 
     Raises:
-        UsageError: There is no BatchNorm, or no such domain.
+        UsageError: There is no BatchNorm.
 
     Example:
         >>> list(named_batchnorms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
         ['1']
     """
-    if domain is not None:
-        domain_norms(network, domain)  # says what is wrong where there is none
-    else:
-        domain = without_domain(network)[1]
+    domain = without_domain(network)[1]
     norms: dict[str, _BatchNorm] = {}
     for name, module in named_layers(network).items():
         if isinstance(module, DomainBatchNorm):

@@ -21,7 +21,7 @@ from lightning_adv.analysis.batchnorm_drift import (
 )
 from lightning_adv.core.table import Record
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import convert_batchnorm, domain_norms
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain_norms
 
 
 def statistics(mean, variance, eps=0.0):
@@ -62,8 +62,8 @@ def test_precision_of_the_copies(of_network, expected):
 def test_each_domain_has_its_own():
     network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)))
     domain_norms(network, "adversarial")[0].running_var.fill_(7)
-    assert running_statistics(network, "main")["1"].variance.tolist() == [1, 1]
-    assert running_statistics(network, "adversarial")["1"].variance.tolist() == [7, 7]
+    assert running_statistics(InDomain(network, "main"))["1"].variance.tolist() == [1, 1]
+    assert running_statistics(InDomain(network, "adversarial"))["1"].variance.tolist() == [7, 7]
 
 
 def test_batchnorm_with_an_activation_inside():

@@ -14,7 +14,7 @@ from lightning_adv.analysis.images.frequency import (
     log_amplitude_spectrum,
 )
 from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
-from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 
 
 def wave(u, v, amplitude, size=16):
@@ -112,7 +112,7 @@ def test_through_a_domain():
     network[1].norms["adversarial"].weight.data.neg_()
     x, y = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 2, 2), torch.tensor([0])
     for domain, correct in (("main", 1), ("adversarial", 0)):
-        rows = accuracy_over_frequency(network, x, x, y, FREQUENCY_SCALE[-1:], filters=["low_pass"], domain=domain)
+        rows = accuracy_over_frequency(InDomain(network, domain), x, x, y, FREQUENCY_SCALE[-1:], filters=["low_pass"])
         assert [row.correct for row in rows] == [correct] * 2
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_adv.analysis.local_response import compare_responses, local_responses, response_layers
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import convert_batchnorm, export_plain
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, export_plain
 
 PAPER = ["conv1", "layer0", "layer1", "layer2", "layer3", "layer4"]
 DISORDERED = torch.tensor([[-1.0, 8, 0], [-8, 8, -2], [-4, 4, -4]]) / 255
@@ -200,7 +200,7 @@ def test_a_domain_is_that_of_its_plain_network():
     for name in ("main", "adversarial"):
         plain = export_plain(network, name).eval()
         theirs = compare_responses(plain, x, x_adv, {"norm": plain[1]})
-        ours = compare_responses(network, x, x_adv, {"norm": network[1]}, domain=name)
+        ours = compare_responses(InDomain(network, name), x, x_adv, {"norm": network[1]})
         torch.testing.assert_close(ours, theirs)
         totals.append(ours.total["norm"].sum())
     assert totals[1] > 5 * totals[0]

@@ -21,7 +21,7 @@ from lightning_adv.analysis.running_vs_batch import (
     statistics_gap,
 )
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import convert_batchnorm, domain, domain_norms
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain, domain_norms, through
 from lightning_adv.nn.layers import named_batchnorms
 
 
@@ -52,7 +52,7 @@ def scrambled(network):
 def updated_by_training(network, x, name=None):
     """What BatchNorm puts into its running statistics where all of it is of the last batch."""
     trained = copy.deepcopy(network).eval()
-    for norm in named_batchnorms(trained, name).values():
+    for norm in named_batchnorms(through(trained, name)).values():
         norm.momentum = 1.0
         norm.train()
     with torch.no_grad():
@@ -61,7 +61,9 @@ def updated_by_training(network, x, name=None):
         else:
             with domain(trained, name):
                 trained(x)
-    return {layer: (norm.running_mean, norm.running_var) for layer, norm in named_batchnorms(trained, name).items()}
+    return {
+        layer: (norm.running_mean, norm.running_var) for layer, norm in named_batchnorms(through(trained, name)).items()
+    }
 
 
 def assert_statistics(found, expected, **tolerance):
@@ -107,7 +109,7 @@ def test_each_domain_sees_what_it_sees_in_training():
     network = Backbone("small_cnn", in_channels=1, options={"width": 4}).build(2)
     scrambled(convert_batchnorm(network))
     x = images(channels=1)
-    found = {name: batch_statistics(network, x, domain=name) for name in ("main", "adversarial")}
+    found = {name: batch_statistics(InDomain(network, name), x) for name in ("main", "adversarial")}
     for name, statistics in found.items():
         assert_statistics(statistics, updated_by_training(network, x, name))
     torch.testing.assert_close(found["main"]["layer1.1"].mean, found["adversarial"]["layer1.1"].mean)
@@ -407,7 +409,7 @@ def test_no_gap_where_the_running_statistics_are_of_the_batch():
 def test_each_domain_has_its_own_gap():
     network = convert_batchnorm(build())
     domain_norms(network, "adversarial")[0].running_mean.fill_(100)
-    running = {name: running_statistics(network, name) for name in ("main", "adversarial")}
+    running = {name: running_statistics(InDomain(network, name)) for name in ("main", "adversarial")}
     found = {n: torch.stack([s.mean, s.variance])[:, None] for n, s in batch_statistics(network, images()).items()}
     records = gap_records(running, {"clean": dict.fromkeys(running, found)}, {})
     gaps = {(r.name, r.domain): r.value for r in records if r.statistic == "clean_mean_gap"}

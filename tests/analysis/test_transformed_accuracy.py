@@ -14,7 +14,7 @@ from lightning_adv.analysis.images.transformed_accuracy import (
 )
 from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
 from lightning_adv.core.shares import wilson_interval
-from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 
 
 def seeded(seed=0):
@@ -101,9 +101,9 @@ def test_in_eval_mode_through_a_domain_and_left_as_it_was():
     state = {name: value.clone() for name, value in network.state_dict().items()}
     x, y = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).view(2, 2, 1, 1), torch.tensor([0, 0])
     assert correctly_classified(network, x, y).tolist() == [True, False]
-    assert correctly_classified(network, x, y, domain="adversarial").tolist() == [False, True]
+    assert correctly_classified(InDomain(network, "adversarial"), x, y).tolist() == [False, True]
     (row,) = accuracy_on_correctly_classified(
-        network, x, y, {"saturation": [8]}, generator=seeded(), domain="adversarial"
+        InDomain(network, "adversarial"), x, y, {"saturation": [8]}, generator=seeded()
     )
     assert row == TransformedAccuracy("saturation", 8, "correct", 1, 1)
     assert all(module.training for module in network.modules())

@@ -21,7 +21,7 @@ from lightning_adv.analysis.weight_smoothness import (
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
 from lightning_adv.core.table import Row
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import convert_batchnorm, domain, export_plain
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain, export_plain
 
 DISORDERED = torch.tensor([[-1.0, -1, -1], [-1, 9, -1], [-1, -1, -1]])[None, None]  # figure 4
 SMOOTH = torch.full((1, 1, 3, 3), 1 / 9)
@@ -162,10 +162,8 @@ def test_quadratic_sum_of_a_domain_is_that_of_its_plain_network(name):
             parameter.copy_(torch.randn(parameter.shape, generator=drawn))
     for each in ("main", "adversarial"):
         plain = sum((p.detach().numpy().astype(float) ** 2).sum() for p in export_plain(network, each).parameters())
-        assert quadratic_sum(network, each) == pytest.approx(plain, rel=1e-9)
-    assert quadratic_sum(network, "main") != quadratic_sum(network, "adversarial")
-    with pytest.raises(ValueError, match="domain must be one of main, adversarial"):
-        quadratic_sum(network, "auxiliary")
+        assert quadratic_sum(InDomain(network, each)) == pytest.approx(plain, rel=1e-9)
+    assert quadratic_sum(InDomain(network, "main")) != quadratic_sum(InDomain(network, "adversarial"))
 
 
 def test_records_of_a_network():

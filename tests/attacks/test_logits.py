@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks.logits import logits_in_batches
-from lightning_adv.nn.batchnorm import convert_batchnorm, domain
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain
 
 
 class Counts(nn.Module):
@@ -56,6 +56,4 @@ def test_through_a_domain(network):
     for name in ("main", "adversarial"):
         with domain(eval_mode, name), torch.no_grad():
             expected = eval_mode(x)
-        assert torch.equal(logits_in_batches(network, x, domain=name)[0], expected)
-    with pytest.raises(ValueError, match="auxiliary"):
-        logits_in_batches(network, x, domain="auxiliary")
+        assert torch.equal(logits_in_batches(InDomain(network, name), x)[0], expected)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.nn.batchnorm import without_domain
 from lightning_adv.regimes import MadryTraining
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
@@ -90,5 +91,5 @@ class Recorder(Attack):
 
     def __call__(self, model, x, y, *, domain=None, generator=None):
         noise = torch.rand(3, generator=generator)
-        self.calls.append((x.clone(), domain, noise, torch.is_autocast_enabled("cpu"), len(x)))
+        self.calls.append((x.clone(), without_domain(model)[1], noise, torch.is_autocast_enabled("cpu"), len(x)))
         return x.clone()

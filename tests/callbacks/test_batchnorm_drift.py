@@ -13,6 +13,7 @@ from lightning_adv.callbacks import LastCheckpoint
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.core.table import Record, read_table
 from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_batchnorms
 from lightning_adv.regimes import MadryTraining, Regime
 from tests.regimes.every_regime import make
@@ -50,7 +51,7 @@ class Keep(Callback):
 
     def _keep(self, regime):
         domains = regime.domains if regime.domains else (None,)
-        self.kept.append({"" if d is None else d: running_statistics(regime.network, d) for d in domains})
+        self.kept.append({"" if d is None else d: running_statistics(through(regime.network, d)) for d in domains})
 
     def on_train_start(self, trainer, pl_module):
         self._keep(pl_module)
@@ -150,7 +151,7 @@ def test_distance_from_a_checkpoint(tmp_path, name):
     assert torch.equal(*random), "building the network drew nothing"
     rows = read_table(folder / "analyses" / "bn_drift.csv")
     for domain in module.domains if module.domains else (None,):
-        now = running_statistics(module.network, domain)
+        now = running_statistics(through(module.network, domain))
         for layer in LAYERS:
             label = "" if domain is None else domain
             found = {r.statistic: r.value for r in rows if (r.name, r.domain) == (layer, label)}

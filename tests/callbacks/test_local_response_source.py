@@ -11,7 +11,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.callbacks import LocalResponse
 from lightning_adv.callbacks.local_response import load_source
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import export_plain
+from lightning_adv.nn.batchnorm import export_plain, without_domain
 from tests.callbacks.responses import SMALL_CNN, STRONG, Keeping, expected, fit, last_look, load
 from tests.regimes.every_regime import REGIMES, make
 from tests.regimes.toy import ATTACK
@@ -54,7 +54,8 @@ class Watched(Attack):
     calls: ClassVar = []
 
     def __call__(self, model, x, y, *, domain=None, generator=None):
-        self.calls.append((model, model.training, next(model.parameters()).requires_grad, domain))
+        network, through = without_domain(model)
+        self.calls.append((network, model.training, next(model.parameters()).requires_grad, through))
         return ATTACK(model, x, y, domain=domain, generator=generator)
 
 

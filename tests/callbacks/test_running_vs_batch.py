@@ -11,6 +11,7 @@ from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.callbacks import LastCheckpoint
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.core.table import Record, read_table
+from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_batchnorms
 from tests.callbacks.overfitting import Recorder
 from tests.callbacks.test_batchnorm_drift import untracked, without_batchnorm
@@ -59,12 +60,12 @@ def test_table_is_what_the_functions_say(tmp_path, name):
     running, batches = {}, {"clean": {}, "adversarial": {}}
     for domain in module.domains if module.domains else (None,):
         label = "" if domain is None else domain
-        running[label] = running_statistics(module.network, domain)
+        running[label] = running_statistics(through(module.network, domain))
         found = {"clean": [], "adversarial": []}
         for chunk in keep.chunks:
             x_adv = STILL(module.network, chunk.x, chunk.y, domain=domain)
             for kind, images in (("clean", chunk.x), ("adversarial", x_adv)):
-                found[kind].append(batch_statistics(module.network, images, domain=domain))
+                found[kind].append(batch_statistics(through(module.network, domain), images))
         for kind, of_kind in found.items():
             batches[kind][label] = {
                 layer: torch.stack([torch.stack([s[layer][part] for s in of_kind]) for part in (0, 1)])

@@ -23,7 +23,7 @@ from lightning_adv.evaluation.corruptions.errors import (
     relative_mce,
     sum_errors,
 )
-from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 from lightning_adv.nn.batchnorm import domain as batchnorm_domain
 
 
@@ -114,7 +114,7 @@ def test_the_network_is_left_as_it_was_and_the_domain_is_chosen():
     state = {name: value.clone() for name, value in network.state_dict().items()}
     x, y = torch.rand(40, 3, 8, 8), torch.randint(2, (40,))
     counts = [
-        corruption_errors(network, x, y, seed=0, corruptions=["fog"], severities=[1], domain=domain)[0].correct
+        corruption_errors(InDomain(network, domain), x, y, seed=0, corruptions=["fog"], severities=[1])[0].correct
         for domain in ("main", "adversarial")
     ]
     assert all(module.training for module in network.modules())

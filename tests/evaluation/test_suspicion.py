@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.evaluation.suspicion.find import covering_radius, find_suspicions
-from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 from lightning_adv.nn.normalize import Normalize
 from tests.evaluation.suspects import SOUND, Around, probe, seeded, trained
 
@@ -244,7 +244,7 @@ def test_the_domain_is_a_choice():
     )
     seen = []
     network[0].register_forward_hook(lambda *_: seen.append(network[1].domain_switch.active))
-    suspect(network, 16, domain="adversarial")
+    suspect(InDomain(network, "adversarial"), 16)
     assert set(seen) == {"adversarial"}
 
 
@@ -258,7 +258,6 @@ def test_the_domain_is_a_choice():
         ({"eps": 8}, "eps must be between 0 and 1"),
         ({"norm": "l7"}, "norm must be one of"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"domain": "main"}, "no domain BatchNorm"),
     ],
 )
 def test_bad_arguments_are_named(settings, told):

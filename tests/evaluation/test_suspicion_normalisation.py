@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from lightning_adv.attacks import LogitEnsemble
 from lightning_adv.evaluation.suspicion.normalisation import normalised_twice
-from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 from tests.evaluation.suspects import MEAN, SOUND, STD, Around, probe, trained
 
@@ -171,7 +171,7 @@ def test_the_domain_is_a_choice():
     )
     seen = []
     network[0].register_forward_hook(lambda *_: seen.append(network[1].domain_switch.active))
-    normalised_twice(network, *probe(8), domain="adversarial")
+    normalised_twice(InDomain(network, "adversarial"), *probe(8))
     assert set(seen) == {"adversarial"}
 
 

@@ -9,7 +9,7 @@ from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.verdicts import predict
-from lightning_adv.nn.batchnorm import convert_batchnorm, domain
+from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain
 from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 EPS = {"linf": [0.1, 0.2]}
@@ -277,13 +277,13 @@ def test_examples_are_judged_through_the_domain_that_is_attacked():
         for _ in range(50):
             network(0.2 * torch.rand(64, 1, 2, 2))  # running statistics of its own, far from the others
     x = torch.rand(200, 1, 2, 2)
-    assert (predict(network, x, "main") != predict(network, x, "adversarial")).sum() > 20
+    assert (predict(InDomain(network, "main"), x) != predict(InDomain(network, "adversarial"), x)).sum() > 20
     found = {}
     for through in ("main", "adversarial"):
-        y = predict(network, x, through)
+        y = predict(InDomain(network, through), x)
         summary = evaluate(network, x, y, [FGSM()], {"linf": [0.02]}, domain=through)
         x_adv = FGSM(eps=0.02)(network, x, y, domain=through)
-        found[through] = int((predict(network, x_adv, through) == y).sum())
+        found[through] = int((predict(InDomain(network, through), x_adv) == y).sum())
         assert summary.all_or_nothing.popitem()[1].correct == found[through]
         assert summary.clean.correct == 200
 

@@ -82,7 +82,8 @@ for name, domain in {key[:2] for key in drift}:
     assert abs(drift[name, domain, 12] / drift[name, domain, EPOCHS] - 1) < 0.15
 
 kl = {(row.name, row.epoch): row.value for row in strong if row.statistic == "kl_from_main"}
-begin, end = ([kl[layer, epoch] for layer in tracked_batchnorms(regime.network, "main")] for epoch in (1, EPOCHS))
+norms = tracked_batchnorms(InDomain(regime.network, "main"))
+begin, end = ([kl[layer, epoch] for layer in norms] for epoch in (1, EPOCHS))
 assert max(begin) == begin[0] and max(end) == end[1]
 assert all(now > 5 * before for before, now in zip(begin[1:], end[1:], strict=True))
 

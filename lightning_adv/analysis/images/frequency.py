@@ -41,7 +41,6 @@ def accuracy_over_frequency(
     *,
     filters: Sequence[str] = FILTERS,
     clip: bool = True,
-    domain: str | None = None,
     batch_size: int = 256,
 ) -> list[TransformedAccuracy]:
     """Return the accuracy on filtered clean and adversarial images by radius (figures 1 and 6).
@@ -58,7 +57,6 @@ def accuracy_over_frequency(
             what is called ``clean`` has the clean image's frequencies up to the radius and the adversarial example's
             above it, and ``adversarial`` the other way round, as in the paper.
         clip: Whether to clip the filtered images to [0, 1].
-        domain: The BatchNorm domain to classify through; None leaves the active one.
         batch_size: How many images to filter and to classify at a time; it changes no result.
 
     Returns:
@@ -86,7 +84,7 @@ def accuracy_over_frequency(
                 for start in range(0, len(x), batch_size):
                     part = slice(start, start + batch_size)
                     filtered = _filter(name, own[part], others[part], radius, clip)
-                    correct += int(correctly_classified(network, filtered, y[part], domain=domain).sum())
+                    correct += int(correctly_classified(network, filtered, y[part]).sum())
                 rows.append(TransformedAccuracy(name, radius, images, correct, len(x)))
     return rows
 

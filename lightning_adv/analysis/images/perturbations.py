@@ -66,9 +66,7 @@ def perturbation_views(x: Tensor, x_adv: Tensor) -> PerturbationViews:
     return PerturbationViews(overall, delta.mean(1), delta, scale)
 
 
-def attack_outcomes(
-    network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Outcomes:
+def attack_outcomes(network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, batch_size: int = 256) -> Outcomes:
     """Return which attacks were successful and which failed.
 
     Args:
@@ -76,10 +74,7 @@ def attack_outcomes(
         x: Clean images (N, C, H, W).
         x_adv: Their adversarial examples (N, C, H, W).
         y: Labels (N,).
-        domain: The BatchNorm domain to classify through; None leaves the active one.
         batch_size: How many images to classify at a time.
     """
-    correct, withstood = (
-        correctly_classified(network, images, y, domain=domain, batch_size=batch_size) for images in (x, x_adv)
-    )
+    correct, withstood = (correctly_classified(network, images, y, batch_size=batch_size) for images in (x, x_adv))
     return Outcomes(correct & ~withstood, correct & withstood)

@@ -67,16 +67,13 @@ class TransformedAccuracy(NamedTuple):
         return Share(self.correct, self.total).interval
 
 
-def correctly_classified(
-    network: nn.Module, x: Tensor, y: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Tensor:
+def correctly_classified(network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Tensor:
     """Return which images a network classifies correctly. It is in eval mode meanwhile, and is left as it was.
 
     Args:
         network: Maps images (N, C, H, W) to logits (N, K).
         x: Images (N, C, H, W).
         y: Labels (N,).
-        domain: The BatchNorm domain to classify through; None leaves the active one.
         batch_size: How many images to classify at a time.
 
     Returns:
@@ -84,7 +81,7 @@ def correctly_classified(
     """
     if not len(x):  # not every network takes a batch of none
         return torch.zeros(0, dtype=torch.bool, device=x.device)
-    logits = torch.cat(logits_in_batches(network, x, domain=domain, batch_size=batch_size))
+    logits = torch.cat(logits_in_batches(network, x, batch_size=batch_size))
     check_labels(y, logits.shape[1])
     return logits.argmax(1) == y
 
@@ -96,7 +93,6 @@ def accuracy_on_correctly_classified(
     transforms: Mapping[str, Sequence[float]] | None = None,
     *,
     generator: torch.Generator,
-    domain: str | None = None,
     batch_size: int = 256,
 ) -> list[TransformedAccuracy]:
     """Return which share of the images that a network classifies correctly it still does when they are transformed.
@@ -112,7 +108,6 @@ def accuracy_on_correctly_classified(
             ``random_filter``. None takes :data:`PAPER_LEVELS`.
         generator: Draws the patches' orders and the filters' masks. All images get one, those too that are classified
             wrongly, so that another network sees the same.
-        domain: The BatchNorm domain to classify through; None leaves the active one.
         batch_size: How many images to transform and to classify at a time; it changes no result.
 
     Raises:
@@ -122,7 +117,7 @@ def accuracy_on_correctly_classified(
     check_images(x, y)
     chosen = PAPER_LEVELS if transforms is None else transforms
     _check_transforms(chosen, x[:1])
-    before = correctly_classified(network, x, y, domain=domain, batch_size=batch_size)
+    before = correctly_classified(network, x, y, batch_size=batch_size)
     total = int(before.sum())
     if total == 0:
         raise UsageError(f"network classifies none of the {len(x)} images x correctly: there is no accuracy on those.")
@@ -134,7 +129,7 @@ def accuracy_on_correctly_classified(
                 part = slice(start, start + batch_size)
                 transformed = _TRANSFORMS[name](x[part], level, generator)[before[part]]
                 labels = y[part][before[part]]
-                correct += int(correctly_classified(network, transformed, labels, domain=domain).sum())
+                correct += int(correctly_classified(network, transformed, labels).sum())
             rows.append(TransformedAccuracy(name, level, "correct", correct, total))
     return rows
 

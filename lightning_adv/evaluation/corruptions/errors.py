@@ -103,7 +103,6 @@ def corruption_errors(
     severities: Sequence[int] = SEVERITIES,
     index: int | Sequence[int] = 0,
     family: Family = "auto",
-    domain: str | None = None,
     batch_size: int = 256,
 ) -> list[CorruptionError]:
     """Count how many corrupted images a network classifies correctly. It is in eval mode, and is left as it was.
@@ -118,7 +117,6 @@ def corruption_errors(
         index: Where the images stand in their data set, of the first or of each. The rows of several parts of a data
             set add up (:func:`sum_errors`) to those of the whole.
         family: Whose constants, see :mod:`~lightning_adv.evaluation.corruptions.corrupt`.
-        domain: The BatchNorm domain to classify through; None leaves the active one.
         batch_size: How many images to corrupt and to classify at a time; it changes no result.
 
     Returns:
@@ -154,7 +152,7 @@ def corruption_errors(
             for start in range(0, len(x), batch_size):
                 part = slice(start, start + batch_size)
                 corrupted = corrupt(x[part], name, severity, seed=seed, index=indices[part], family=family)
-                correct += int(correctly_classified(network, corrupted, y[part], domain=domain).sum())
+                correct += int(correctly_classified(network, corrupted, y[part]).sum())
             rows.append(CorruptionError(name, severity, images, correct, len(x)))
     return rows
 

@@ -59,7 +59,6 @@ def find_suspicions(
     *,
     norm: Norm = "linf",
     eps: Distance,
-    domain: str | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> list[Suspicion]:
@@ -78,7 +77,6 @@ def find_suspicions(
         y: Labels (N,).
         norm: ``"linf"``, ``"l2"``, ``"l1"`` or a :class:`~lightning_adv.attacks.Ball`.
         eps: Radius of the ball that the accuracy is about, above 0; a number or a fraction such as ``"8/255"``.
-        domain: The BatchNorm domain to look through; None leaves the active one.
         generator: The source of randomness. None takes a new one with seed 0.
         batch_size: How many images to look at at a time.
 
@@ -108,22 +106,22 @@ def find_suspicions(
         raise UsageError("x must have at least one image, got none.")
     found = [train_mode(network)]  # before anything sets the flags
     with random_state_kept(x):
-        logits = network_logits(network, x, domain=domain, batch_size=batch_size)
+        logits = network_logits(network, x, batch_size=batch_size)
         check_labels(y, logits.shape[1])
-        flat = zero_gradients(network, x, y, domain=domain, batch_size=batch_size)
-        random = randomised_output(network, x, domain=domain, batch_size=batch_size)
+        flat = zero_gradients(network, x, y, batch_size=batch_size)
+        random = randomised_output(network, x, batch_size=batch_size)
         found += [
             random,
-            batch_dependent_output(network, x, domain=domain, batch_size=batch_size),
-            probabilities(network, x, domain=domain, batch_size=batch_size),
-            normalised_twice(network, x, y, domain=domain, batch_size=batch_size),
+            batch_dependent_output(network, x, batch_size=batch_size),
+            probabilities(network, x, batch_size=batch_size),
+            normalised_twice(network, x, y, batch_size=batch_size),
             flat,
         ]
         correct = logits.argmax(1) == y
         # No gradient attack runs on a network whose output autograd cannot follow back to its input.
         if correct.any() and (flat is None or flat.evidence["differentiable"]):
             generator = torch.Generator().manual_seed(0) if generator is None else generator
-            probe = _Probe(network, x[correct], y[correct], domain, generator, batch_size)
+            probe = _Probe(network, x[correct], y[correct], generator, batch_size)
             found += _compare_attacks(probe, ball, radius, deterministic=random is None)
     return [suspicion for suspicion in found if suspicion is not None]
 
@@ -141,7 +139,6 @@ class _Probe(NamedTuple):
     network: nn.Module
     x: Tensor
     y: Tensor
-    domain: str | None
     generator: torch.Generator
     batch_size: int
 
@@ -150,10 +147,8 @@ class _Probe(NamedTuple):
         if state is not None:
             self.generator.set_state(state)
         parts = zip(torch.split(self.x, self.batch_size), torch.split(self.y, self.batch_size), strict=True)
-        adversarial = torch.cat(
-            [attack(self.network, x, y, domain=self.domain, generator=self.generator) for x, y in parts]
-        )
-        logits = network_logits(self.network, adversarial, domain=self.domain, batch_size=self.batch_size)
+        adversarial = torch.cat([attack(self.network, x, y, generator=self.generator) for x, y in parts])
+        logits = network_logits(self.network, adversarial, batch_size=self.batch_size)
         # The log-odds grow with the cross-entropy, but do not saturate where the network is confident.
         return _Outcome(logits.argmax(1) != self.y, log_odds(logits, self.y.long()))
 

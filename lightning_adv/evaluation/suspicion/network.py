@@ -22,6 +22,7 @@ from lightning_adv.attacks.logits import logits_in_batches
 from lightning_adv.attacks.losses import log_odds
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.verdicts import Suspicion
+from lightning_adv.nn.batchnorm import without_domain
 
 _NAMED = 5  # so many modules are named, the others counted
 
@@ -33,13 +34,13 @@ def random_state_kept(x: Tensor) -> Iterator[None]:
         yield
 
 
-def network_logits(network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int = 256) -> Tensor:
+def network_logits(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> Tensor:
     """Return the logits (N, K) of images (N, C, H, W) in eval mode, in float32 or wider.
 
     Raises:
         UsageError: What the network gives is not (N, K) with at least two classes, or is NaN.
     """
-    parts = logits_in_batches(network, x, domain=domain, batch_size=batch_size)
+    parts = logits_in_batches(network, x, batch_size=batch_size)
     for part, images in zip(parts, torch.split(x, batch_size), strict=True):
         told = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != len(images) or part.shape[1] < 2:
@@ -51,9 +52,7 @@ def network_logits(network: nn.Module, x: Tensor, *, domain: str | None = None, 
     return logits
 
 
-def zero_gradients(
-    network: nn.Module, x: Tensor, y: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Suspicion | None:
+def zero_gradients(network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Suspicion | None:
     """Suspect a network that gives a gradient attack nothing to follow, be it at one image (as AutoAttack does).
 
     The gradient is that of the log-odds against the label, which grow with the cross-entropy but do not saturate: a
@@ -63,7 +62,6 @@ def zero_gradients(
         network: Maps images (N, C, H, W) to logits (N, K). It is in eval mode meanwhile.
         x: Clean images (N, C, H, W) in [0, 1], at least one.
         y: Labels (N,).
-        domain: The BatchNorm domain to look through; None leaves the active one.
         batch_size: How many images to look at at a time.
 
     Raises:
@@ -79,7 +77,7 @@ def zero_gradients(
     """
     _check_probe(x, y)
     zero, broken, differentiable = 0, 0, True
-    with random_state_kept(x), held_still(network, domain=domain) as still:
+    with random_state_kept(x), held_still(network) as still:
         for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             leaf = images.detach().clone().requires_grad_()
             logits = at_least_fp32(still(leaf))
@@ -103,9 +101,7 @@ def zero_gradients(
     )
 
 
-def randomised_output(
-    network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Suspicion | None:
+def randomised_output(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> Suspicion | None:
     """Suspect a network that gives the same images other logits the second time.
 
     Attacks on such a network must average over its randomness (Athalye et al. 2018, section 4.2, EOT), and one verdict
@@ -115,7 +111,6 @@ def randomised_output(
     Args:
         network: See :func:`zero_gradients`.
         x: Images (N, C, H, W), at least one.
-        domain: See :func:`zero_gradients`.
         batch_size: See :func:`zero_gradients`.
 
     Raises:
@@ -131,7 +126,7 @@ def randomised_output(
     """
     _check_probe(x)
     with random_state_kept(x):
-        first, second = (network_logits(network, x, domain=domain, batch_size=batch_size) for _ in range(2))
+        first, second = (network_logits(network, x, batch_size=batch_size) for _ in range(2))
     largest, tolerance = _largest_difference(first, second), _tolerance(x)
     if largest <= tolerance:
         return None
@@ -150,9 +145,7 @@ def randomised_output(
     )
 
 
-def batch_dependent_output(
-    network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Suspicion | None:
+def batch_dependent_output(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> Suspicion | None:
     """Suspect a network whose answer to an image depends, in eval mode, on the other images of the batch.
 
     A BatchNorm without running statistics (``track_running_stats=False``) normalises by those of the batch. An attack
@@ -162,7 +155,6 @@ def batch_dependent_output(
     Args:
         network: See :func:`zero_gradients`.
         x: Images (N, C, H, W), at least one. ``batch_size`` of them are looked at; of fewer than 4 nothing can be told.
-        domain: See :func:`zero_gradients`.
         batch_size: See :func:`zero_gradients`.
 
     Raises:
@@ -181,12 +173,14 @@ def batch_dependent_output(
         return None
     size, half = len(batch), (len(batch) + 1) // 2
     with random_state_kept(x):
-        whole, again, halves = (network_logits(network, batch, domain=domain, batch_size=n) for n in (size, size, half))
+        whole, again, halves = (network_logits(network, batch, batch_size=n) for n in (size, size, half))
     # ten times: convolutions round differently in batches of another size
     largest, tolerance = _largest_difference(whole, halves), 10 * _tolerance(x)
     if largest <= tolerance or _largest_difference(whole, again) > _tolerance(x):
         return None
-    norms = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    norms = {
+        name: module for name, module in without_domain(network)[0].named_modules() if isinstance(module, _BatchNorm)
+    }
     layers = [name for name, module in norms.items() if module.running_mean is None]
     changed = int((whole.argmax(1) != halves.argmax(1)).sum())
     named = f" ({', '.join(layers[:_NAMED])})" if layers else ""
@@ -205,9 +199,7 @@ def batch_dependent_output(
     )
 
 
-def probabilities(
-    network: nn.Module, x: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Suspicion | None:
+def probabilities(network: nn.Module, x: Tensor, *, batch_size: int = 256) -> Suspicion | None:
     """Suspect a network that gives probabilities where attacks expect logits.
 
     A softmax within the network saturates, and the gradients of a confident network vanish with it. As in AutoAttack,
@@ -216,7 +208,6 @@ def probabilities(
     Args:
         network: See :func:`zero_gradients`.
         x: Images (N, C, H, W), at least one.
-        domain: See :func:`zero_gradients`.
         batch_size: See :func:`zero_gradients`.
 
     Raises:
@@ -230,7 +221,7 @@ def probabilities(
     """
     _check_probe(x)
     with random_state_kept(x):
-        logits = network_logits(network, x, domain=domain, batch_size=batch_size)
+        logits = network_logits(network, x, batch_size=batch_size)
     low, high = (float(bound) for bound in torch.aminmax(logits))
     deviation = float((logits.sum(1) - 1).abs().max())
     tolerance = max(1e-5, 4 * torch.finfo(x.dtype).eps)
@@ -260,6 +251,7 @@ def train_mode(network: nn.Module) -> Suspicion | None:
         >>> train_mode(network).evidence["layers"], train_mode(network.eval())
         (['1'], None)
     """
+    network, _ = without_domain(network)
     layers = [name for name, module in network.named_modules() if module.training and _depends_on_mode(module)]
     if not layers:
         return None

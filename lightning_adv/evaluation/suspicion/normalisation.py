@@ -18,6 +18,7 @@ from lightning_adv.attacks.forward import at_least_fp32
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation.suspicion.network import network_logits, random_state_kept
 from lightning_adv.evaluation.suspicion.verdicts import ALPHA, Suspicion, sign_test
+from lightning_adv.nn.batchnorm import without_domain
 
 # torchvision, kornia, timm, robustbench, advertorch and this package; MadryLab's robustness; DeepMind's networks
 _ATTRIBUTES = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"))
@@ -38,9 +39,7 @@ class Normalisation(NamedTuple):
         return x * std + mean
 
 
-def normalised_twice(
-    network: nn.Module, x: Tensor, y: Tensor, *, domain: str | None = None, batch_size: int = 256
-) -> Suspicion | None:
+def normalised_twice(network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 256) -> Suspicion | None:
     """Suspect a network that normalises images which are normalised already.
 
     There are two kinds of evidence, and either is enough:
@@ -55,7 +54,6 @@ def normalised_twice(
         network: Maps images (N, C, H, W) to logits (N, K). It is in eval mode meanwhile, and is left as it was.
         x: Clean images (N, C, H, W) in [0, 1], at least one.
         y: Labels (N,).
-        domain: The BatchNorm domain to look through; None leaves the active one.
         batch_size: How many images to look at at a time.
 
     Raises:
@@ -75,12 +73,12 @@ def normalised_twice(
     named = _named_normalisations(network, channels=x.shape[1])
 
     def correct(images: Tensor) -> Tensor:
-        logits = network_logits(network, images, domain=domain, batch_size=batch_size)
+        logits = network_logits(network, images, batch_size=batch_size)
         check_labels(y, logits.shape[1])
         return logits.argmax(1) == y
 
     with random_state_kept(x):
-        layers = _in_series(network, x[:_TRACED], named, domain)
+        layers = _in_series(network, x[:_TRACED], named)
         before = correct(x)
         guesses = _guesses(x, named)
         undone = [correct(guess.undo(x)) for guess in guesses]
@@ -125,7 +123,7 @@ def _suspicion(
 def _named_normalisations(network: nn.Module, channels: int) -> dict[str, Normalisation]:
     """Return what the modules call their mean and standard deviation, but for means of 0 with deviations of 1."""
     found = {}
-    for name, module in network.named_modules():
+    for name, module in without_domain(network)[0].named_modules():
         for attributes in _ATTRIBUTES:
             values = [_channel_values(getattr(module, attribute, None), channels) for attribute in attributes]
             mean, std = values
@@ -146,7 +144,7 @@ def _channel_values(value: object, channels: int) -> Tensor | None:
     return None
 
 
-def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation], domain: str | None) -> list[str]:
+def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation]) -> list[str]:
     """Return the names of two layers that normalise one after the other; empty if there are none.
 
     In an ensemble each network normalises the images themselves: there is no series.
@@ -167,9 +165,9 @@ def _in_series(network: nn.Module, x: Tensor, named: Mapping[str, Normalisation]
     def hook(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         return lambda module, inputs, output: look(name, inputs[0] if inputs else None, output)
 
-    modules = {name: network.get_submodule(name) for name in named}
+    modules = {name: without_domain(network)[0].get_submodule(name) for name in named}
     # Hooks that are added to a compiled network fire in eager mode only.
-    with held_still(network, domain=domain) as still, torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with held_still(network) as still, torch.no_grad(), torch.compiler.set_stance("force_eager"):
         handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
         try:
             still(x)

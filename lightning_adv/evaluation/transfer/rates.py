@@ -22,7 +22,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.shares import Share
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.nn.batchnorm import domain as in_domain
+from lightning_adv.nn.batchnorm import through as in_domain
 
 
 class TransferRate(NamedTuple):
@@ -219,20 +219,6 @@ def add_rates(rates: Iterable[TransferRate]) -> list[TransferRate]:
     return list(sums.values())
 
 
-class _Through(nn.Module):
-    """A network through one BatchNorm domain: in an ensemble each network has its own."""
-
-    def __init__(self, network: nn.Module, domain: str) -> None:
-        super().__init__()
-        self.network = network
-        self.domain = domain
-
-    def forward(self, x: Tensor) -> Tensor:
-        with in_domain(self.network, self.domain):
-            logits: Tensor = self.network(x)
-        return logits
-
-
 def _checked(
     networks: Mapping[str, nn.Module], x: Tensor, y: Tensor, domains: Mapping[str, str] | None
 ) -> dict[str, nn.Module]:
@@ -244,9 +230,7 @@ def _checked(
         raise UsageError("x must be at least one image, got none.")
     chosen = {} if domains is None else domains
     _check_names(chosen, networks, "domains")
-    through = {
-        name: _Through(network, chosen[name]) if name in chosen else network for name, network in networks.items()
-    }
+    through = {name: in_domain(network, chosen.get(name)) for name, network in networks.items()}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, network in through.items():
         with held_still(network) as still, torch.no_grad():
