@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -13,17 +14,9 @@ from string import Template
 from typing import Any
 
 from lightning_adv._version import __version__
-from lightning_adv.report.figures import (
-    domain_key,
-    metric_figures,
-    result_figures,
-    run_forms,
-    style_of,
-    table_forms,
-    themes,
-)
+from lightning_adv.report.figures import metric_figures, result_figures, run_forms, swatch, table_forms, themes
 from lightning_adv.report.runs import Run
-from lightning_adv.report.sections import card, metric_section, table_names, table_section
+from lightning_adv.report.sections import card, metric_cards, select_options, table_names, table_section
 from lightning_adv.report.summary import problem_lists, settings_tables, summary_table
 from lightning_adv.report.tables import pack_table
 
@@ -58,7 +51,7 @@ def build_page(
         "runs": [{"name": name, **run_forms(name, index)} for index, name in enumerate(names)],
         "themes": themes(),
         "forms": table_forms(),
-        "results": results,
+        "results": [figure for _, _, figure in results],
         "metrics": metrics,
         "sections": [section for _, section in tables],
     }
@@ -77,8 +70,8 @@ def build_page(
         choices=_run_choices(names),
         summary=summary_table(names, runs),
         problems=problem_lists(names, runs, left_out or {}),
-        results=_result_cards(results, runs),
-        metrics=metric_section(list(metrics)),
+        results="".join(card("result", title, escape(key), wide=len(results) == 1) for title, key, _ in results),
+        metrics=metric_cards(list(metrics)),
         tables="\n".join(html for html, _ in tables),
         figures=_figure_options(runs),
         settings=settings_tables(names, runs),
@@ -93,33 +86,18 @@ def build_page(
 def _run_choices(names: Sequence[str]) -> str:
     buttons = [f'<button type="button" value="{each}">{each}</button>' for each in ("all", "none") if len(names) > 2]
     boxes = [
-        f'<label><input type="checkbox" checked><span class="swatch">{style_of(index).swatch}</span>'
+        f'<label><input type="checkbox" checked>{swatch(index)}'
         f'<span title="{escape(name)}">{escape(name)}</span></label>'
         for index, name in enumerate(names)
     ]
     return "".join(buttons + boxes)
 
 
-def _result_cards(results: Sequence[Any], runs: Sequence[Run]) -> str:
-    titles = {
-        "Clean and robust accuracy": "○ clean, ◆ robust; lines: 95 % intervals",
-        "Robust against clean accuracy": escape(domain_key(runs)),
-    }
-    shown = list(titles.items())[: len(results)]
-    return "".join(card("result", title, caption, wide=len(results) == 1) for title, caption in shown)
-
-
 def _figure_options(runs: Sequence[Run]) -> str:
     """The names of the pictures; what most runs have is chosen first, the last of several."""
-    having: dict[str, int] = {}
-    for run in runs:
-        for name in run.figures:
-            having[name] = having.get(name, 0) + 1
-    first = max(sorted(having), key=lambda name: (having[name], name), default="")
-    return "".join(
-        f'<option value="{escape(name)}"{" selected" * (name == first)}>{escape(name.replace("_", " "))}</option>'
-        for name in sorted(having, key=str.casefold)
-    )
+    having = Counter(name for run in runs for name in run.figures)
+    first = max(having, key=lambda name: (having[name], name), default="")
+    return select_options({name: name.replace("_", " ") for name in sorted(having, key=str.casefold)}, first)
 
 
 def _block(name: str, data: Any) -> str:

@@ -1,46 +1,33 @@
 """One section of the page for each table that a run folder has, whoever's observer wrote it.
 
-The section's choices and plots are laid out here; what is chosen is drawn in the page, by ``assets/tables.js``.
+The section's choices and the places of its plots are HTML from here; ``assets/tables.js`` draws what is chosen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, Final, NamedTuple
+from itertools import chain, groupby
+from typing import Any, Final
 
-from lightning_adv.report.labels import SECTIONS, ChannelPicture, describe_metric, describe_statistic, describe_table
+from lightning_adv.report.labels import (
+    INTRODUCTIONS,
+    describe_metric,
+    describe_statistic,
+    describe_table,
+    shorten_middle,
+)
 from lightning_adv.report.runs import Run
 from lightning_adv.report.tables import Table, merge
 
 _CHANNEL: Final = re.compile(r".+\[\d+\]")
-_WHOLE: Final = "the whole network"
-
-
-class Choices(NamedTuple):
-    """What can be chosen in a section, as pairs of a value and its label, and what is chosen first.
-
-    Attributes:
-        runs: The runs that have the table, by their index.
-        statistics: What was measured.
-        names: The layers, in the order of every network; the empty string is the whole network.
-        domains: The BatchNorm domains; the empty string where there are none.
-        first: By the name of each control its first value.
-    """
-
-    runs: dict[str, str]
-    statistics: dict[str, str]
-    names: dict[str, str]
-    domains: dict[str, str]
-    first: dict[str, str]
 
 
 def table_names(runs: Sequence[Run]) -> list[str]:
     """Return the tables that any of the runs has: this package's in their order, then the others by name."""
-    known = list(SECTIONS)
     found = {name for run in runs for name in run.tables}
-    return [name for name in known if name in found] + sorted(found.difference(known))
+    return [name for name in INTRODUCTIONS if name in found] + sorted(found.difference(INTRODUCTIONS))
 
 
 def table_section(name: str, names: Sequence[str], runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
@@ -51,92 +38,82 @@ def table_section(name: str, names: Sequence[str], runs: Sequence[Run]) -> tuple
         names: For each run its name.
         runs: The runs, of which at least one has the table.
     """
-    section = describe_table(name)
+    about = describe_table(name)
     tables = {index: run.tables[name] for index, run in enumerate(runs) if name in run.tables}
-    choices = find_choices(name, names, tables)
-    identity = f"table-{name}"
-    layers = [layer for layer in choices.names if layer]
-    controls = [
-        _select(identity, "statistic", "Statistic", choices.statistics, choices.first["statistic"]),
-        _select(identity, "name", "Layer", choices.names, choices.first["name"]),
-        _select(identity, "domain", "BatchNorm domain", choices.domains, choices.first["domain"]),
-        _select(identity, "run", "Run of the heat map" + " and the channels" * bool(section.channels), choices.runs,
-                choices.first["run"]),
-        _select(identity, "axis", "Axis", {"epochs": "epochs", "steps": "optimizer steps"}, "epochs"),
-        f'<label class="check"><input type="checkbox" id="{escape(identity)}-log" name="log"'
-        f"{' checked' * section.log}>Logarithmic</label>",
-        _slider(identity),
-    ]  # fmt: skip
-    plots = ["curve"]
-    if len(layers) > 1:
-        plots = ["heatmap", "curve", "layers"]
-    pictures = [picture for picture in section.channels if _has_channels(picture, tables.values())]
-    plots += ["channels"] * len(pictures)
-    cards = [card(plot, wide=plot == "heatmap" or len(plots) == 1) for plot in plots]
-    html = (
-        f'<section id="{escape(identity)}" class="table"><h2>{escape(section.title)}</h2>'
-        f'<p class="lead">{escape(section.lead)}</p><form class="controls">{"".join(controls)}</form>'
-        f'<div class="grid">{"".join(cards)}</div></section>'
+    options, first = _choices(name, names, tables)
+    present = {key[2] for table in tables.values() for key in table.series}
+    channels = [each for each in about.channels if any(one.startswith(f"{each.running}[") for one in present)]
+    layers = {layer: shorten_middle(layer) for layer in options["name"] if layer}
+    plots = (["heatmap", "curve", "layers"] if len(layers) > 1 else ["curve"]) + ["channels"] * len(channels)
+    identity = escape(f"table-{name}")
+    labels = {"statistic": "Statistic", "name": "Layer", "domain": "BatchNorm domain", "axis": "Axis"}
+    labels["run"] = "Run of the heat map and the channels" if channels else "Run of the heat map"
+    controls = "".join(
+        f'<label{" hidden" * (len(options[key]) < 2)}>{label}<select id="{identity}-{key}" name="{key}">'
+        f"{select_options(options[key], first[key])}</select></label>"
+        for key, label in labels.items()
     )
-    return html, {
-        "id": identity,
-        "table": name,
-        "runs": list(tables),
-        "axes": {statistic: describe_statistic(statistic).axis for statistic in choices.statistics},
-        "channels": [picture._asdict() for picture in pictures],
-    }
+    html = f"""<section id="{identity}"><h2>{escape(about.title)}</h2><p class="lead">{escape(about.lead)}</p>
+<form class="controls">{controls}<label class="check"><input type="checkbox" id="{identity}-log" name="log"
+{" checked" * about.log}>Logarithmic</label><div class="slider"><button type="button" aria-label="Play">▶</button>
+<label for="{identity}-look"><span>Epoch</span> <output for="{identity}-look"></output></label>
+<input type="range" id="{identity}-look" name="look" min="0" step="1"></div></form>
+<div class="grid">{"".join(card(plot, wide=plot == "heatmap" or len(plots) == 1) for plot in plots)}</div></section>"""
+    axes = {statistic: describe_statistic(statistic).axis for statistic in options["statistic"]}
+    pictures = [picture._asdict() for picture in channels]
+    return html, {"table": name, "runs": list(tables), "axes": axes, "layers": layers, "channels": pictures}
 
 
-def find_choices(name: str, names: Sequence[str], tables: Mapping[int, Table]) -> Choices:
-    """Return what can be chosen in the section of a table.
-
-    Args:
-        name: The table.
-        names: For each run on the page its name.
-        tables: The table of each run that has it, by the run's index.
-    """
-    section = describe_table(name)
-    found: dict[int, tuple[list[str], ...]] = {
-        index: tuple(list(dict.fromkeys(key[part] for key in table.series)) for part in range(3))
+def _choices(
+    name: str, names: Sequence[str], tables: Mapping[int, Table]
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Return by the name of each control its options, as values with their labels, and the first value."""
+    about = describe_table(name)
+    found = {
+        index: [list(dict.fromkeys(part)) for part in zip(*table.series, strict=True)]
         for index, table in tables.items()
     }
-    layers = merge([layer for layer in parts[0] if layer] for parts in found.values())
-    whole = [""] if any("" in parts[0] for parts in found.values()) else []
-    domains = list(dict.fromkeys(domain for parts in found.values() for domain in parts[1]))
-    measured = list(dict.fromkeys(statistic for parts in found.values() for statistic in parts[2]))
-    if section.channels:
-        measured = [each for each in measured if not _CHANNEL.fullmatch(each)] or measured
-    statistic = section.first if section.first in measured else measured[0]
-    # the run with most to show: several domains, then the most looks
+    layers, domains, measured = ([parts[k] for parts in found.values()] for k in range(3))
+    statistics = list(dict.fromkeys(chain(*measured)))
+    if about.channels:  # these have their own pictures
+        statistics = [each for each in statistics if not _CHANNEL.fullmatch(each)] or statistics
+    statistic = about.first if about.first in statistics else statistics[0]
+    order = merge([[layer for layer in of_run if layer] for of_run in layers])
+    order += [""] * any("" in of_run for of_run in layers)
+    through = [domain for domain in dict.fromkeys(chain(*domains)) if domain] or [""]
+    # the run with most to show: several domains, then the most looks; of it a layer of which there are channels
     run = max(tables, key=lambda index: (len(found[index][1]), len(tables[index].looks), -index))
-    having = dict.fromkeys(key[0] for key in tables[run].series if key[2] == statistic)
-    sampled = [key[0] for key in tables[run].series if key[0] and _CHANNEL.fullmatch(key[2])]
-    layer = next(iter(sampled if section.channels else ()), next((each for each in reversed(having) if each), ""))
-    named = [domain for domain in domains if domain] or [""]
-    return Choices(
-        runs={str(index): names[index] for index in tables},
-        statistics={each: describe_statistic(each).title for each in measured},
-        names={each: each or _WHOLE for each in [*layers, *whole]},
-        domains={each: each or "the only one" for each in named},
-        first={"statistic": statistic, "name": layer, "run": str(run), "domain": named[-1]},
-    )
+    sampled = [key[0] for key in tables[run].series if about.channels and _CHANNEL.fullmatch(key[2])]
+    having = [key[0] for key in tables[run].series if key[2] == statistic]
+    layer = (sampled or [each for each in reversed(having) if each] or having)[0]
+    options = {
+        "statistic": {each: describe_statistic(each).title for each in statistics},
+        "name": {each: each or "the whole network" for each in order},
+        "domain": {each: each or "the only one" for each in through},
+        "run": {str(index): names[index] for index in tables},
+        "axis": {"epochs": "epochs", "steps": "optimizer steps"},
+    }
+    return options, {"statistic": statistic, "name": layer, "domain": through[-1], "run": str(run), "axis": "epochs"}
 
 
-def metric_section(metrics: Sequence[str]) -> str:
-    """Return the cards of the training curves: up to four, each of a metric that can be chosen.
+def metric_cards(metrics: Sequence[str]) -> str:
+    """Return the places of the training curves: up to four, each of a metric that can be chosen.
 
     Args:
         metrics: In the order of the menu.
     """
-    described = {metric: describe_metric(metric) for metric in metrics}
-    rate = next((metric for metric in metrics if described[metric].group == "Learning rate"), "")
+    labels = {metric: describe_metric(metric) for metric in metrics}
+    rates = [metric for metric in metrics if metric.startswith("lr-")][:1]
     wanted = [
-        metric for metric in ("val/robust_accuracy", "val/clean_accuracy", "train/loss", rate) if metric in described
+        metric for metric in ("val/robust_accuracy", "val/clean_accuracy", "train/loss", *rates) if metric in metrics
     ]
     cards = []
     for number, first in enumerate(wanted or metrics[:2]):
-        options = _options({metric: label.title for metric, label in described.items()}, first)
-        chooser = f'<select id="training-metric{number}" aria-label="Metric of plot {number + 1}">{options}</select>'
+        groups = "".join(
+            f'<optgroup label="{group}">{select_options({each: labels[each].title for each in of}, first)}</optgroup>'
+            for group, of in groupby(metrics, lambda metric: labels[metric].group)
+        )
+        chooser = f'<select id="training-metric{number}" aria-label="Metric of plot {number + 1}">{groups}</select>'
         cards.append(card("metric", chooser))
     return "".join(cards) or '<p class="nothing">No run has a metrics.csv that can be read.</p>'
 
@@ -156,29 +133,14 @@ def card(plot: str, title: str = "", caption: str = "", *, wide: bool = False) -
     )
 
 
-def _has_channels(picture: ChannelPicture, tables: Iterable[Table]) -> bool:
-    return any(key[2].startswith(f"{picture.running}[") for table in tables for key in table.series)
+def select_options(options: Mapping[str, str], first: str) -> str:
+    """Return the options of a choice as HTML.
 
-
-def _select(section: str, name: str, label: str, options: Mapping[str, str], first: str) -> str:
-    """A choice; where there is only one, it is there for the script and not seen."""
-    hidden = " hidden" * (len(options) < 2)
-    identity = escape(f"{section}-{name}")
-    chooser = f'<select id="{identity}" name="{name}">{_options(options, first)}</select>'
-    return f"<label{hidden}>{escape(label)}{chooser}</label>"
-
-
-def _options(options: Mapping[str, str], first: str) -> str:
+    Example:
+        >>> select_options({"a": "A", "b": "B"}, "b")
+        '<option value="a">A</option><option value="b" selected>B</option>'
+    """
     return "".join(
         f'<option value="{escape(value)}"{" selected" * (value == first)}>{escape(label)}</option>'
         for value, label in options.items()
-    )
-
-
-def _slider(section: str) -> str:
-    identity = escape(f"{section}-look")
-    return (
-        f'<div class="slider"><button type="button" aria-label="Play">▶</button><label for="{identity}">'
-        f'<span>Epoch</span> <output for="{identity}"></output></label>'
-        f'<input type="range" id="{identity}" name="look" min="0" step="1"></div>'
     )

@@ -9,8 +9,7 @@ from typing import Any
 
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.report.configs import MAIN, differences, shared
-from lightning_adv.report.figures import style_of
-from lightning_adv.report.results import is_number
+from lightning_adv.report.figures import swatch
 from lightning_adv.report.runs import Run
 
 _HEAD = {
@@ -42,10 +41,10 @@ def summary_table(names: Sequence[str], runs: Sequence[Run]) -> str:
 
 def _summary_rows(index: int, name: str, run: Run) -> str:
     results, config = run.results or {}, run.config or {}
-    training_attack = _mapping(_mapping(results, "training"), "attack").get("name") or config.get("model.attack")
-    epochs = results.get("epochs")
+    training_attack = ((results.get("training") or {}).get("attack") or {}).get("name") or config.get("model.attack")
+    epochs, speed = results.get("epochs"), results.get("images_per_second")
     cells = {
-        "Run": f'<span class="swatch">{style_of(index).swatch}</span>{_name(name)}{_status(run)}',
+        "Run": f"{swatch(index)}{_name(name)}{_status(run)}",
         "Clean accuracy": _accuracy(results, "clean", run),
         "Robust accuracy": _accuracy(results, "robust", run),
         "Regime": _cell(results.get("regime") or config.get("model"), training_attack),
@@ -56,13 +55,10 @@ def _summary_rows(index: int, name: str, run: Run) -> str:
         "Training time": _cell(
             duration(results.get("training_seconds")), f"{epochs} epoch{'' if epochs == 1 else 's'}" if epochs else None
         ),
-        "Images/s": _cell(
-            _number(results.get("images_per_second"), ",.0f"),
-            results.get("precision") or config.get("trainer.precision"),
-        ),
+        "Images/s": _cell(speed and f"{speed:,.0f}", results.get("precision") or config.get("trainer.precision")),
     }
     rows = [_row(cells, 'class="run"')]
-    for domain, measured in _mapping(results, "domains").items():
+    for domain, measured in (results.get("domains") or {}).items():
         if domain == results.get("inference_domain") or not isinstance(measured, dict):
             continue  # the former's accuracies are those of the run
         inner = dict.fromkeys(cells, "") | {"Run": f"{escape(domain)} BatchNorm"}
@@ -94,7 +90,7 @@ def _status(run: Run) -> str:
 
 def _accuracy(measured: Mapping[str, Any], kind: str, run: Run | None) -> str:
     share, interval = measured.get(f"{kind}_accuracy"), measured.get(f"{kind}_interval")
-    if not is_number(share):
+    if share is None:
         curve = [] if run is None else run.metrics.get(f"val/{kind}_accuracy", [])
         return f"{100 * curve[-1][1]:.1f}<small>validation</small>" if curve and 0 <= curve[-1][1] <= 1 else _NONE
     if interval is None:
@@ -105,13 +101,13 @@ def _accuracy(measured: Mapping[str, Any], kind: str, run: Run | None) -> str:
 def _attack(results: Mapping[str, Any], config: Mapping[str, str]) -> str:
     """Name the attack of the evaluation and its ball; before there are results, as the configuration does."""
     key = "model.evaluation_attack"
-    threat = _mapping(results, "threat_model")
-    name = _mapping(results, "evaluation_attack").get("name")
+    threat = results.get("threat_model") or {}
+    name = (results.get("evaluation_attack") or {}).get("name")
     if name is None and (name := config.get(key)) is not None and f"{key}.steps" in config:
         name += f"-{config[f'{key}.steps']}"
     norm = threat.get("norm") or config.get(f"{key}.norm", "").capitalize()
     measured = threat.get("eps")
-    eps = tell_distance(measured) if is_number(measured) else config.get(f"{key}.eps")
+    eps = config.get(f"{key}.eps") if measured is None else tell_distance(measured)
     ball = ", ".join(str(part) for part in (norm, f"eps {eps}" if eps else None) if part)
     return _cell(name, ball)
 
@@ -168,9 +164,7 @@ def settings_tables(names: Sequence[str], runs: Sequence[Run]) -> str:
         return _scrolling(_table(("Setting", "Value"), main)) + _folded("The whole configuration", folded)
     different = differences(configs)
     rows = ([_code(key), *(_setting(value) for value in values)] for key, values in different.items())
-    swatches = [
-        f'<span class="swatch">{style_of(index).swatch}</span>{escape(name)}' for index, name in enumerate(names)
-    ]
+    swatches = [f"{swatch(index)}{escape(name)}" for index, name in enumerate(names)]
     which = "The runs" if all(configs) else "The runs whose settings are known"
     said = f"<p>{which} have the same settings.</p>" if sum(map(bool, configs)) > 1 else ""
     if different:
@@ -199,9 +193,14 @@ def _folded(title: str, table: str) -> str:
     return f'<details class="settings"><summary>{title}</summary>{_scrolling(table)}</details>'
 
 
-def duration(seconds: Any) -> str | None:
-    """Return a time in the two largest units: ``2 h 13 min``; None for what is no number."""
-    if not is_number(seconds):
+def duration(seconds: float | None) -> str | None:
+    """Return a time in the two largest units.
+
+    Example:
+        >>> duration(8000)
+        '2 h 13 min'
+    """
+    if seconds is None:
         return None
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -209,15 +208,6 @@ def duration(seconds: Any) -> str | None:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _number(value: Any, form: str) -> str | None:
-    return format(value, form) if is_number(value) else None
-
-
-def _mapping(results: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = results.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _cell(value: Any, below: Any = None) -> str:

@@ -107,7 +107,9 @@ def test_an_output_that_cannot_be_written_is_refused(run, capsys):
 
 def test_arguments_that_do_not_parse(run, capsys):
     assert "RUN" in refused(capsys, status=2)
-    assert "must be a positive number of seconds, got 0" in refused(capsys, run, "--interval", "0", status=2)
+    for given in ("0", "abc", "nan", "inf", "-1"):
+        said = f"argument --interval: must be a positive number of seconds, got {given}"
+        assert said in refused(capsys, run, f"--interval={given}", status=2)
 
 
 def test_help_names_the_command(capsys):
@@ -175,19 +177,12 @@ def test_follows_until_every_run_has_results(run, follow):
     assert [trace["meta"] for trace in shown["results"][0]["data"]] == [0, 0, 1, 1]
 
 
-def test_ctrl_c_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch, end):
     monkeypatch.chdir(tmp_path)
     following = follow(write_run(tmp_path / "run", epochs=2, of=3))
     following.wait_for(lambda: data()["reload"] == 0.1)
-    following.process.send_signal(signal.SIGINT)
-    assert following.end()["reload"] is None
-
-
-def test_sigterm_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    following = follow(write_run(tmp_path / "run", epochs=2, of=3))
-    following.wait_for(lambda: data()["reload"] == 0.1)
-    following.process.send_signal(signal.SIGTERM)
+    following.process.send_signal(end)
     assert following.end()["reload"] is None
 
 
@@ -207,17 +202,9 @@ def test_a_run_that_stands_still_is_told_once(tmp_path, monkeypatch, capsys):
     assert looks == [400] * 4
 
 
-def test_a_path_that_goes_round_in_a_circle_is_refused(run, capsys):
+def test_a_path_that_cannot_be_followed_is_refused(run, capsys):
     Path("loop").symlink_to("loop")
-    error = refused(capsys, run, "loop")
-    assert error.startswith("lightning-adv: error: RUN: loop ")
-    assert error.count("\n") == 1
-    error = refused(capsys, "x" * 300)
-    assert error.startswith("lightning-adv: error: ")
-    assert error.count("\n") == 1
-
-
-def test_an_interval_that_is_no_number_is_told(run, capsys):
-    for given in ("abc", "nan", "inf", "-1"):
-        said = f"argument --interval: must be a positive number of seconds, got {given}"
-        assert said in refused(capsys, run, f"--interval={given}", status=2)
+    for path in ("loop", "x" * 300):
+        error = refused(capsys, run, path)
+        assert error.startswith("lightning-adv: error: RUN: ")
+        assert error.count("\n") == 1

@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 from matplotlib.image import imread
 
+from lightning_adv.core.files import write_whole
 from lightning_adv.report.page import build_page
 from lightning_adv.report.runs import read_run_folder
 from tests.report.fake_runs import write_run
@@ -28,7 +29,7 @@ def html(tmp_path_factory):
 
 def write_page(file, names, folders, **options):
     runs = [read_run_folder(folder) for folder in folders]
-    file.write_text(build_page(names, runs, built=datetime(2026, 1, 2), **options))
+    write_whole(file, build_page(names, runs, built=datetime(2026, 1, 2), **options))  # as the command does
     return file
 
 

@@ -65,9 +65,3 @@ function suitsLog(lists) {
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
-
-// Names that begin alike often end differently.
-function shorten(text, most) {
-  const begin = Math.floor(most / 3);
-  return text.length > most ? `${text.slice(0, begin)}…${text.slice(begin + 1 - most)}` : text;
-}

@@ -58,6 +58,7 @@ function through(domain) {
 class Section {
   constructor(content) {
     Object.assign(this, content);
+    this.id = `table-${this.table}`;
     this.element = document.getElementById(this.id);
     this.form = this.element.querySelector("form");
     this.fields = this.form.elements;
@@ -155,7 +156,7 @@ class Section {
       const kind = plot.dataset.plot;
       if (changed === "look" && plot.layout?.shapes && (kind === "heatmap" || kind === "curve")) {
         Plotly.relayout(plot, { shapes: this.line(chosen, kind === "heatmap" && tableOf(chosen.run, this)) });
-      } else render(plot, kind === "channels" ? this.drawChannels(chosen, this.channels[picture++]) : this[kind](chosen));
+      } else render(plot, kind === "channels" ? this.drawChannels(chosen, this.channels[picture++]) : (kind === "layers" ? this.profile(chosen) : this[kind](chosen)));
       if (kind === "heatmap" && plot.on && !plot.picks) plot.picks = plot.on("plotly_click", ({ points: [point] }) => this.pick(point));
     }
   }
@@ -213,19 +214,19 @@ class Section {
       z: log ? values.map((row) => row.map((value) => (value > 0 ? Math.log10(value) : null))) : values,
       colorbar: { title: { text: narrow ? "" : `${log ? "log₁₀ of " : ""}${plain(chosen.axisTitle)}` } },
     };
-    const yaxis = { ...layout.yaxis, ...this.ticks(this.rows, narrow ? 16 : 32, 45), autorange: "reversed" };
+    const yaxis = { ...layout.yaxis, ...this.ticks(this.rows, 45), autorange: "reversed" };
     const height = Math.max(240, Math.min(900, 90 + 17 * this.rows.length));
     return { data: [trace], title, caption, layout: { ...layout, height, yaxis, xaxis: { ...layout.xaxis, ...this.looksAxis(chosen, trace.x) }, shapes: this.line(chosen, table) } };
   }
 
   // Of many names as many as there is room for.
-  ticks(names, longest, most) {
+  ticks(names, most) {
     const told = names.filter((_, k) => k % Math.ceil(names.length / most) === 0);
-    return { tickvals: told.map(plain), ticktext: told.map((name) => plain(shorten(name, longest))) };
+    return { tickvals: told.map(plain), ticktext: told.map((name) => plain(this.layers[name])) };
   }
 
   // The statistic of every layer at the slider's look, or in the last one before it.
-  layers(chosen) {
+  profile(chosen) {
     const { title } = chosen;
     const caption = `every layer${through(chosen.domain)}, ${lookName(chosen, chosen.x)}`;
     const runs = this.having.filter((run) => run.shown && lookAt(tableOf(run, this)[chosen.axis], chosen.x) >= 0);
@@ -246,7 +247,7 @@ class Section {
     const [low, high] = extremes(all);
     const range = log ? [Math.log10(extremes(all.map((values) => values.filter((value) => value > 0)))[0]) - 0.1, Math.log10(high) + 0.1] : [Math.min(0, 1.06 * low), Math.max(0, 1.06 * high)];
     const yaxis = { ...this.valueAxis({ ...chosen, log }, all), ...(low <= high ? { range } : {}) };
-    const xaxis = { ...layout.xaxis, ...this.ticks(names, 26, innerWidth < 500 ? 20 : 60), categoryorder: "array", categoryarray: names.map(plain), tickangle: names.length > 6 ? -60 : 0 };
+    const xaxis = { ...layout.xaxis, ...this.ticks(names, innerWidth < 500 ? 16 : 28), categoryorder: "array", categoryarray: names.map(plain), tickangle: names.length > 6 ? -60 : 0 };
     return { data, title, caption: `${caption}${late ? ", or the last look before it" : ""}`, layout: { ...layout, xaxis, yaxis } };
   }
 
