@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_adv.commands.shared.plain_parser import PlainParser
+from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import shorten
-from lightning_adv.core.suggestions import bounded
 from lightning_adv.report.page import build_page
 from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run_folder, signature
 from lightning_adv.report.summary import damage
@@ -39,16 +39,13 @@ def run_report(arguments: Sequence[str]) -> None:
             one line; 2 where the arguments do not parse.
     """
     given = _parser().parse_args(arguments)
-    try:
+    with told_in_one_line("lightning-adv"):
         report = Report(given.runs, given.output)
         with report.alone():
             if given.follow:
                 follow(report, given.interval)
             else:
                 report.write()
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"lightning-adv: error: {bounded(shorten(error, 10000))}\n")
-        raise SystemExit(1) from error
     print(f"The report is {shorten(given.output, 1000)} ({given.output.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -67,10 +64,11 @@ class Report:
     def __init__(self, folders: Sequence[Path], output: Path) -> None:
         self.folders = list({_resolve(folder): folder for folder in folders}.values())
         self.output = output
-        self._read: dict[Path, tuple[object, Run | ValueError]] = {}
+        self._read: dict[Path, tuple[object, Run | UsageError]] = {}
         self._told: set[str] = set()
         if os.path.isdir(output):  # False of a path that is too long, where Path raises
-            raise UsageError(f"--output: {output} is a folder; give a file, such as {output / 'report.html'}.")
+            shown, better = shorten(output, 1000), shorten(output / "report.html", 1000)
+            raise UsageError(f"--output: {shown} is a folder; give a file, such as {better}.")
         for folder in self.folders:
             check_folder(folder)
 
@@ -91,8 +89,10 @@ class Report:
             clear_unfinished(page.parent, page.name)
             yield
 
-    def _unwritable(self, error: OSError) -> ValueError:
-        return ValueError(f"--output: {self.output} cannot be written ({os.strerror(error.errno or 0)}).")
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"--output: {shorten(self.output, 1000)} cannot be written ({os.strerror(error.errno or 0)})."
+        )
 
     @property
     def finished(self) -> bool:
@@ -117,7 +117,7 @@ class Report:
         names = dict(zip(self.folders, name_runs(self.folders), strict=True))
         found = {names[folder]: self._run(folder) for folder in self.folders}
         runs = {name: run for name, run in found.items() if isinstance(run, Run)}
-        left_out = {name: str(error) for name, error in found.items() if isinstance(error, ValueError)}
+        left_out = {name: str(error) for name, error in found.items() if isinstance(error, UsageError)}
         if not runs:
             raise UsageError(next(iter(left_out.values())))
         page = build_page(
@@ -129,7 +129,7 @@ class Report:
             raise self._unwritable(error) from error
         self._tell(damage(list(runs), list(runs.values()), left_out))
 
-    def _run(self, folder: Path) -> Run | ValueError:
+    def _run(self, folder: Path) -> Run | UsageError:
         now = signature(folder)
         if folder not in self._read or self._read[folder][0] != now:
             self._read[folder] = (now, _read_or_say(folder))
@@ -145,10 +145,10 @@ class Report:
             sys.stderr.write(f"lightning-adv report: warning: {len(lines) - _MOST_LINES} more are on the page.\n")
 
 
-def _read_or_say(folder: Path) -> Run | ValueError:
+def _read_or_say(folder: Path) -> Run | UsageError:
     try:
         return read_run_folder(folder)
-    except ValueError as error:
+    except UsageError as error:
         return error
 
 
@@ -156,7 +156,7 @@ def _resolve(folder: Path) -> Path:
     try:
         return folder.resolve()
     except (OSError, RuntimeError) as error:  # Python 3.13 raises no RuntimeError
-        raise UsageError(f"RUN: {folder} cannot be followed ({error}).") from error
+        raise UsageError(f"RUN: {shorten(folder, 1000)} cannot be followed ({shorten(error, 1000)}).") from error
 
 
 def follow(report: Report, interval: float, quiet_seconds: float = 600.0) -> None:

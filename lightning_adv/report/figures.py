@@ -86,7 +86,7 @@ def run_forms(name: str, index: int) -> dict[str, Figure]:
 
 
 def table_forms() -> dict[str, Figure]:
-    """Return the plots of a table, without its numbers: ``curve``, ``heatmap``, ``layers`` and ``channels``.
+    """Return the plots of a table, without its numbers: ``curve``, ``heatmap``, ``profile`` and ``channels``.
 
     The traces of ``channels`` are the lines that join what is of one channel, four sets of points, that of the running
     statistics beside those of batches, and that of the first look.
@@ -105,7 +105,7 @@ def table_forms() -> dict[str, Figure]:
     return {
         "curve": _build([]),
         "heatmap": _build([cells], {"xaxis_showgrid": False, "yaxis": names}),
-        "layers": _build([], {"xaxis": names, "bargap": 0.25}),
+        "profile": _build([], {"xaxis": names, "bargap": 0.25}),
         "channels": _build(channels, {"xaxis": names, "showlegend": True}, top=34),
     }
 

@@ -85,12 +85,13 @@ def check_folder(folder: Path) -> None:
 
 def _nothing(files: RunFiles) -> str:
     """Say why nothing can be read."""
+    folder = shorten(files.folder, 1000)
     if files.damaged:
-        return f"RUN: nothing in {files.folder} can be read: {next(iter(files.damaged.values()))[0]}"
+        return f"RUN: nothing in {folder} can be read: {next(iter(files.damaged.values()))[0]}"
     inside = sorted(path.parent for path in files.folder.glob("*/config.yaml"))
-    hint = f" Did you mean {inside[-1]}?" if inside else ""
+    hint = f" Did you mean {shorten(inside[-1], 1000)}?" if inside else ""
     return (
-        f"RUN: {files.folder} is no run folder: config.yaml, metrics.csv, results.json, analyses/ and figures/ are "
+        f"RUN: {folder} is no run folder: config.yaml, metrics.csv, results.json, analyses/ and figures/ are "
         f"missing.{hint}"
     )
 

@@ -44,12 +44,13 @@ def table_section(name: str, names: Sequence[str], runs: Sequence[Run]) -> tuple
     present = {key[2] for table in tables.values() for key in table.series}
     channels = [each for each in about.channels if any(one.startswith(f"{each.running}[") for one in present)]
     layers = {layer: shorten_middle(layer) for layer in options["name"] if layer}
-    plots = (["heatmap", "curve", "layers"] if len(layers) > 1 else ["curve"]) + ["channels"] * len(channels)
+    plots = (["heatmap", "curve", "profile"] if len(layers) > 1 else ["curve"]) + ["channels"] * len(channels)
     identity = escape(f"table-{name}")
     labels = {"statistic": "Statistic", "name": "Layer", "domain": "BatchNorm domain", "axis": "Axis"}
     labels["run"] = "Run of the heat map and the channels" if channels else "Run of the heat map"
+    useless = {key for key in labels if len(options[key]) < 2} | ({"run"} if plots == ["curve"] else set())
     controls = "".join(
-        f'<label{" hidden" * (len(options[key]) < 2)}>{label}<select id="{identity}-{key}" name="{key}">'
+        f'<label{" hidden" * (key in useless)}>{label}<select id="{identity}-{key}" name="{key}">'
         f"{select_options(options[key], first[key])}</select></label>"
         for key, label in labels.items()
     )
@@ -61,7 +62,13 @@ def table_section(name: str, names: Sequence[str], runs: Sequence[Run]) -> tuple
 <div class="grid">{"".join(card(plot, wide=plot == "heatmap" or len(plots) == 1) for plot in plots)}</div></section>"""
     axes = {statistic: describe_statistic(statistic).axis for statistic in options["statistic"]}
     pictures = [picture._asdict() for picture in channels]
-    return html, {"table": name, "runs": list(tables), "axes": axes, "layers": layers, "channels": pictures}
+    return html, {
+        "table": name,
+        "runs": list(tables),
+        "axes": axes,
+        "layers": list(layers.items()),
+        "channels": pictures,
+    }
 
 
 def _choices(

@@ -98,6 +98,15 @@ def test_what_cannot_be_read_is_said_on_the_terminal_once(run, capsys):
     assert "figures/\\x1b[31m.png cannot be read (it is no PNG)" in capsys.readouterr().err
 
 
+def test_a_fault_of_ours_keeps_its_traceback(run, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("a figure that cannot be")
+
+    monkeypatch.setattr(report_module, "build_page", fail)
+    with pytest.raises(ValueError, match="a figure that cannot be"):
+        main(["report", str(run)])
+
+
 def test_an_output_that_cannot_be_written_is_refused(run, capsys):
     Path("file").write_text("")
     error = refused(capsys, run, "-o", "file/report.html")
@@ -204,7 +213,7 @@ def test_a_run_that_stands_still_is_told_once(tmp_path, monkeypatch, capsys):
 
 def test_a_path_that_cannot_be_followed_is_refused(run, capsys):
     Path("loop").symlink_to("loop")
-    for path in ("loop", "x" * 300):
+    for path in ("loop", "x" * 300, "two\nlines"):
         error = refused(capsys, run, path)
         assert error.startswith("lightning-adv: error: RUN: ")
         assert error.count("\n") == 1

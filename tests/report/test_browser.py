@@ -58,7 +58,7 @@ def settle(page):
 def test_everything_is_drawn_at_once(page, html):
     """Without scrolling: a capture of the whole page has every plot."""
     kinds = {"summary": ["result"] * 2, "training": ["metric"] * 4}
-    kinds |= {f"table-{name}": ["heatmap", "curve", "layers"] for name in TABLES}
+    kinds |= {f"table-{name}": ["heatmap", "curve", "profile"] for name in TABLES}
     for name in ("bn_drift", "bn_gap"):
         kinds[f"table-{name}"] += ["channels"] * 2
     for section, expected in kinds.items():

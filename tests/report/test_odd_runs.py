@@ -49,8 +49,8 @@ def test_negative_values_are_shown_on_a_linear_axis(show):
     for layer, kind in (("layer1", "linear"), ("conv1", "log")):
         page.locator("#table-local_response-name").select_option(layer)
         assert drawn(page, "local_response", "curve", f"{axis}.type") == kind
-    assert drawn(page, "local_response", "layers", f"{axis}.type") == "linear"
-    low, high = drawn(page, "local_response", "layers", f"{axis}.range")
+    assert drawn(page, "local_response", "profile", f"{axis}.type") == "linear"
+    low, high = drawn(page, "local_response", "profile", f"{axis}.range")
     assert low <= -3
     assert high >= 90
     assert drawn(page, "local_response", "heatmap", "plot.data[0].zmid") == 0
@@ -59,9 +59,9 @@ def test_negative_values_are_shown_on_a_linear_axis(show):
 def test_layers_at_an_epoch_are_of_the_last_look_before_it(show):
     page = show(
         {
-            "often": responses(at_epochs(0, 1, 2, 3), conv1=[1, 2, 3, 4], fc=[1, 2, 3, 4]),
-            "seldom": responses(at_epochs(1, 3), conv1=[10, 30], fc=[10, 30]),
-            "short": responses(at_epochs(0, 1), conv1=[100, 200], fc=[100, math.inf]),
+            "often": responses(at_epochs(0, 1, 2, 3), **{"conv1": [1, 2, 3, 4], "0": [1, 2, 3, 4]}),
+            "seldom": responses(at_epochs(1, 3), **{"conv1": [10, 30], "0": [10, 30]}),
+            "short": responses(at_epochs(0, 1), **{"conv1": [100, 200], "0": [100, math.inf]}),
         }
     )
     expected = {
@@ -72,7 +72,7 @@ def test_layers_at_an_epoch_are_of_the_last_look_before_it(show):
     for epoch, runs in expected.items():
         page.locator("#table-local_response-look").fill(str(epoch))
         traces = drawn(
-            page, "local_response", "layers", "plot.data.map(({ name, y, customdata }) => [name, y, customdata])"
+            page, "local_response", "profile", "plot.data.map(({ name, y, customdata }) => [name, y, customdata])"
         )
         assert {name: y[0] for name, y, _ in traces} == {name: value for name, (_, value) in runs.items()}
         assert all(f"conv1, epoch {runs[name][0]}" == hover[0] for name, _, hover in traces)

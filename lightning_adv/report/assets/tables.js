@@ -58,6 +58,7 @@ function through(domain) {
 class Section {
   constructor(content) {
     Object.assign(this, content);
+    this.layers = new Map(content.layers); // not an object, which would put a layer 0 first
     this.id = `table-${this.table}`;
     this.element = document.getElementById(this.id);
     this.form = this.element.querySelector("form");
@@ -156,7 +157,7 @@ class Section {
       const kind = plot.dataset.plot;
       if (changed === "look" && plot.layout?.shapes && (kind === "heatmap" || kind === "curve")) {
         Plotly.relayout(plot, { shapes: this.line(chosen, kind === "heatmap" && tableOf(chosen.run, this)) });
-      } else render(plot, kind === "channels" ? this.drawChannels(chosen, this.channels[picture++]) : (kind === "layers" ? this.profile(chosen) : this[kind](chosen)));
+      } else render(plot, kind === "channels" ? this.drawChannels(chosen, this.channels[picture++]) : this[kind](chosen));
       if (kind === "heatmap" && plot.on && !plot.picks) plot.picks = plot.on("plotly_click", ({ points: [point] }) => this.pick(point));
     }
   }
@@ -222,28 +223,29 @@ class Section {
   // Of many names as many as there is room for.
   ticks(names, most) {
     const told = names.filter((_, k) => k % Math.ceil(names.length / most) === 0);
-    return { tickvals: told.map(plain), ticktext: told.map((name) => plain(this.layers[name])) };
+    return { tickvals: told.map(plain), ticktext: told.map((name) => plain(this.layers.get(name))) };
   }
 
   // The statistic of every layer at the slider's look, or in the last one before it.
   profile(chosen) {
     const { title } = chosen;
     const caption = `every layer${through(chosen.domain)}, ${lookName(chosen, chosen.x)}`;
-    const runs = this.having.filter((run) => run.shown && lookAt(tableOf(run, this)[chosen.axis], chosen.x) >= 0);
-    const has = (run, name) => seriesOf(tableOf(run, this), name, chosen);
-    const names = [...this.fields.name.options].map((option) => option.value).filter((name) => name && runs.some((run) => has(run, name)));
+    const looked = this.having.filter((run) => run.shown).map((run) => {
+      const table = tableOf(run, this);
+      const now = lookAt(table[chosen.axis], chosen.x);
+      return { run, now, at: table[chosen.axis][now], values: (name) => seriesOf(table, name, chosen) };
+    }).filter(({ now }) => now >= 0);
+    const names = [...this.layers.keys()].filter((name) => looked.some(({ values }) => values(name)));
     if (!names.length) return { note: "No run that is shown has this by layer yet.", title, caption };
-    const all = runs.flatMap((run) => names.map((name) => has(run, name)).filter(Boolean)); // of all looks: the axis holds still
+    const all = looked.flatMap(({ values }) => names.map(values).filter(Boolean)); // of all looks: the axis holds still
     const log = chosen.log && suitsLog(all);
-    const bars = runs.length <= 4 && !log;
-    const late = runs.some((run) => Math.abs(tableOf(run, this)[chosen.axis][lookAt(tableOf(run, this)[chosen.axis], chosen.x)] - chosen.x) > 1e-9);
-    const data = runs.map((run) => {
-      const now = lookAt(tableOf(run, this)[chosen.axis], chosen.x);
-      const own = names.filter((name) => has(run, name));
-      const when = lookName(chosen, tableOf(run, this)[chosen.axis][now]);
-      return { ...run[bars ? "bar" : "points"], x: own.map(plain), y: own.map((name) => has(run, name)[now]), customdata: own.map((name) => `${plain(name)}, ${when}`) };
+    const kind = looked.length <= 4 && !log ? "bar" : "points";
+    const late = looked.some(({ at }) => Math.abs(at - chosen.x) > 1e-9);
+    const data = looked.map(({ run, now, at, values }) => {
+      const own = names.filter(values);
+      return { ...run[kind], x: own.map(plain), y: own.map((name) => values(name)[now]), customdata: own.map((name) => `${plain(name)}, ${lookName(chosen, at)}`) };
     });
-    const { layout } = PAGE.forms.layers;
+    const { layout } = PAGE.forms.profile;
     const [low, high] = extremes(all);
     const range = log ? [Math.log10(extremes(all.map((values) => values.filter((value) => value > 0)))[0]) - 0.1, Math.log10(high) + 0.1] : [Math.min(0, 1.06 * low), Math.max(0, 1.06 * high)];
     const yaxis = { ...this.valueAxis({ ...chosen, log }, all), ...(low <= high ? { range } : {}) };
