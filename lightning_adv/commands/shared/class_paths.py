@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.loggers import Logger
@@ -113,7 +113,10 @@ def _find(name: str, allowed: Takes) -> Any:
         return base[0]
     if other := class_names().get(name):
         _check_class(other[0], allowed)
-    hint = did_you_mean(name, known)
+    named = [
+        choice for leaf in allowed.leaves if typing.get_origin(leaf) is Literal for choice in typing.get_args(leaf)
+    ]
+    hint = did_you_mean(name, [*known, *map(str, named)])
     raise MistakeError(f"there is no class {name!r}.{hint}{_choices(allowed.classes, own=not hint)}")
 
 

@@ -84,7 +84,7 @@ def _check_composed(value: Any, action: Any, allowed: Takes, walk: Walk, where: 
         return
     one = allowed if allowed.parts or allowed.made or allowed.anything_callable else allowed.listed or allowed
     if isinstance(value, str):
-        if not allowed.text and not is_file(value):
+        if not (allowed.text or is_file(value) or _is_leaf(value, allowed)):
             _remember(walk, place, _located(value, one, where))
     elif isinstance(value, Mapping):
         if not (value == {} and walk.parsed):
@@ -101,7 +101,7 @@ def is_file(name: str) -> bool:
 
 
 def _is_leaf(value: Any, allowed: Takes) -> bool:
-    """Whether a plain value is taken beside classes, as logger takes false."""
+    """Whether a plain value is taken beside classes, as logger takes false and a loss its name."""
     return any(_fits(value, leaf) for leaf in allowed.leaves)
 
 
