@@ -24,12 +24,11 @@ from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
 from lightning_adv.commands.shared.presets import parse_with_preset
-from lightning_adv.commands.shared.run_folder import check_writable
+from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, to_json, write_whole
-from lightning_adv.core.locks import alone
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.versions import versions
 from lightning_adv.evaluation import Plan, make_plan
@@ -116,8 +115,7 @@ def _parse(arguments: Sequence[str]) -> TransferSettings:
 def _transfer(settings: TransferSettings, held: ExitStack) -> None:
     _check(settings)
     folder = Path(settings.output)
-    lock = folder / ".lightning-adv.lock"
-    held.enter_context(alone(lock, f"output: {folder}", instead="give another --output"))
+    held.enter_context(writing_alone(folder))
     clear_unfinished(folder)
     plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
     attacks = _named(plan)
@@ -171,7 +169,6 @@ def _check(settings: TransferSettings) -> None:
         raise UsageError(
             "data must be given: the first network does not lie in the folder of a run that names its data."
         )
-    check_writable(Path(settings.output), argument="output", keep=False)
     result = Path(settings.output) / _RESULT
     if result.exists() and not settings.overwrite:
         raise UsageError(f"output: {result} is there already: give another --output, or --overwrite.")

@@ -23,6 +23,7 @@ from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
 from lightning_adv.commands.shared.processes import keep_together
+from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
@@ -66,7 +67,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any], held: ExitStack) -> Non
     told["versions"] = versions("torchvision", "lightning", "timm")
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        held.enter_context(folder.alone())
+        held.enter_context(writing_alone(folder.path))
         if folder.begin(told, overwrite=settings.overwrite):
             print(f"Going on with the evaluation in {folder.path}", flush=True)
     fabric.launch()

@@ -7,15 +7,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning_adv.commands.shared.run_folder import check_writable
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, to_json, write_whole
-from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import MEGABYTE, read_json, shorten
 from lightning_adv.evaluation import ChunkVerdicts
 from lightning_adv.evaluation.written import is_whole
@@ -35,15 +32,6 @@ class EvaluationFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parts = path / "parts"
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Hold the folder while an evaluation writes into it.
-
-        Raises:
-            UsageError: It cannot be written.
-        """
-        check_writable(self.path, argument="output", keep=False)
-        return alone(self.path / ".lightning-adv.lock", f"output: {self.path}", instead="give another --output")
 
     def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Make the folder ready for an evaluation, or for going on with one that was stopped.

@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import set_aside, write_whole
+from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_csv
 from lightning_adv.core.table import continue_table
 from lightning_adv.nn.weights.checkpoint_form import RESUMABLE, TESTABLE, check_form, check_keepers
@@ -51,6 +53,16 @@ def check_writable(folder: Path, *, argument: str | None = None, keep: bool = Tr
         for path in () if keep else made:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def writing_alone(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder that ``output`` names, while a command writes into it.
+
+    Raises:
+        UsageError: It cannot be written, or another process writes there.
+    """
+    check_writable(folder, argument="output", keep=False)
+    return alone(folder / ".lightning-adv.lock", f"output: {folder}", instead="give another --output")
 
 
 class RunFolderRollback(Callback):
