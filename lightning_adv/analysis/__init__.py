@@ -1,1 +1,69 @@
-"""The science as pure functions: no Trainer is needed to call them."""
+"""The science as pure functions: no Trainer is needed to call them.
+
+What is offered here is public; a module's other names may change with every version. Analyses of images are in
+:mod:`lightning_adv.analysis.images`. A module is imported when the first of its names is used, since the report reads
+metrics without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_adv.analysis import images as images
+    from lightning_adv.analysis.batchnorm_drift import ChannelStatistics as ChannelStatistics
+    from lightning_adv.analysis.batchnorm_drift import drift_records as drift_records
+    from lightning_adv.analysis.batchnorm_drift import running_statistics as running_statistics
+    from lightning_adv.analysis.batchnorm_drift import symmetric_kl as symmetric_kl
+    from lightning_adv.analysis.batchnorm_figures import plot_channels_by_domain as plot_channels_by_domain
+    from lightning_adv.analysis.batchnorm_figures import plot_drift as plot_drift
+    from lightning_adv.analysis.batchnorm_figures import plot_gaps as plot_gaps
+    from lightning_adv.analysis.batchnorm_figures import plot_running_against_batch as plot_running_against_batch
+    from lightning_adv.analysis.local_response import LocalResponses as LocalResponses
+    from lightning_adv.analysis.local_response import compare_responses as compare_responses
+    from lightning_adv.analysis.local_response import local_responses as local_responses
+    from lightning_adv.analysis.local_response import response_layers as response_layers
+    from lightning_adv.analysis.local_response_figures import plot_last_responses as plot_last_responses
+    from lightning_adv.analysis.local_response_figures import plot_responses as plot_responses
+    from lightning_adv.analysis.overfitting import Accuracies as Accuracies
+    from lightning_adv.analysis.overfitting import catastrophic_overfitting as catastrophic_overfitting
+    from lightning_adv.analysis.overfitting import robust_overfitting as robust_overfitting
+    from lightning_adv.analysis.overfitting import robustly_correct as robustly_correct
+    from lightning_adv.analysis.running_vs_batch import BatchStatisticsMetric as BatchStatisticsMetric
+    from lightning_adv.analysis.running_vs_batch import batch_statistics as batch_statistics
+    from lightning_adv.analysis.running_vs_batch import gap_records as gap_records
+    from lightning_adv.analysis.running_vs_batch import statistics_gap as statistics_gap
+    from lightning_adv.analysis.training_curves import plot_training_curves as plot_training_curves
+    from lightning_adv.analysis.training_curves import read_metrics as read_metrics
+    from lightning_adv.analysis.weight_smoothness import decay_rate as decay_rate
+    from lightning_adv.analysis.weight_smoothness import effective_learning_rate as effective_learning_rate
+    from lightning_adv.analysis.weight_smoothness import kernel_smoothness as kernel_smoothness
+    from lightning_adv.analysis.weight_smoothness import quadratic_sum as quadratic_sum
+    from lightning_adv.analysis.weight_smoothness import smoothness_records as smoothness_records
+    from lightning_adv.analysis.weight_smoothness_figures import plot_kernels as plot_kernels
+    from lightning_adv.analysis.weight_smoothness_figures import plot_smoothness as plot_smoothness
+
+_OFFERED = {
+    "batchnorm_drift": ("ChannelStatistics", "drift_records", "running_statistics", "symmetric_kl"),
+    "batchnorm_figures": ("plot_channels_by_domain", "plot_drift", "plot_gaps", "plot_running_against_batch"),
+    "local_response": ("LocalResponses", "compare_responses", "local_responses", "response_layers"),
+    "local_response_figures": ("plot_last_responses", "plot_responses"),
+    "overfitting": ("Accuracies", "catastrophic_overfitting", "robust_overfitting", "robustly_correct"),
+    "running_vs_batch": ("BatchStatisticsMetric", "batch_statistics", "gap_records", "statistics_gap"),
+    "training_curves": ("plot_training_curves", "read_metrics"),
+    "weight_smoothness": (
+        "decay_rate", "effective_learning_rate", "kernel_smoothness", "quadratic_sum", "smoothness_records",
+    ),
+    "weight_smoothness_figures": ("plot_kernels", "plot_smoothness"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
+
+__all__ = ["images", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name == "images":
+        return import_module(f"{__name__}.images")
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Figures 6.5 and 6.6 of Xie 2020, and the course of a run, drawn from the tables of the BatchNorm analyses.
 
-Every function takes table rows and returns a figure of its own: nothing global is touched, and no screen is needed.
+Every function takes table rows and returns a figure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import (
+    COLOURS,
+    TITLE,
+    add_legend,
+    by_layer,
+    draw_curve,
+    draw_layers,
+    every,
+    label,
+    layers_figure,
+    log_scale,
+    marker,
+    new_figure,
+    set_looks,
+    set_text,
+)
 from lightning_adv.core.table import Looks, Row, looks
 
 if TYPE_CHECKING:
@@ -21,10 +36,6 @@ if TYPE_CHECKING:
 
 _CHANNEL = re.compile(r"(?P<statistic>.+)\[(?P<channel>\d+)\]")
 _MOMENTS = ("mean", "variance")
-# Okabe & Ito: told apart by all eyes
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = "osD^vP"
-_MOST_LABELS = 40
 
 
 class _Points(NamedTuple):
@@ -68,16 +79,16 @@ def plot_channels_by_domain(rows: Sequence[Row], layer: str) -> Figure:
     if not several:
         shown = [(step, "") for step in dict.fromkeys((first, last))]
     labels = [label(domain) if several else f"{when.unit} {when.at[step]}" for step, domain in shown]
-    figure = _figure(10, 3.4)
+    figure = new_figure(10, 3.4)
     axes = figure.subplots(1, 2)
     for panel, which in zip(axes, _MOMENTS, strict=True):
         points = [
-            _Points(text, _at(found, step, domain, f"running_{which}"), _marker(number))
+            _Points(text, _at(found, step, domain, f"running_{which}"), marker(number))
             for number, (text, (step, domain)) in enumerate(zip(labels, shown, strict=True))
         ]
         _draw_channels(panel, f"Running {which}", points)
-    _add_legend(figure)
-    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize="medium")
+    add_legend(figure, figure.axes[0])
+    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize=TITLE)
     return figure
 
 
@@ -94,24 +105,17 @@ def plot_drift(rows: Sequence[Row], reference: str = "start") -> Figure:
         A heat map for each domain that has this distance, layers × looks, with a logarithmic scale. What is zero or no
         number is grey.
     """
-    found = [row for row in rows if row.statistic == f"kl_from_{reference}"]
-    domains, layers = _domains(found), list(dict.fromkeys(row.name for row in found))
-    when = looks(found)
-    figure = _figure(1.8 + 4.2 * len(domains), min(max(2.8, 1.4 + 0.2 * len(layers)), 11))
+    found, layers, when = by_layer(rows, f"kl_from_{reference}")
+    domains = _domains(found)
+    figure = layers_figure(len(domains), len(layers))
     axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
-    values = {(row.domain, row.name, row.step): row.value for row in found}
-    norm = _colour_scale(list(values.values()))
-    image = None
+    norm = log_scale([row.value for row in found])
     for panel, domain in zip(axes, domains, strict=True):
-        grid = [[values.get((domain, name, step), math.nan) for step in when.at] for name in layers]
-        image = _draw_grid(panel, grid, norm)
-        _label_looks(panel, when)
-        panel.set_title(label(domain), fontsize="medium")
-    every = -(-len(layers) // _MOST_LABELS)
-    axes[0].set_yticks(range(0, len(layers), every), list(map(label, layers[::every])), fontsize="x-small")
-    if image is not None:
+        image = draw_layers(panel, [row for row in found if row.domain == domain], layers, when, norm)
+        panel.set_title(label(domain), fontsize=TITLE)
+    if domains:
         figure.colorbar(image, ax=list(axes), label="Symmetric KL divergence (nats)")
-    figure.suptitle(f"Running statistics: distance from {label(reference)}", fontsize="medium")
+    figure.suptitle(f"Running statistics: distance from {label(reference)}", fontsize=TITLE)
     return figure
 
 
@@ -136,17 +140,17 @@ def plot_running_against_batch(rows: Sequence[Row], layer: str) -> Figure:
         for kind in IMAGE_KINDS
         if any(row.statistic.startswith(kind) and row.domain == domain for row in found)
     ]
-    figure = _figure(10, 0.6 + 2.6 * len(shown))
+    figure = new_figure(10, 0.6 + 2.6 * len(shown))
     axes = figure.subplots(len(shown), 2, squeeze=False, sharey="col")
     for panels, (domain, kind) in zip(axes, shown, strict=True):
         for panel, which in zip(panels, _MOMENTS, strict=True):
             points = [_Points("running", _at(found, last, domain, f"running_{which}"), _RUNNING)]
             while values := _at(found, last, domain, f"{kind}_{which}_batch{len(points) - 1}"):
-                points.append(_Points(f"batch {len(points) - 1}", values, _marker(len(points) - 1)))
+                points.append(_Points(f"batch {len(points) - 1}", values, marker(len(points) - 1)))
             through = f", {label(domain)} BatchNorm" if domain else ""
             _draw_channels(panel, f"{which.capitalize()}, {kind} images{through}", points)
-    _add_legend(figure)
-    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize="medium")
+    add_legend(figure, figure.axes[0])
+    figure.suptitle(f"{label(layer)}, {when.unit} {when.at[last]}", fontsize=TITLE)
     return figure
 
 
@@ -159,25 +163,19 @@ def plot_gaps(rows: Sequence[Row]) -> Figure:
     Returns:
         Two panels, the relative gaps in mean and in variance, with a curve for each domain and kind of image.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = _figure(10, 3.4)
+    figure = new_figure(10, 3.4)
     when = looks(rows)
-    marker = "." if len(when.at) < _MOST_LABELS else ""
     for panel, which, unit in zip(figure.subplots(1, 2), _MOMENTS, ("σ", "σ²"), strict=True):
-        for kind, colour in zip(IMAGE_KINDS, _COLOURS, strict=False):
+        for kind, colour in zip(IMAGE_KINDS, COLOURS, strict=False):
             found = [row for row in rows if row.statistic == f"{kind}_relative_{which}_gap"]
             for style, domain in zip(itertools.cycle(("-", ":", "--", "-.")), _domains(found), strict=False):
-                curve = _over_layers(found, domain)
+                curve = [(when.at[step], value) for step, value in _over_layers(found, domain).items()]
                 of = f"{kind} images, {label(domain)}" if domain else f"{kind} images"
-                at = [when.at[step] for step in curve]
-                panel.plot(at, list(curve.values()), style, marker=marker, color=colour, label=of)
-        panel.set_title(f"Gap in {which} (in units of running {unit})", fontsize="medium")
-        panel.set_xlabel(when.unit.capitalize())
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                draw_curve(panel, curve, style, color=colour, label=of)
+        set_text(panel, f"Gap in {which} (in units of running {unit})")
+        set_looks(panel, when.unit)
         panel.set_ylim(bottom=0)
-        panel.grid(alpha=0.3)
-    _add_legend(figure)
+    add_legend(figure, figure.axes[0])
     return figure
 
 
@@ -220,17 +218,6 @@ def _over_layers(rows: Sequence[Row], domain: str) -> dict[int, float]:
 _RUNNING = {"marker": "_", "markersize": 9, "markeredgewidth": 2, "color": "black"}
 
 
-def _marker(number: int) -> dict[str, Any]:
-    colour = _COLOURS[number % len(_COLOURS)]
-    return {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 4.5, "color": colour}
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _draw_channels(axes: Axes, title: str, points: Sequence[_Points]) -> None:
     """Channels have no order: a line joins the values of one channel, and none joins channels."""
     channels = sorted(set().union(*(values for _, values, _ in points)))
@@ -241,44 +228,8 @@ def _draw_channels(axes: Axes, title: str, points: Sequence[_Points]) -> None:
     for text, values, style in points:
         y = [values.get(channel, math.nan) for channel in channels]
         axes.plot(range(len(channels)), y, linestyle="none", label=text, **style)
-    every = -(-max(len(channels), 1) // _MOST_LABELS)
-    axes.set_xticks(range(0, len(channels), every), [str(channel) for channel in channels[::every]])
-    axes.tick_params(axis="x", labelrotation=90, labelsize="small")
-    axes.set_xlabel("Channel")
-    axes.set_title(title, fontsize="medium")
+    set_text(axes, title, x="Channel", grid=False)
     axes.grid(axis="y", alpha=0.3)
-
-
-def _add_legend(figure: Figure) -> None:
-    """Beside the panels, which share it, and not on what it would hide."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-
-
-def _colour_scale(values: Sequence[float]) -> Any:
-    from matplotlib.colors import LogNorm
-
-    positive = [value for value in values if value > 0 and math.isfinite(value)]
-    if not positive:
-        return LogNorm(0.1, 1)
-    high = max(positive)
-    low = max(min(positive), 1e-6 * high)  # one look close to the reference must not take all colours
-    return LogNorm(low if low < high else high / 10, high)
-
-
-def _draw_grid(axes: Axes, grid: Sequence[Sequence[float]], norm: Any) -> Any:
-    import numpy as np
-    from matplotlib import colormaps
-
-    values = np.array(grid, dtype=float)
-    shown = np.ma.masked_where(~(values > 0) | ~np.isfinite(values), values)
-    return axes.imshow(
-        shown, norm=norm, cmap=colormaps["viridis"].with_extremes(bad="0.85"), aspect="auto", interpolation="nearest"
-    )
-
-
-def _label_looks(axes: Axes, when: Looks) -> None:
-    every = next(n for k in itertools.count() for n in (10**k, 2 * 10**k, 5 * 10**k) if 10 * n >= len(when.at))
-    steps = list(when.at)[::every]
-    axes.set_xticks(range(0, len(when.at), every), [str(when.at[step]) for step in steps], fontsize="small")
-    axes.set_xlabel(when.unit.capitalize())
+    apart = every(len(channels))
+    axes.set_xticks(range(0, len(channels), apart), [str(channel) for channel in channels[::apart]])
+    axes.tick_params(axis="x", labelrotation=90)

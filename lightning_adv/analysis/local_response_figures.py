@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import (
+    COLOURS,
+    SEQUENTIAL,
+    SMALL,
+    TEXT,
+    add_legend,
+    draw_curve,
+    every,
+    label,
+    new_figure,
+    set_looks,
+    set_text,
+)
 from lightning_adv.core.table import Row, looks, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_LABELS = 50
 _TITLES = {"max": "Maximum difference of local responses", "total": "Total difference of local responses"}
-_KINDS = {  # the prefix or suffix of a statistic: label, Okabe & Ito colour, marker
-    "{}": ("own examples", "#0072B2", "o"),
-    "transferred_{}": ("transferred examples", "#E69F00", "s"),
-    "{}_successful": ("own, attack successful", "#D55E00", "^"),
-    "{}_failed": ("own, attack failed", "#009E73", "v"),
+_EXAMPLES = {  # the prefix or suffix of a statistic: label, colour, marker
+    "{}": ("own examples", COLOURS[0], "o"),
+    "transferred_{}": ("transferred examples", COLOURS[4], "s"),
+    "{}_successful": ("own, attack successful", COLOURS[1], "^"),
+    "{}_failed": ("own, attack failed", COLOURS[2], "v"),
 }
 
 
@@ -30,34 +41,24 @@ def plot_responses(rows: Sequence[Row], domain: str = "") -> Figure:
         domain: The BatchNorm domain to draw; the empty string for a network without.
 
     Returns:
-        A figure of two panels; nothing global is touched and no screen is needed.
+        A figure of two panels.
     """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     names = _layers(rows)
     at, unit = looks(rows)
-    shades = colormaps["viridis"]  # the depth of a layer: dark comes first, and the yellow that paper swallows never
-    figure = Figure(figsize=(10, max(3.8, 1.2 + 0.19 * len(names))), layout="constrained")
+    shades = colormaps[SEQUENTIAL]  # the depth of a layer: dark comes first, and the yellow that paper swallows never
+    figure = new_figure(10, max(3.4, 1.2 + 0.19 * len(names)))
     panels = figure.subplots(1, 2)
     for axes, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
         for number, name in enumerate(names):
-            points = series(rows, name, domain, statistic)
-            style = {"color": shades(0.88 * number / max(1, len(names) - 1)), "label": label(name)}
-            marker = "." if len(points) < 40 else ""
-            axes.plot([at[step] for step, _ in points], [value for _, value in points], marker=marker, **style)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(unit.capitalize())
-        axes.set_ylabel("Mean over images")
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            points = [(at[step], value) for step, value in series(rows, name, domain, statistic)]
+            draw_curve(axes, points, color=shades(0.88 * number / max(1, len(names) - 1)), label=label(name))
+        set_text(axes, title, y="Mean over images")
+        set_looks(axes, unit)
     panels[0].set_ylim(bottom=0)
     _logarithmic(panels[1], [row.value for row in rows if row.statistic == "total" and row.domain == domain])
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside right upper", fontsize=8, title=f"Through {label(domain)}" if domain else None
-    )
+    add_legend(figure, panels[0], title=f"Through {label(domain)}" if domain else None)
     return figure
 
 
@@ -68,38 +69,35 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
         rows: The table.
 
     Returns:
-        A figure of two panels for each domain; nothing global is touched and no screen is needed.
+        A figure of two panels for each domain.
     """
-    from matplotlib.figure import Figure
-
     last = max(row.step for row in rows)
     rows = [row for row in rows if row.step == last]
     names = _layers(rows)
     domains = list(dict.fromkeys(row.domain for row in rows))
     values = {(row.name, row.domain, row.statistic): row.value for row in rows}
-    width = min(max(5.0, 1.5 + 0.3 * len(names)), 15.0) * len(domains)
-    apart = -(-len(names) // _MOST_LABELS)
-    figure = Figure(figsize=(width, 7), layout="constrained")
+    figure = new_figure(min(max(5.0, 1.5 + 0.3 * len(names)), 15.0) * len(domains), 7)
     panels = figure.subplots(2, len(domains), sharex=True, sharey="row", squeeze=False)
+    apart = every(len(names))
     for line, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
         for axes, domain in zip(line, domains, strict=True):
             drawn: list[float] = []
-            for pattern, (kind, colour, marker) in _KINDS.items():
-                found = [(name, values.get((name, domain, pattern.format(statistic)))) for name in names]
-                points = [(names.index(name), value) for name, value in found if value is not None]
+            for pattern, (kind, colour, marker) in _EXAMPLES.items():
+                found = [(x, values.get((name, domain, pattern.format(statistic)))) for x, name in enumerate(names)]
+                points = [(x, value) for x, value in found if value is not None]
                 if points:
-                    style = {"color": colour, "label": kind, "marker": marker, "alpha": 0.8}
-                    axes.plot([x for x, _ in points], [value for _, value in points], linewidth=0.8, **style)
+                    draw_curve(axes, points, color=colour, label=kind, marker=marker, alpha=0.8, linewidth=0.8)
                     drawn += [value for _, value in points]
-            axes.set_title(f"{title}, {label(domain)}" if domain else title, fontsize=10)
-            axes.grid(alpha=0.3)
+            set_text(
+                axes, f"{title}, {label(domain)}" if domain else title, y="Mean over images" if axes is line[0] else ""
+            )
             _logarithmic(axes, drawn)
             axes.set_xticks(
                 range(0, len(names), apart), list(map(label, names[::apart])), rotation=90 if len(names) > 8 else 0
             )
     for axes in panels[:, 0]:
-        axes.set_ylabel("Mean over images")
-    panels[0, 0].legend(fontsize=8)
+        axes.set_ylabel("Mean over images", fontsize=TEXT)
+    panels[0, 0].legend(fontsize=SMALL)
     return figure
 
 

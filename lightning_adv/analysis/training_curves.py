@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import COLOURS, GREY, SMALL, draw_curve, label, new_figure, set_looks, set_text
 from lightning_adv.core.reading import WIDTH, CsvFile, Problems, read_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve: TypeAlias = Sequence[tuple[float, float]]
+MetricCurve: TypeAlias = Sequence[tuple[float, float]]
 """Points (epoch, value) in the order in which they were logged."""
 
 _DOMAIN = "val/clean_accuracy_"
-_COLOURS = {"clean": "#0072B2", "robust": "#D55E00", "train": "#595959"}  # Okabe & Ito: told apart by all eyes
+_COLOURS = {"clean": COLOURS[0], "robust": COLOURS[1], "train": GREY}
 
 
 _LAST_EPOCH = 1e9  # what is after it is a damaged number
@@ -111,7 +111,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
+def plot_training_curves(curves: Mapping[str, MetricCurve]) -> Figure:
     """Draw three panels: validation accuracy in %, losses, learning rate.
 
     Args:
@@ -120,11 +120,9 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
             ``train/loss``, ``val/clean_loss``, ``val/robust_loss`` and ``lr-*``.
 
     Returns:
-        A figure of its own; nothing global is touched and no screen is needed.
+        A figure of three panels.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = new_figure(12, 3.6)
     accuracy, loss, rate = figure.subplots(1, 3)
     domains = [name.removeprefix(_DOMAIN) for name in curves if name.startswith(_DOMAIN)]
     accuracies = {kind: _curve(curves, f"val/{kind}_accuracy", 100) for kind in ("clean", "robust")}
@@ -138,7 +136,7 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
     losses = {"train": _curve(curves, "train/loss")}
     losses |= {kind: _curve(curves, f"val/{kind}_loss") for kind in ("clean", "robust")}
     _draw(loss, "Loss", losses)
-    rates: dict[str, Curve] = {}
+    rates: dict[str, MetricCurve] = {}
     for name, curve in curves.items():
         if name.startswith("lr-") and curve not in rates.values():  # parameter groups mostly share one rate
             rates[label(name.removeprefix("lr-"))] = curve
@@ -150,23 +148,17 @@ def plot_training_curves(curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
-def _curve(curves: Mapping[str, Curve], name: str, factor: float = 1) -> Curve:
+def _curve(curves: Mapping[str, MetricCurve], name: str, factor: float = 1) -> MetricCurve:
     return [(epoch, factor * value) for epoch, value in curves.get(name, ())]
 
 
-def _draw(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title)
-    axes.set_xlabel("Epoch")
-    axes.grid(alpha=0.3)
+def _draw(axes: Axes, title: str, curves: Mapping[str, MetricCurve]) -> None:
+    set_text(axes, title)
+    set_looks(axes, "epoch")
     for text, curve in curves.items():
         if curve:
-            epochs, values = zip(*curve, strict=True)
             kind, _, domain = text.partition(", ")
             style = "--" if text == "train" else "-" if domain in ("", "main") else ":"
-            marker = "." if len(epochs) < 40 else ""
-            axes.plot(epochs, values, style, marker=marker, color=_COLOURS.get(kind), label=text)
+            draw_curve(axes, curve, style, color=_COLOURS.get(kind), label=text)
     if axes.lines:
-        axes.legend()
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=SMALL)

@@ -192,7 +192,7 @@ def spatial_convolutions(network: nn.Module, layers: str | Sequence[str] = "**")
     return select_layers(found, layers, argument="smoothness.layers")
 
 
-def weight_smoothness(
+def smoothness_records(
     network: nn.Module,
     layers: str | Sequence[str] = "**",
     *,
@@ -231,6 +231,9 @@ def weight_smoothness(
             numbers["decay_rate"] = decay_rate(convolution.weight, optimizer)
         records += [Record(name, "", measure, value) for measure, value in numbers.items() if value is not None]
     return records
+
+
+weight_smoothness = smoothness_records  # the name of version 0.1
 
 
 def _exact(weight: Tensor) -> Tensor:

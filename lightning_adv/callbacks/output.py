@@ -5,7 +5,6 @@ A name such as ``bn_drift/heatmap`` puts a figure into the group of its analysis
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
+from lightning_adv.core.figures import to_png
 from lightning_adv.core.files import write_whole
 from lightning_adv.core.table import Row, append_rows, continue_table, read_table
 
@@ -97,7 +97,7 @@ class Output:
             self._drawn_rows = len(rows)
             for name, figure in self._draw(rows).items():
                 png = self._figures / f"{self._analysis}_{name}.png"
-                write_whole(png, _png(figure))
+                write_whole(png, to_png(figure))
                 log_figure(trainer.loggers, f"{self._analysis}/{name}", png, rows[-1].step)
         except Exception as error:
             self._warn(error)
@@ -124,12 +124,6 @@ class Output:
                 f"Pictures or tables of {self._analysis} are missing: {error!r}. The numbers are in {self.table}."
             )
         self._failed = True
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 # To the loggers ---------------------------------------------------------------------------------------------------

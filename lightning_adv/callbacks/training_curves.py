@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_adv.analysis.training_curves import plot_training_curves, salvage_metrics
+from lightning_adv.core.figures import to_png
 from lightning_adv.core.files import write_whole
 
 
@@ -46,6 +46,4 @@ def _draw(metrics: Path, target: Path) -> None:
     curves, problems = salvage_metrics(metrics)
     for problem in problems:
         rank_zero_warn(f"{metrics} is damaged, and {target.name} lacks what cannot be read: {problem}.")
-    picture = io.BytesIO()
-    plot_training_curves(curves).savefig(picture, format="png", dpi=150)
-    write_whole(target, picture.getvalue())
+    write_whole(target, to_png(plot_training_curves(curves), dpi=150))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 
-from lightning_adv.analysis.weight_smoothness import spatial_convolutions, weight_smoothness
+from lightning_adv.analysis.weight_smoothness import smoothness_records, spatial_convolutions
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule
@@ -22,7 +22,7 @@ class WeightSmoothness(Observer):
     """Measures the quadratic sum of parameters, how smooth each kernel is, and how weight decay acts on it.
 
     "Dissecting Local Properties of Adversarial Examples" (ICLR 2022 submission, anonymous), section 4.4 and figure 5a.
-    The table has the numbers of :func:`~lightning_adv.analysis.weight_smoothness.weight_smoothness`; logged are
+    The table has the numbers of :func:`~lightning_adv.analysis.weight_smoothness.smoothness_records`; logged are
 
     * ``smoothness/quadratic_sum``: of all parameters, those of the regime's ``inference_domain`` where it has domains,
     * ``smoothness/relative_kernel_variance``, ``smoothness/relative_total_variation`` and
@@ -71,7 +71,7 @@ class WeightSmoothness(Observer):
 
     def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Measure the weights, which are the same on every process."""
-        return weight_smoothness(module.network, self._names, domains=module.domains, optimizer=trainer.optimizers[0])
+        return smoothness_records(module.network, self._names, domains=module.domains, optimizer=trainer.optimizers[0])
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """Draw the curves of the whole network, and the heat map of its convolutions."""

@@ -25,7 +25,7 @@ _MOVED = {
     "analysis.frequency_figures": "analysis.images.frequency_figures",
     "analysis.image_transforms": "analysis.images.transforms",
     "analysis.intervals": "core.shares",
-    "analysis.labels": "core.figure_labels",
+    "analysis.labels": "core.figures",
     "analysis.logits": "attacks.logits",
     "analysis.perturbation_figures": "analysis.images.perturbation_figures",
     "analysis.perturbations": "analysis.images.perturbations",

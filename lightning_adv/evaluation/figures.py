@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.shares import Share
+from lightning_adv.core.figures import COLOURS, SMALL, TEXT, draw_shares, new_figure, set_text
 from lightning_adv.evaluation.summary import Summary
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito: told apart by all eyes
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
@@ -25,7 +22,7 @@ def plot_accuracy_over_eps(summary: Summary) -> Figure:
         summary: What an evaluation found, under at least one ball of a norm.
 
     Returns:
-        A figure with 95 % intervals; at radius 0 is the clean accuracy. Nothing global is touched, no screen is needed.
+        A figure with 95 % intervals; at radius 0 is the clean accuracy.
 
     Raises:
         UsageError: There is no ball of a norm.
@@ -40,23 +37,22 @@ def plot_accuracy_over_eps(summary: Summary) -> Figure:
         >>> figure.axes[0].get_xlabel()
         'eps in Linf'
     """
-    from matplotlib.figure import Figure
-
     norms = list(dict.fromkeys(threat.norm for threat in summary.all_or_nothing if threat.norm is not None))
     if not norms:
         raise UsageError("summary must have a threat model with a norm, got none.")
-    figure = Figure(figsize=(0.6 + 4.2 * len(norms), 3.6), layout="constrained")
+    figure = new_figure(0.6 + 4.2 * len(norms), 3.6)
     panels = figure.subplots(1, len(norms), squeeze=False, sharey=True)[0]
     for norm, axes in zip(norms, panels, strict=True):
         found = {threat.eps or 0.0: found for threat, found in summary.all_or_nothing.items() if threat.norm == norm}
         points = {0.0: summary.clean, **found}
         radii = list(points)
-        _draw(axes, radii, list(points.values()), _COLOURS[0], None)
-        axes.set_xlabel(f"eps in {_NORMS.get(norm, norm)}")
+        shares, intervals = zip(*((each.accuracy, each.interval) for each in points.values()), strict=True)
+        draw_shares(axes, radii, shares, intervals, color=COLOURS[0])
+        set_text(axes, x=f"eps in {_NORMS.get(norm, norm)}")
         axes.set_xticks(radii, [tell_distance(eps) for eps in radii])
         axes.tick_params(axis="x", rotation=45 if len(radii) > 6 else 0)
         axes.set_xlim(left=0)
-    panels[0].set_ylabel("Accuracy under all attacks (%)")
+    panels[0].set_ylabel("Accuracy under all attacks (%)", fontsize=TEXT)
     return figure
 
 
@@ -82,30 +78,20 @@ def plot_accuracy_over_steps(summary: Summary) -> Figure:
         >>> len(plot_accuracy_over_steps(found).axes)
         1
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, NullLocator
 
     if not summary.curves:
         raise UsageError("summary must have a curve over steps, got none.")
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    figure = new_figure(6, 3.8)
     axes = figure.subplots()
-    for curve, colour in zip(summary.curves, _COLOURS, strict=False):
-        _draw(axes, curve.steps, curve.accuracies, colour, str(curve.threat))
+    for curve, colour in zip(summary.curves, COLOURS, strict=False):
+        shares, intervals = zip(*((each.accuracy, each.interval) for each in curve.accuracies), strict=True)
+        draw_shares(axes, curve.steps, shares, intervals, color=colour, label=str(curve.threat))
         axes.set_xscale("log")
         axes.set_xticks(curve.steps, [f"{steps:,}" for steps in curve.steps])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", rotation=45)
-    axes.set_xlabel("Attack steps")
-    axes.set_ylabel("Accuracy under PGD (%)")
-    axes.legend()
+    set_text(axes, x="Attack steps", y="Accuracy under PGD (%)")
+    axes.legend(fontsize=SMALL)
     return figure
-
-
-def _draw(axes: Axes, places: Sequence[float], accuracies: Sequence[Share], colour: str, label: str | None) -> None:
-    values = [100 * found.accuracy for found in accuracies]
-    low, high = ([100 * found.interval[side] for found in accuracies] for side in (0, 1))
-    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(places, values, "-o", color=colour, markersize=4, label=label)
-    axes.set_ylim(0, 100)
-    axes.grid(alpha=0.3)

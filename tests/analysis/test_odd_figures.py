@@ -21,7 +21,7 @@ from lightning_adv.analysis.images.transformed_accuracy import TransformedAccura
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
 from lightning_adv.analysis.training_curves import plot_training_curves
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import label
 from lightning_adv.core.table import Row
 from lightning_adv.evaluation.corruptions.errors import CorruptionError
 from lightning_adv.evaluation.corruptions.figures import plot_corruption_errors

@@ -11,15 +11,23 @@ from torch import Tensor
 from lightning_adv.analysis.images.frequency import FILTERS
 from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import (
+    DIVERGING,
+    SEQUENTIAL,
+    SMALL,
+    TEXT,
+    draw_shares,
+    label,
+    marker,
+    new_figure,
+    set_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito: told apart by all eyes
-_MARKERS = "osD^vP"
-_IMAGES = {"clean": ("#0072B2", "o"), "adversarial": ("#D55E00", "s")}
+_IMAGES = ("clean", "adversarial")
 _TITLES = {
     "low_pass": "Frequencies up to here",
     "merged": "Above here, the other's frequencies",
@@ -43,32 +51,27 @@ def plot_frequency_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]])
         tables: By network, what :func:`~lightning_adv.analysis.images.frequency.accuracy_over_frequency` returned.
 
     Returns:
-        A row of panels for each network, with 95 % intervals. Nothing global is touched and no screen is needed.
+        A row of panels for each network, with 95 % intervals.
 
     Raises:
         UsageError: There are no rows.
     """
-    from matplotlib.figure import Figure
-
     filters = [name for name in FILTERS if any(row.transform == name for rows in tables.values() for row in rows)]
     if not filters:
         raise UsageError("tables must have rows of accuracy_over_frequency, got none.")
-    figure = Figure(figsize=(1 + 3.7 * len(filters), 0.8 + 2.9 * len(tables)), layout="constrained")
+    figure = new_figure(1 + 3.7 * len(filters), 0.8 + 2.9 * len(tables))
     panels = figure.subplots(len(tables), len(filters), squeeze=False, sharex=True, sharey=True)
     for (network, rows), line in zip(tables.items(), panels, strict=True):
         for name, axes in zip(filters, line, strict=True):
-            for images, (colour, marker) in _IMAGES.items():
+            set_text(axes, _title(_TITLES[name], network))
+            for number, images in enumerate(_IMAGES):
                 found = [row for row in rows if (row.transform, row.images) == (name, images)]
-                if found:
-                    _draw(axes, found, f"{images} images", colour, marker)
-            axes.set_title(_title(_TITLES[name], network), fontsize=10)
-            axes.grid(alpha=0.3)
-            axes.set_ylim(0, 100)
-        line[0].set_ylabel("Accuracy (%)")
+                _draw(axes, found, f"{images} images", number)
+        line[0].set_ylabel("Accuracy (%)", fontsize=TEXT)
     for axes in panels[-1]:
-        axes.set_xlabel("Frequency scale (1: half a cycle per pixel)")
+        axes.set_xlabel("Frequency scale (1: half a cycle per pixel)", fontsize=TEXT)
     handles, labels = next(axes for axes in panels.flat if axes.lines).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=SMALL)
     return figure
 
 
@@ -82,14 +85,11 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
             :func:`~lightning_adv.analysis.images.transformed_accuracy.accuracy_on_correctly_classified` returned.
 
     Returns:
-        A panel for each transform, with a line and 95 % intervals for each network. Nothing global is touched and no
-        screen is needed.
+        A panel for each transform, with a line and 95 % intervals for each network.
 
     Raises:
         UsageError: There are no rows.
     """
-    from matplotlib.figure import Figure
-
     transforms = list(dict.fromkeys(row.transform for rows in tables.values() for row in rows))
     if not transforms:
         raise UsageError("tables must have rows of accuracy_on_correctly_classified, got none.")
@@ -98,24 +98,18 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
         for name in transforms
     }
     widths = [3.4 if len(several) > 1 else 1.8 for several in levels.values()]
-    figure = Figure(figsize=(1 + sum(widths), 3.4), layout="constrained")
+    figure = new_figure(1 + sum(widths), 3.4)
     panels = figure.subplots(1, len(transforms), squeeze=False, sharey=True, width_ratios=widths)[0]
     for name, axes in zip(transforms, panels, strict=True):
         for number, (network, rows) in enumerate(tables.items()):
-            found = [row for row in rows if row.transform == name]
-            if found:
-                colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-                _draw(axes, found, label(network), colour, marker)
+            _draw(axes, [row for row in rows if row.transform == name], label(network), number)
         title, unit = _LEVELS.get(name, (name, "Level"))
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(unit, fontsize=9)
-        axes.set_ylim(0, 100)
-        axes.grid(alpha=0.3)
+        set_text(axes, title, x=unit)
         if name == "saturation":
             axes.set_xscale("log", base=2)
-        axes.set_xticks(levels[name], [f"{level:g}" for level in levels[name]], fontsize=8)
-    panels[0].set_ylabel("Accuracy on correctly classified images (%)", fontsize=9)
-    panels[0].legend(fontsize=8)
+        axes.set_xticks(levels[name], [f"{level:g}" for level in levels[name]])
+    panels[0].set_ylabel("Accuracy on correctly classified images (%)", fontsize=TEXT)
+    panels[0].legend(fontsize=SMALL)
     return figure
 
 
@@ -130,14 +124,11 @@ def plot_spectra(clean: Tensor, adversarial: Mapping[str, Tensor]) -> Figure:
         adversarial: The same for their adversarial examples, by the network that these were made on.
 
     Returns:
-        A figure; the spectra share one scale of colours and the differences another. Nothing global is touched and no
-        screen is needed.
+        A figure; the spectra share one scale of colours and the differences another.
 
     Raises:
         UsageError: The spectra are not of one shape (H, W).
     """
-    from matplotlib.figure import Figure
-
     for name, spectrum in adversarial.items():
         if clean.ndim != 2 or spectrum.shape != clean.shape:
             raise UsageError(
@@ -148,12 +139,12 @@ def plot_spectra(clean: Tensor, adversarial: Mapping[str, Tensor]) -> Figure:
     gaps = {_title("adversarial − clean", name): spectrum - clean for name, spectrum in adversarial.items()}
     values = torch.stack(list(spectra.values()))
     most = max([float(gap.abs().max()) for gap in gaps.values()], default=0.0) or 1.0
-    figure = Figure(figsize=(3.1 * len(spectra) + 0.9, 5.6 if gaps else 3.2), layout="constrained")
+    figure = new_figure(3.1 * len(spectra) + 0.9, 5.6 if gaps else 3.2)
     lines = figure.subplots(2 if gaps else 1, len(spectra), squeeze=False)
-    _show(figure, lines[0].tolist(), spectra, ("log amplitude", "viridis", float(values.min()), float(values.max())))
+    _show(figure, lines[0].tolist(), spectra, ("log amplitude", SEQUENTIAL, float(values.min()), float(values.max())))
     if gaps:
         lines[1, 0].axis("off")
-        _show(figure, lines[1, 1:].tolist(), gaps, ("difference of log amplitudes", "RdBu_r", -most, most))
+        _show(figure, lines[1, 1:].tolist(), gaps, ("difference of log amplitudes", DIVERGING, -most, most))
     return figure
 
 
@@ -171,9 +162,8 @@ def _show(
         drawn = axes.imshow(
             picture.cpu().numpy(), cmap=colours, vmin=low, vmax=high, extent=edges, origin="lower", aspect="equal"
         )
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("Frequency scale")
-    line[0].set_ylabel("Frequency scale")
+        set_text(axes, title, x="Frequency scale", grid=False)
+    line[0].set_ylabel("Frequency scale", fontsize=TEXT)
     figure.colorbar(drawn, ax=line, label=unit)
 
 
@@ -183,12 +173,8 @@ def _edges(size: int) -> tuple[float, float]:
     return (first - 0.5) * 2 / size, (first + size - 0.5) * 2 / size
 
 
-def _draw(axes: Axes, rows: Sequence[TransformedAccuracy], of: str, colour: str, marker: str) -> None:
-    rows = sorted(rows, key=lambda row: row.level)
-    levels = [row.level for row in rows]
-    low, high = zip(*(row.interval for row in rows), strict=True)
-    axes.plot(levels, [100 * row.accuracy for row in rows], color=colour, marker=marker, markersize=4, label=of)
-    if len(rows) > 1:
-        axes.fill_between(levels, [100 * end for end in low], [100 * end for end in high], color=colour, alpha=0.15)
-    else:
-        axes.vlines(levels, 100 * low[0], 100 * high[0], color=colour)
+def _draw(axes: Axes, rows: Sequence[TransformedAccuracy], of: str, number: int) -> None:
+    if rows:
+        rows = sorted(rows, key=lambda row: row.level)
+        levels, shares = [row.level for row in rows], [row.accuracy for row in rows]
+        draw_shares(axes, levels, shares, [row.interval for row in rows], label=of, **marker(number))

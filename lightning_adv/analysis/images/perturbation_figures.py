@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_adv.analysis.images.perturbations import PerturbationViews, perturbation_views
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import DIVERGING, SMALL, label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,15 +41,12 @@ def plot_perturbations(
             are taken for.
 
     Returns:
-        A figure; red is lighter than the clean image, blue darker, on one scale for all. Nothing global is touched and
-        no screen is needed.
+        A figure; red is lighter than the clean image, blue darker, on one scale for all.
 
     Raises:
-        UsageError: There are no examples, these are no images in [0, 1] of one shape, or they have another number of
+        UsageError: There are no examples, these are not images in [0, 1] of one shape, or they have another number of
             channels.
     """
-    from matplotlib.figure import Figure
-
     if not examples or x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UsageError(
             f"x must be images of one or three channels with adversarial examples of at least one network, got shape "
@@ -60,11 +57,11 @@ def plot_perturbations(
     columns = [_Column("clean", _as_picture(x))]
     for name, x_adv in examples.items():
         columns += [_Column("adversarial", _as_picture(x_adv)), *_columns(views[name])]
-    figure = Figure(figsize=(1.2 * len(columns) + 0.8, 1.25 * len(x) + 0.7), layout="constrained")
+    figure = new_figure(1.2 * len(columns) + 0.8, 1.25 * len(x) + 0.7)
     panels = figure.subplots(len(x), len(columns), squeeze=False)
-    limits = {"cmap": "RdBu_r", "vmin": -scale or -1, "vmax": scale or 1}
+    limits = {"cmap": DIVERGING, "vmin": -scale or -1, "vmax": scale or 1}
     for column, line in zip(columns, panels.T, strict=True):
-        line[0].set_title(column.title, fontsize=8)
+        line[0].set_title(column.title, fontsize=SMALL)
         for picture, axes in zip(column.pictures, line, strict=True):
             style = limits if column.signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
             drawn = axes.imshow(picture, interpolation="nearest", **style)
@@ -74,7 +71,7 @@ def plot_perturbations(
     of_each = (len(columns) - 1) // len(examples)
     for number, name in enumerate(examples):
         first = 1 + number * of_each
-        panels[0, first].set_title(f"{label(name)}\n{columns[first].title}", fontsize=8)
+        panels[0, first].set_title(f"{label(name)}\n{columns[first].title}", fontsize=SMALL)
         if isinstance(captions, Mapping):
             _write(panels[:, first].tolist(), captions.get(name, ()))
     if not isinstance(captions, Mapping):
@@ -95,7 +92,7 @@ def _columns(views: PerturbationViews) -> list[_Column]:
 
 def _write(line: Sequence[Axes], captions: Sequence[str]) -> None:
     for axes, caption in zip(line, captions, strict=False):
-        axes.set_xlabel("\n".join(map(label, caption.split("\n"))), fontsize=7)
+        axes.set_xlabel("\n".join(map(label, caption.split("\n"))), fontsize=SMALL)
 
 
 def _numbers(values: Tensor) -> Any:

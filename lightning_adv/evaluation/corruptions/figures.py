@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import SMALL, TITLE, label, new_figure
 from lightning_adv.evaluation.corruptions.corrupt import GROUPS
 from lightning_adv.evaluation.corruptions.errors import CorruptionError, mean_error, mean_errors
 
@@ -28,7 +28,7 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
 
     Returns:
         A panel for each network, with its mean error and each corruption's; lines part noise, blur, weather and
-        digital. All panels share one scale of colours, 0 to 100 %. Nothing global is touched and no screen is needed.
+        digital. All panels share one scale of colours, 0 to 100 %.
 
     Raises:
         UsageError: There are no rows, a table is not complete, or the tables have other corruptions or severities.
@@ -39,8 +39,6 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
         >>> len(plot_corruption_errors({"standard": rows}).axes) > 0
         True
     """
-    from matplotlib.figure import Figure
-
     if not tables:
         raise UsageError("tables must hold at least one network, got none.")
     means = {network: mean_errors(rows) for network, rows in tables.items()}
@@ -51,7 +49,7 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
         if {row[:2] for row in rows} != {row[:2] for row in first}:
             raise UsageError(f"tables must have the same corruptions and severities, {network} has others.")
     width = (len(severities) + 1) * 0.62
-    figure = Figure(figsize=(2.3 + width * len(tables), 1.4 + 0.32 * len(names)), layout="constrained")
+    figure = new_figure(2.3 + width * len(tables), 1.4 + 0.32 * len(names))
     panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
     for axes, (network, rows) in zip(panels, tables.items(), strict=True):
         errors = {row[:2]: row.error for row in rows}
@@ -62,7 +60,7 @@ def plot_corruption_errors(tables: Mapping[str, Sequence[CorruptionError]]) -> F
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         axes.set_xlabel("Severity")
         title = f"{label(network)}: mean error {100 * mean_error(rows):.1f} %" if network else ""
-        axes.set_title(title or f"mean error {100 * mean_error(rows):.1f} %", fontsize=10)
+        axes.set_title(title or f"mean error {100 * mean_error(rows):.1f} %", fontsize=TITLE)
         axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
         for edge in _group_edges(names):
             axes.axhline(edge, color="white", linewidth=3)
@@ -75,7 +73,7 @@ def _write(axes: Axes, table: Sequence[Sequence[float]]) -> None:
     for row, errors in enumerate(table):
         for column, error in enumerate(errors):
             colour = "white" if error > _DARK else "black"
-            axes.text(column, row, f"{100 * error:.0f}", color=colour, ha="center", va="center", fontsize=8)
+            axes.text(column, row, f"{100 * error:.0f}", color=colour, ha="center", va="center", fontsize=SMALL)
 
 
 def _group_edges(names: Sequence[str]) -> list[float]:

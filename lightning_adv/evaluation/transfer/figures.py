@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.figure_labels import label
+from lightning_adv.core.figures import TEXT, TITLE, label, new_figure
 from lightning_adv.evaluation.transfer.rates import TransferRate
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
             up by :func:`.rates.add_rates`.
 
     Returns:
-        A heat map for each attack, in percent on one scale from 0 to 100; white-box cells have a frame. Nothing global
-        is touched and no screen is needed.
+        A heat map for each attack, in percent on one scale from 0 to 100; white-box cells have a frame.
 
     Raises:
         UsageError: There are no rows, or two of one attack, source and target.
@@ -42,8 +41,6 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
         >>> len(plot_transfer(rates).axes) > 0
         True
     """
-    from matplotlib.figure import Figure
-
     cells = _by_cell(rates)
     attacks, sources = _once(row.attack for row in rates), _once(row.source for row in rates)
     targets = _once(row.target for row in rates)
@@ -51,18 +48,18 @@ def plot_transfer(rates: Sequence[TransferRate]) -> Figure:
     across = math.ceil(len(attacks) / lines)
     width = _length(sources) + across * (_CELL * len(targets) + 0.25) + 1.2
     height = _length(targets) + lines * (_CELL * len(sources) + 0.4) + 0.6
-    figure = Figure(figsize=(max(width, 3.6), max(height, 2.6)), layout="constrained")
+    figure = new_figure(max(width, 3.6), max(height, 2.6))
     panels = figure.subplots(lines, across, squeeze=False, sharex=True, sharey=True)
     for attack, axes in zip(attacks, panels.flat, strict=False):
         found = {(source, target): row for (name, source, target), row in cells.items() if name == attack}
         drawn = _heat_map(axes, found, sources, targets)
-        axes.set_xlabel(label(attack), fontsize=10)
+        axes.set_xlabel(label(attack), fontsize=TITLE)
     for axes in panels.flat[len(attacks) :]:
         axes.axis("off")
     for axes in panels[0]:
         _name_columns(axes, targets)
-    figure.supylabel("Crafted on", fontsize=10)
-    figure.suptitle("Tested on (framed: white-box)", fontsize=10)
+    figure.supylabel("Crafted on", fontsize=TITLE)
+    figure.suptitle("Tested on (framed: white-box)", fontsize=TITLE)
     figure.colorbar(drawn, ax=panels, label="Success rate (%)", pad=0.02)
     return figure
 
@@ -88,21 +85,19 @@ def plot_ensemble_transfer(rates: Sequence[TransferRate]) -> Figure:
         >>> len(plot_ensemble_transfer(rates).axes) > 0
         True
     """
-    from matplotlib.figure import Figure
-
     _by_cell(rates)
     attacks, sources = _once(row.attack for row in rates), _once(row.source for row in rates)
     held_out = [source.removeprefix("-") for source in sources]
     width = _length(attacks) + _CELL * len(sources) + 1.4
     height = _length(held_out) + 2 * (_CELL * len(attacks) + 0.5) + 0.4
-    figure = Figure(figsize=(max(width, 3.6), height), layout="constrained")
+    figure = new_figure(max(width, 3.6), height)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, white_box in zip(panels, (True, False), strict=True):
         found = {(row.attack, row.source): row for row in rates if row.white_box == white_box}
         drawn = _heat_map(axes, found, attacks, sources, frames=False)
-        axes.set_xlabel("Ensemble\n(white-box)" if white_box else "Held out\n(black-box)", fontsize=10)
+        axes.set_xlabel("Ensemble\n(white-box)" if white_box else "Held out\n(black-box)", fontsize=TITLE)
     _name_columns(panels[0], held_out)
-    figure.suptitle("Network held out", fontsize=10)
+    figure.suptitle("Network held out", fontsize=TITLE)
     figure.colorbar(drawn, ax=panels, label="Success rate (%)", pad=0.02)
     return figure
 
@@ -139,10 +134,10 @@ def _heat_map(
             if (row, column) not in cells:
                 continue
             colour = "black" if percent[i][j] > 55 else "white"  # the upper half of the scale is light
-            axes.text(j, i, f"{percent[i][j]:.0f}", ha="center", va="center", color=colour, fontsize=9)
+            axes.text(j, i, f"{percent[i][j]:.0f}", ha="center", va="center", color=colour, fontsize=TEXT)
             if frames and cells[row, column].white_box:
                 axes.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor="red", linewidth=1.8))
-    axes.set_yticks(range(len(rows)), _wrapped(rows), fontsize=9)
+    axes.set_yticks(range(len(rows)), _wrapped(rows), fontsize=TEXT)
     axes.set_xticks(range(len(columns)))
     axes.tick_params(length=0, labelbottom=False)
     return drawn
@@ -151,7 +146,7 @@ def _heat_map(
 def _name_columns(axes: Axes, names: Sequence[str]) -> None:
     """Write the names above a panel, upright where they are longer than a cell."""
     upright = max(map(len, names)) * _LETTER > _CELL
-    axes.set_xticks(range(len(names)), _wrapped(names), fontsize=9, rotation=90 if upright else 0)
+    axes.set_xticks(range(len(names)), _wrapped(names), fontsize=TEXT, rotation=90 if upright else 0)
     axes.tick_params(labeltop=True)
 
 
