@@ -22,7 +22,8 @@ from lightning_adv.nn.smooth_relu import SmoothReLU
 from lightning_adv.nn.view.attack_view import AttackView, NoViewError
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.weights.export import ExportedNetwork, export_network, write_network
-from lightning_adv.nn.weights.load import LoadReport, load_weights
+from lightning_adv.nn.weights.load import load_weights
+from lightning_adv.nn.weights.report import LoadReport
 
 __all__ = [
     "ACTIVATIONS", "AttackView", "Backbone", "Block", "DomainBatchNorm", "ExportedNetwork", "InDomain", "LoadReport",

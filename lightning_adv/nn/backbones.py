@@ -154,8 +154,13 @@ def create_backbone(
         A network from images (N, C, H, W) in [0, 1] to logits (N, ``num_classes``).
 
     Raises:
-        UsageError: An argument is outside what is allowed, the name is unknown or no classifier, the stem is not one
-            that this network has, the activation is unknown, or the checkpoint does not fit.
+        UsageError: An argument is outside what is allowed, the name is unknown or not that of a classifier, the stem is
+            not one that this network has, the activation is unknown, or the checkpoint does not fit. Its key is the
+            argument.
+
+    Example:
+        >>> create_backbone("small_cnn", 10, in_channels=1)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     settings = {} if options is None else dict(options)
     recipe = {"activation": activation, "activation_options": activation_options}
@@ -172,7 +177,7 @@ def create_backbone(
         replaced = use_cifar_stem(network, name)
         if pretrained:
             new += [key for key, parameter in network.named_parameters() if parameter not in before]
-            say(f"backbone.stem 'cifar': {replaced} is new, and not pretrained.", warn=True)
+            say(f"stem 'cifar': {replaced} is new, and not pretrained.", warn=True)
     keys = network.state_dict().keys()
     if activation is not None:
         shape = default_image_shape(network, stem, in_channels, settings)
@@ -183,7 +188,7 @@ def create_backbone(
         report = load_weights(
             built,
             checkpoint,
-            argument="backbone.checkpoint",
+            argument="checkpoint",
             domain=checkpoint_domain,
             head=head,
             optional=sorted(network.state_dict().keys() - keys),
@@ -191,7 +196,7 @@ def create_backbone(
         )
         new = [*report.replaced_head, *(key for key in report.missing if key in keys)]
         _check_carried_normalization(built, mean, std)
-        say(f"backbone.checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
+        say(f"checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
     built.new = tuple(new)
     return built
 
@@ -200,13 +205,13 @@ def _check(num_classes: int, stem: str, in_channels: int, options: dict[str, Any
     if num_classes < 2:
         raise UsageError(f"num_classes must be at least 2, got {num_classes}.")
     if stem not in ("default", "cifar"):
-        raise UsageError(f"backbone.stem must be 'default' or 'cifar', got {stem!r}.")
+        raise UsageError(f"must be 'default' or 'cifar', got {stem!r}.", key="stem")
     if in_channels < 1:
-        raise UsageError(f"backbone.in_channels must be at least 1, got {in_channels}.")
+        raise UsageError(f"must be at least 1, got {in_channels}.", key="in_channels")
     reserved = [option for option in options if option in RESERVED_OPTIONS]
     if reserved:
         raise UsageError(
-            f"backbone.options cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself."
+            f"cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself.", key="options"
         )
 
 
@@ -219,24 +224,22 @@ def _check_weights(
 ) -> None:
     if pretrained and checkpoint is not None:
         raise UsageError(
-            "backbone.pretrained and backbone.checkpoint are both given, and the checkpoint would replace "
-            "every pretrained weight: leave one out."
+            "is given with a checkpoint, which would replace every pretrained weight: leave one out.", key="pretrained"
         )
     if domain is not None and checkpoint is None:
-        raise UsageError(f"backbone.checkpoint_domain is {domain!r}, but there is no backbone.checkpoint.")
+        raise UsageError(f"is {domain!r}, but there is no checkpoint.", key="checkpoint_domain")
     if activation_options and activation is None:
-        raise UsageError(f"backbone.activation_options are {activation_options}, but there is no backbone.activation.")
+        raise UsageError(f"are {activation_options}, but there is no activation.", key="activation_options")
 
 
 def _check_channels(in_channels: int, **given: Channels | None) -> None:
     for name, values in given.items():
         if values is not None and len(values) != in_channels:
             raise UsageError(
-                f"backbone.{name} needs one value for each of the {in_channels} channels (backbone.in_channels), "
-                f"got {tuple(values)}."
+                f"needs one value for each of the {in_channels} channels (in_channels), got {tuple(values)}.", key=name
             )
         if values is not None:
-            check_values(f"backbone.{name}", values)
+            check_values(name, values)
 
 
 def _per_channel(given: Channels | None, own: Channels, in_channels: int) -> Channels:
@@ -251,6 +254,5 @@ def _check_carried_normalization(built: NormalizedNetwork, mean: Channels | None
         carried = getattr(built.normalize, name).flatten()
         if given is not None and not torch.allclose(carried, torch.tensor(given, dtype=carried.dtype), atol=1e-4):
             raise UsageError(
-                f"backbone.{name} is {tuple(given)}, but backbone.checkpoint was trained with {carried.tolist()}: "
-                f"leave backbone.{name} out."
+                f"is {tuple(given)}, but the checkpoint was trained with {carried.tolist()}: leave it out.", key=name
             )

@@ -38,14 +38,13 @@ def find_network(name: str) -> tuple[Library, str]:
         return "torchvision", plain
     known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
     known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
-    raise UsageError(_unknown(name, plain if wanted == "timm" else name, known))
+    raise _unknown(name, plain if wanted == "timm" else name, known)
 
 
-def _unknown(name: str, looked_up: str, known: Sequence[str]) -> str:
+def _unknown(name: str, looked_up: str, known: Sequence[str]) -> UsageError:
     nearest = difflib.get_close_matches(looked_up, known, n=3)
-    return f"backbone.name {name!r} is no classifier of timm or torchvision" + (
-        f"; the nearest names are {', '.join(nearest)}." if nearest else "."
-    )
+    hint = f"; the nearest names are {', '.join(nearest)}" if nearest else ""
+    return UsageError(f"{name!r} is not a classifier of timm or torchvision{hint}.", key="name")
 
 
 def _register_zoo() -> None:
@@ -77,9 +76,9 @@ def build_timm(name: str, num_classes: int, in_channels: int, pretrained: bool, 
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
         )
     except TypeError as error:
-        raise UsageError(f"backbone.options {options} do not fit {name}: {error}.") from error
+        raise UsageError(f"{options} do not fit {name}: {error}.", key="options") from error
     except RuntimeError as error:  # an unknown tag, or no weights for this name
-        raise UsageError(f"backbone.name {name!r} with pretrained={pretrained}: {error}") from error
+        raise UsageError(f"{name!r} with pretrained={pretrained}: {error}", key="name") from error
     config = network.pretrained_cfg
     classes = config["num_classes"] if pretrained else num_classes
     if pretrained:
@@ -98,12 +97,12 @@ def build_torchvision(
     from torchvision import models
 
     if pretrained and in_channels != 3:
-        raise UsageError(f"backbone.in_channels must be 3 for torchvision's pretrained {name}, got {in_channels}.")
+        raise UsageError(f"must be 3 for torchvision's pretrained {name}, got {in_channels}.", key="in_channels")
     architecture, _, tag = name.partition(".")
     # without VGG-16's weights for features alone, whose classifier is NaN
     known = {entry.name: entry for entry in models.get_model_weights(architecture) if entry.meta["categories"]}
     if tag and tag not in known:
-        raise UsageError(_unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known]))
+        raise _unknown(name, name, [f"{architecture}.{known_tag}" for known_tag in known])
     weights = known[tag] if tag else models.get_model_weights(architecture).DEFAULT
     preset = weights.transforms()
     mean, std = preset.mean, preset.std
@@ -121,7 +120,7 @@ def build_torchvision(
     try:
         network: nn.Module = models.get_model(architecture, **arguments, **options)
     except TypeError as error:
-        raise UsageError(f"backbone.options {options} do not fit {name}: {error}.") from error
+        raise UsageError(f"{options} do not fit {name}: {error}.", key="options") from error
     if has_auxiliary_logits:
         # Auxiliary logits make the output a tuple in train mode; pretrained networks have them.
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
@@ -137,7 +136,7 @@ def build_torchvision(
 
 
 def _say_pretrained(weights: str, classes: int, num_classes: int, head: Sequence[str]) -> None:
-    told = f"backbone.pretrained: the network starts from the weights {weights}"
+    told = f"pretrained: the network starts from the weights {weights}"
     if classes != num_classes:
         told += f"; its classifier {', '.join(head)} is new: {num_classes} classes, where the weights have {classes}"
     say(f"{told}.", warn=classes != num_classes)
@@ -204,9 +203,10 @@ def use_cifar_stem(network: nn.Module, name: str) -> str:
     old, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
     if not isinstance(old, nn.Conv2d) or not isinstance(pool, nn.Module):
         raise UsageError(
-            f"backbone.stem 'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a "
-            f"max-pool (resnet18, resnet50, seresnet50, torchvision/resnet18, ...) and for torchvision's VGGs "
-            f"(torchvision/vgg11_bn, ...), got {name!r}."
+            "'cifar' is for the ResNets of timm and torchvision whose stem is one convolution and a max-pool "
+            "(resnet18, resnet50, seresnet50, torchvision/resnet18, ...) and for torchvision's VGGs "
+            f"(torchvision/vgg11_bn, ...), got {name!r}.",
+            key="stem",
         )
     new = _convolution_like(old, kernel_size=3, stride=1, padding=1)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as both libraries do

@@ -62,7 +62,7 @@ def check_values(name: str, values: Sequence[float]) -> None:
     positive = name.endswith("std")
     if not rounded.isfinite().all() or (positive and not (rounded > 0).all()):
         allowed = "positive and finite" if positive else "finite"
-        raise UsageError(f"{name} must be {allowed} in every channel, got {tuple(values)}.")
+        raise UsageError(f"must be {allowed} in every channel, got {tuple(values)}.", key=name)
 
 
 class NormalizedNetwork(nn.Module):

@@ -150,8 +150,14 @@ class Classifier(LightningModule):
 
         It is called by ``__init__`` if ``num_classes`` is known there: what an override reads of ``self``, a subclass
         sets before it calls ``super().__init__``.
+
+        Raises:
+            UsageError: The backbone cannot be built.
         """
-        return self.backbone.build(num_classes)
+        try:
+            return self.backbone.build(num_classes)
+        except UsageError as error:
+            raise error.under("backbone") from error
 
     def prepare_network(self) -> None:
         """Change the network once the data are known, before the optimizer, DDP and ``torch.compile`` get it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import find_kinks, smooth_backward
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.libraries import default_image_shape
+from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.regimes.keywords import MadryKeywords, Unpack
 from lightning_adv.regimes.madry import MadryTraining
 
@@ -61,7 +62,7 @@ class SmoothAdversarialTraining(MadryTraining):
         Raises:
             UsageError: It is not.
         """
-        built = self.backbone.build(num_classes)
+        built = cast(NormalizedNetwork, super().build_network(num_classes))
         if self.backbone.activation is None:
             shape = default_image_shape(
                 built.network, self.backbone.stem, self.backbone.in_channels, self.backbone.options

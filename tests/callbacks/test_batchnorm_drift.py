@@ -172,7 +172,7 @@ def test_a_run_with_domains_as_the_checkpoint(tmp_path):
         found = next(r.value for r in rows if (r.name, r.statistic) == ("layer3.1", "mean_from_checkpoint"))
         own = running_statistics(module.network)["layer3.1"].mean
         assert found == pytest.approx((own - state.mean("layer3.1", domain)).abs().mean().item(), rel=1e-5)
-    with pytest.raises(ValueError, match=r"it has main, adversarial; name one of them \(bn_drift\.checkpoint_domain\)"):
+    with pytest.raises(ValueError, match=r"^bn_drift\.checkpoint_domain: .* it has main, adversarial: name one"):
         fit(tmp_path / "auxiliary", BatchNormDrift(checkpoint=str(saved), checkpoint_domain="auxiliary"))
 
 
@@ -191,7 +191,7 @@ def test_an_activation_that_learns_is_not_missed_in_the_file(tmp_path):
         (None, "there is no file"),
         (b"garbage", "cannot be read as weights"),
         ({"fc.weight": torch.zeros(2, 3)}, "holds the weights of another network"),
-        ("domain", "the BatchNorm domain 'main' was asked for, but .* has no domains"),
+        ("domain", "has no BatchNorm domains, and 'main' was asked for"),
     ],
 )
 def test_a_checkpoint_that_is_none_of_this_network(tmp_path, content, message):

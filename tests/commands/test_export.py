@@ -148,7 +148,7 @@ def test_exported_network_is_fine_tuned_by_the_command(run, capsys):
     weights = run / "export" / "model.safetensors"
     arguments = [f"--model.init_args.backbone.checkpoint={weights}", "--trainer.max_epochs=1"]
     fit(*arguments)
-    assert f"backbone.checkpoint: {weights}: 26 of 26 tensors loaded" in capsys.readouterr().err
+    assert f"checkpoint: {weights}: 26 of 26 tensors loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("asked", "taken"), [([], "adversarial"), (["--domain", "main"], "main")])
@@ -172,7 +172,7 @@ def test_domain_is_that_of_the_prediction_or_the_one_asked_for(tmp_path, asked, 
     assert f"BatchNorm domain: {taken}, of main, adversarial" in capsys.readouterr().err
     code, told = _error(capsys, "--checkpoint", str(path), "--domain", "auxiliary")
     assert code == 1
-    assert "no BatchNorm domain 'auxiliary'; it has main, adversarial; name one of them (--domain)." in told
+    assert "no BatchNorm domain 'auxiliary'; it has main, adversarial: name one of them." in told
 
 
 def _error(capsys, *arguments):
@@ -192,7 +192,7 @@ def test_mistakes_are_told_in_a_line(run, tmp_path, capsys):
         ("--checkpoint", "absent.ckpt"): (1, "--checkpoint: there is no file absent.ckpt"),
         ("--checkpoint", str(tmp_path / "other.ckpt")): (1, "other.ckpt is not the checkpoint of a run"),
         ("--checkpoint", str(tmp_path / "garbage.ckpt")): (1, "cannot be read as weights"),
-        ("--checkpoint", best, "--domain", "main"): (1, "has no domains"),
+        ("--checkpoint", best, "--domain", "main"): (1, "has no BatchNorm domains"),
         (): (2, "--checkpoint"),
         ("--checkpoint", best, "--outpt", "x"): (2, "--outpt"),
         ("--check", best): (2, "--check"),

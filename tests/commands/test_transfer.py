@@ -96,7 +96,7 @@ def test_every_preset_runs(name, transfer):
         (["--norm=l3"], "norm must be one of linf, l2, l1"),
         (["--domains={other: main}"], "domains has 'other'; the networks are madry, advprop"),
         (["--domains={advprop: auxiliary}"],
-         "'auxiliary'; it has main, adversarial; name one of them (domains.advprop)"),
+         "'auxiliary'; it has main, adversarial: name one of them"),
         (["--output=file"], "output: file cannot be written"),
         (["--output=file/below"], "output: file/below cannot be written"),
         ([f"--output={'long' * 100}"], "long cannot be written (File name too long)"),

@@ -97,7 +97,7 @@ def test_the_name_alone_fixes_the_architecture():
     ],
 )
 def test_unknown_name_gets_the_nearest(name, nearest):
-    with pytest.raises(ValueError, match=f"backbone.name '.*{name.rpartition('/')[2]}'.*nearest.*{nearest}"):
+    with pytest.raises(ValueError, match=f"name: '.*{name.rpartition('/')[2]}'.*nearest.*{nearest}"):
         create_backbone(name, 10)
 
 
@@ -115,7 +115,7 @@ def test_unknown_name_gets_the_nearest(name, nearest):
     ],
 )
 def test_what_is_no_classifier_of_the_library_is_refused(name):
-    with pytest.raises(ValueError, match=f"backbone.name '{name}' is no classifier of timm or torchvision"):
+    with pytest.raises(ValueError, match=f"name: '{name}' is not a classifier of timm or torchvision"):
         create_backbone(name, 10)
 
 
@@ -181,15 +181,15 @@ def test_normalization_is_part_of_the_state_dict():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mean": (0.5,)}, "backbone.mean needs one value for each of the 3 channels"),
-        ({"std": (0.5, 0.5)}, "backbone.std needs one value for each of the 3 channels"),
-        ({"std": (0.5, 0.0, 0.5)}, "backbone.std must be positive and finite in every channel"),
-        ({"std": (0.5, -0.5, 0.5)}, "backbone.std must be positive"),
-        ({"std": (0.5, float("nan"), 0.5)}, "backbone.std must be positive"),
-        ({"std": (0.5, float("inf"), 0.5)}, "backbone.std must be positive"),
-        ({"std": (0.5, 1e-60, 0.5)}, "backbone.std must be positive"),  # 0 in the network's fp32
-        ({"mean": (0.5, float("nan"), 0.5)}, "backbone.mean must be finite in every channel"),
-        ({"mean": (0.5, 1e60, 0.5)}, "backbone.mean must be finite"),
+        ({"mean": (0.5,)}, "mean: needs one value for each of the 3 channels"),
+        ({"std": (0.5, 0.5)}, "std: needs one value for each of the 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, "std: must be positive and finite in every channel"),
+        ({"std": (0.5, -0.5, 0.5)}, "std: must be positive"),
+        ({"std": (0.5, float("nan"), 0.5)}, "std: must be positive"),
+        ({"std": (0.5, float("inf"), 0.5)}, "std: must be positive"),
+        ({"std": (0.5, 1e-60, 0.5)}, "std: must be positive"),  # 0 in the network's fp32
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean: must be finite in every channel"),
+        ({"mean": (0.5, 1e60, 0.5)}, "mean: must be finite"),
     ],
 )
 def test_bad_normalization_is_refused(arguments, message):
@@ -291,7 +291,7 @@ def test_networks_of_the_blockwise_paper_have_six_modules_at_32_pixels(name):
     ],
 )
 def test_cifar_stem_is_refused_where_there_is_none(name):
-    with pytest.raises(ValueError, match=r"backbone.stem 'cifar' is for the ResNets .*resnet18.*torchvision/vgg11_bn"):
+    with pytest.raises(ValueError, match=r"stem: 'cifar' is for the ResNets .*resnet18.*torchvision/vgg11_bn"):
         create_backbone(name, 10, stem="cifar")
 
 
@@ -309,21 +309,21 @@ def test_options_reach_the_constructor():
     ("name", "num_classes", "arguments", "message"),
     [
         ("small_cnn", 1, {}, "num_classes must be at least 2, got 1"),
-        ("small_cnn", 10, {"stem": "cifr"}, "backbone.stem must be 'default' or 'cifar', got 'cifr'"),
-        ("small_cnn", 10, {"in_channels": 0}, "backbone.in_channels must be at least 1, got 0"),
-        ("small_cnn", 10, {"options": {"in_chans": 1}}, "backbone.options cannot hold 'in_chans'"),
-        ("small_cnn", 10, {"options": {"widht": 8}}, "backbone.options .* do not fit small_cnn: .*'widht'"),
-        ("torchvision/resnet18", 10, {"options": {"depth": 8}}, "backbone.options .* do not fit resnet18: .*'depth'"),
-        ("resnet18", 10, {"pretrained": True, "checkpoint": "w.pth"}, "pretrained and backbone.checkpoint are both"),
+        ("small_cnn", 10, {"stem": "cifr"}, "stem: must be 'default' or 'cifar', got 'cifr'"),
+        ("small_cnn", 10, {"in_channels": 0}, "in_channels: must be at least 1, got 0"),
+        ("small_cnn", 10, {"options": {"in_chans": 1}}, "options: cannot hold 'in_chans'"),
+        ("small_cnn", 10, {"options": {"widht": 8}}, "options: .* do not fit small_cnn: .*'widht'"),
+        ("torchvision/resnet18", 10, {"options": {"depth": 8}}, "options: .* do not fit resnet18: .*'depth'"),
+        ("resnet18", 10, {"pretrained": True, "checkpoint": "w.pth"}, "pretrained: is given with a checkpoint"),
         (
             "small_cnn",
             10,
             {"checkpoint_domain": "main"},
-            "checkpoint_domain is 'main', but there is no backbone.checkp",
+            "checkpoint_domain: is 'main', but there is no checkpoint",
         ),
-        ("small_cnn", 10, {"activation_options": {"alpha": 1.0}}, "activation_options are .*no backbone.activation"),
+        ("small_cnn", 10, {"activation_options": {"alpha": 1.0}}, "activation_options: are .*no activation"),
         ("small_cnn", 10, {"activation": "sliu"}, "activation must be one of .*got 'sliu'. Did you mean 'silu'"),
-        ("torchvision/resnet18", 10, {"pretrained": True, "in_channels": 1}, "backbone.in_channels must be 3 .* got 1"),
+        ("torchvision/resnet18", 10, {"pretrained": True, "in_channels": 1}, "in_channels: must be 3 .* got 1"),
     ],
 )
 def test_bad_arguments_are_refused(name, num_classes, arguments, message):
@@ -427,7 +427,7 @@ def test_checkpoint_does_not_silently_replace_the_normalization_asked_for(tmp_pa
     trained = create_backbone("small_cnn", 4, in_channels=1, mean=(0.1,))
     torch.save(trained.state_dict(), path)
     create_backbone("small_cnn", 4, in_channels=1, mean=(0.1,), checkpoint=str(path))
-    with pytest.raises(ValueError, match=r"backbone.mean is .*0.3.*, but backbone.checkpoint was trained with .*0.1"):
+    with pytest.raises(ValueError, match=r"mean: is .*0.3.*, but the checkpoint was trained with .*0.1"):
         create_backbone("small_cnn", 4, in_channels=1, mean=(0.3,), checkpoint=str(path))
     torch.save(trained.network.state_dict(), path)  # without a normalisation, the one asked for is right
     kept = create_backbone("small_cnn", 4, in_channels=1, mean=(0.3,), checkpoint=str(path))
@@ -435,7 +435,7 @@ def test_checkpoint_does_not_silently_replace_the_normalization_asked_for(tmp_pa
 
 
 def test_errors_of_the_checkpoint_name_the_argument(tmp_path):
-    with pytest.raises(ValueError, match=r"backbone.checkpoint: there is no file .*absent.pth"):
+    with pytest.raises(ValueError, match=r"^checkpoint: there is no file .*absent.pth"):
         create_backbone("small_cnn", 4, checkpoint=str(tmp_path / "absent.pth"))
 
 
@@ -450,7 +450,7 @@ def test_checkpoint_of_other_classes_keeps_a_new_classifier_and_says_so(tmp_path
     assert loaded.fc.out_features == 5
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.message.startswith("backbone.checkpoint: ")
+    assert record.message.startswith("checkpoint: ")
     assert "5 classes where the file has 7" in record.message
 
 
@@ -460,7 +460,7 @@ def test_carried_normalization_of_another_project_is_compared_too(tmp_path):
     torch.save({**state, "mu": torch.full((1, 3, 1, 1), 0.2), "sigma": torch.full((1, 3, 1, 1), 0.4)}, path)
     loaded = create_backbone("small_cnn", 4, checkpoint=str(path), std=(0.4,) * 3)
     assert loaded.normalize.mean.flatten().tolist() == pytest.approx([0.2] * 3)
-    with pytest.raises(ValueError, match=r"backbone.std is .*0.5.*, but backbone.checkpoint was trained with .*0.4"):
+    with pytest.raises(ValueError, match=r"std: is .*0.5.*, but the checkpoint was trained with .*0.4"):
         create_backbone("small_cnn", 4, checkpoint=str(path), std=(0.5,) * 3)
 
 
@@ -668,7 +668,7 @@ def test_the_checkpoints_of_timms_own_training_script_are_read(tmp_path):
 
 def test_other_objects_than_plain_data_are_not_read(tmp_path):
     torch.save({"state_dict": {}, "args": fractions.Fraction(1, 2)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"backbone\.checkpoint: .* cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"^checkpoint: .* cannot be read as weights"):
         Backbone("test_resnet", checkpoint=str(tmp_path / "weights.pth")).build(3)
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain, domain_norms, export_plain
 from lightning_adv.nn.weights.domain_states import plain_state_dict
+from tests.nn.slow import slow_but
 
 
 def _timm(name):
@@ -33,7 +34,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=slow_but(NETWORKS, "timm-efficientnet_b0", "torchvision-resnet18"))
 def build(request):
     return NETWORKS[request.param]
 

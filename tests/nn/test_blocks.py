@@ -11,6 +11,7 @@ from torchvision import models
 from lightning_adv.nn.backbones import create_backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
+from tests.nn.slow import slow_but
 
 
 def _build(name):
@@ -136,13 +137,11 @@ def test_the_blocks_of_other_networks(name, expected):
     assert [block.modules for block in blocks] == expected
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("resnet50", "efficientnet_b0", "densenet121", "mobilenetv3_small_050", "regnety_002", "convnext_atto"),
-        *("swin_tiny_patch4_window7_224", "resnetv2_50", "nf_resnet26"),
-    ],
-)
+TIMMS = ["resnet50", "efficientnet_b0", "densenet121", "mobilenetv3_small_050", "regnety_002", "convnext_atto"]
+TIMMS += ["swin_tiny_patch4_window7_224", "resnetv2_50", "nf_resnet26"]
+
+
+@pytest.mark.parametrize("name", slow_but(TIMMS, "mobilenetv3_small_050"))
 def test_blocks_end_where_timm_says_that_the_resolution_does(name):
     network, blocks = _split(f"timm/{name}")
     info = network.feature_info
@@ -165,7 +164,7 @@ PARTITIONED = [
 ]
 
 
-@pytest.mark.parametrize("name", PARTITIONED)
+@pytest.mark.parametrize("name", slow_but(PARTITIONED, "timm/resnet18", "timm/test_resnet", "ours/small_cnn"))
 def test_every_parameter_and_batchnorm_belongs_to_one_block(name):
     network, blocks = _split(name)
     layers = split_blocks(network, SIZES.get(name, (3, 32, 32)), unit="layer")
@@ -337,12 +336,14 @@ def _changed(network, before):
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
-@pytest.mark.parametrize("unit", ["block", "layer"])
 @pytest.mark.parametrize(
-    ("name", "image_shape"),
-    [("test_resnet", (3, 32, 32)), ("test_efficientnet", (3, 32, 32)), ("preact_resnet18", (3, 16, 16))],
+    ("name", "image_shape", "unit", "side"),
+    [
+        ("test_resnet", (3, 32, 32), "block", "before"),
+        ("test_efficientnet", (3, 32, 32), "layer", "after"),
+        ("preact_resnet18", (3, 16, 16), "block", "after"),
+    ],
 )
-@pytest.mark.parametrize("side", ["before", "after"])
 def test_frozen_means_frozen(name, image_shape, unit, side):
     options = {"channels": (4, 8, 16, 32)} if name == "preact_resnet18" else {"drop_rate": 0.5, "drop_path_rate": 0.5}
     network = create_backbone(name, 10, options=options)

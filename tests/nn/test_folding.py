@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_adv.nn.view.attack_view import attack_view
@@ -242,15 +243,12 @@ def test_two_of_three_are_folded():
     assert (view.folded, len(affines(view))) == (2, 1)
 
 
-def test_weights_by_hand():
-    layer, norm = nn.Linear(1, 1), nn.BatchNorm1d(1, eps=0.0)
-    for tensor, value in (
-        *((layer.weight, 3), (layer.bias, 5), (norm.weight, 2), (norm.bias, 7)),
-        *((norm.running_mean, 4), (norm.running_var, 0.25)),
-    ):
-        tensor.data.fill_(value)
-    weight, bias = folded_weights(layer, norm)  # (3x + 5 - 4) / 0.5 · 2 + 7
-    assert (weight.item(), bias.item()) == (12, 11)
+@pytest.mark.parametrize("affine", [True, False])
+def test_weights_are_those_that_torch_fuses(affine):
+    layer, norm = conv(), stir(nn.BatchNorm2d(C, affine=affine))
+    fused = fuse_conv_bn_eval(layer.eval(), norm.eval())
+    for ours, torchs in zip(folded_weights(layer, norm), (fused.weight, fused.bias), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-6)
 
 
 def test_a_lone_batchnorm_keeps_no_features():

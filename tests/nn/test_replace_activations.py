@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.nn.activations import ACTIVATIONS, SmoothBackwardReLU, SmoothReLU, find_kinks, replace_activations
 from lightning_adv.nn.backbones import create_backbone
+from tests.nn.slow import slow_but
 
 # name -> size of the images, ReLUs as modules, ReLUs as function calls
 NETWORKS = {
@@ -63,7 +64,7 @@ def _snapshot(network):
     return flags, {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "small_cnn", "torchvision/resnet18", "timm/vgg11_bn"))
 def test_every_relu_and_nothing_else(name):
     size, modules, functions = NETWORKS[name]
     torch.manual_seed(0)

@@ -244,7 +244,7 @@ def test_a_run_of_another_regime_or_activation_is_not_gone_on_with(tmp_path):
     with pytest.raises(ValueError, match=r"this is a run of MadryTraining, and model.class_path is StandardTraining"):
         quiet_trainer(tmp_path, max_epochs=2).fit(other, ToyData(), ckpt_path=path, weights_only=True)
     smooth = MadryTraining(replace(BACKBONE, activation="silu"))
-    with pytest.raises(ValueError, match=r"trained with the activation the network's own, and .* is silu"):
+    with pytest.raises(ValueError, match=r"trained with the activation of its architecture, and .* is silu"):
         quiet_trainer(tmp_path).test(smooth, ToyData(), ckpt_path=path, weights_only=True)
     with pytest.raises(ValueError, match=r"this is a run of MadryTraining, and model.class_path is StandardTraining"):
         quiet_trainer(tmp_path).test(other, ToyData(), ckpt_path=path, weights_only=True)

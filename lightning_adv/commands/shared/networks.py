@@ -184,12 +184,11 @@ def _foreign(
         raise UsageError("data must say how many classes there are (num_classes) for a network of another project.")
     try:
         network = backbone.build(num_classes)
-    except ValueError as error:
-        if checkpoint is None:
-            raise
-        # the two are not given as the backbone's own
-        text = str(error).replace("backbone.checkpoint_domain", domain_argument)
-        raise UsageError(text.replace("backbone.checkpoint", "checkpoint")) from error
+    except UsageError as error:
+        given = {} if checkpoint is None else {"checkpoint": "checkpoint", "checkpoint_domain": domain_argument}
+        if error.key in given:  # the two are not given as the backbone's own
+            raise UsageError(error.message, key=given[error.key]) from error
+        raise error.under("backbone") from error
     if network.new:
         raise UsageError(
             f"checkpoint: {backbone.checkpoint or backbone.name} does not fill {', '.join(network.new)}, of a network "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = 
     unfinished = not description.exists() and weights.is_file() and _sha256(weights) == checksum
     there = [path for path in (weights, description) if path.exists()]
     if there and not overwrite and not unfinished:
-        raise UsageError(f"{there[0]} is there already: choose another folder (--output), or give --overwrite.")
+        raise UsageError(f"{there[0]} is there already: choose another folder, or overwrite it.")
     checked = {**exported.description, "sha256": checksum}
     try:
         if not unfinished:
@@ -158,17 +158,15 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
         ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         return None
-    lacking = [name for name, is_one in _NEEDED.items() if not is_one(description.get(name))]
     try:
         check_form(description, _FORM, source=f"{argument}: {path}")
-    except ValueError as error:  # which says of one field what is there
-        if not lacking:
-            raise
-        what = f"{path} lacks {', '.join(lacking)}, or has something else there"
-        raise UsageError(f"{argument}: {what}: export the network again. {error}") from error
-    if lacking:
+    except UsageError as error:
+        raise UsageError(f"{error} Export the network again.") from error
+    mean, std = (description["normalization"][name] for name in ("mean", "std"))
+    if len(mean) != len(std) or not mean:
         raise UsageError(
-            f"{argument}: {path} lacks {', '.join(lacking)}, or has something else there: export the network again."
+            f"{argument}: {path} has {len(mean)} means and {len(std)} standard deviations in the field normalization, "
+            "where one of each belongs for every channel. Export the network again."
         )
     if description["sha256"] != _sha256(weights):
         raise UsageError(
@@ -176,28 +174,6 @@ def read_description(weights: str | os.PathLike[str], *, argument: str) -> dict[
             "beside it, or move it away."
         )
     return description
-
-
-def _is_architecture(value: Any) -> bool:
-    """Whether something can be the arguments of a recipe, which checks each of them itself."""
-    return isinstance(value, dict) and isinstance(value.get("name"), str)
-
-
-def _is_normalization(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    mean, std = value.get("mean"), value.get("std")
-    if not isinstance(mean, list) or not isinstance(std, list) or not len(mean) == len(std) > 0:
-        return False
-    return all(isinstance(number, int | float) for number in [*mean, *std])
-
-
-_NEEDED: Mapping[str, Callable[[Any], bool]] = {
-    "sha256": lambda value: isinstance(value, str),
-    "architecture": _is_architecture,
-    "normalization": _is_normalization,
-}
-"""What a description has, and whether a value can be it."""
 
 
 def _sha256(path: Path) -> str:

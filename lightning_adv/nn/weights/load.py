@@ -7,7 +7,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +18,7 @@ from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, check_form, unlike_recipe
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.weights.export import read_description
+from lightning_adv.nn.weights.report import LoadReport, numbers
 from lightning_adv.nn.weights.state_dicts import (
     WRAPPERS,
     Candidate,
@@ -30,68 +30,6 @@ from lightning_adv.nn.weights.state_dicts import (
 )
 
 _LOGGER = logging.getLogger("lightning_adv")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What :func:`load_weights` did. As text it is for the user.
-
-    Args:
-        path: The file.
-        source: The key under which the weights lay in it; empty for the file itself.
-        loaded: Keys of the network that were loaded.
-        left: Names of tensors in the file that were not used.
-        missing: Keys of the network that the file does not have, which keep their start.
-        replaced_head: Keys of the classifier, which has another size in the file and is new.
-        head_classes: Number of classes in the network and in the file, if the classifier is new.
-        domain: The BatchNorm domain that was taken, of a file that has domains.
-        domains: The domains in the file.
-        normalization: Mean and standard deviation that came with the file; None if the network keeps its own.
-        kept_normalization: Those that the network keeps then; None if it has none.
-    """
-
-    path: str
-    source: str
-    loaded: tuple[str, ...]
-    left: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    replaced_head: tuple[str, ...] = ()
-    head_classes: tuple[int, int] | None = None
-    domain: str | None = None
-    domains: tuple[str, ...] = ()
-    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    kept_normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-
-    def __str__(self) -> str:
-        """Say in one line what was loaded, and in further lines what was not."""
-        total = len(self.loaded) + len(self.missing) + len(self.replaced_head)
-        where = f" ({self.source})" if self.source else ""
-        lines = [f"{self.path}{where}: {len(self.loaded)} of {total} tensors loaded"]
-        if self.head_classes is not None:
-            own, theirs = self.head_classes
-            lines.append(f"new: the classifier, {own} classes where the file has {theirs} ({few(self.replaced_head)})")
-        if self.missing:
-            lines.append(f"not in the file, left as it was: {len(self.missing)} ({few(self.missing)})")
-        if self.left:
-            lines.append(f"in the file, not used: {len(self.left)} ({few(self.left)})")
-        if self.domain is not None:
-            lines.append(f"BatchNorm domain: {self.domain}, of {', '.join(self.domains)}")
-        if self.normalization is not None:
-            lines.append(f"normalisation of the file: {_told(self.normalization)}")
-        elif self.kept_normalization is not None:
-            lines.append(f"normalisation: not in the file, the network keeps its own: {_told(self.kept_normalization)}")
-        else:
-            lines.append("normalisation: the network has none, and none was taken from the file")
-        return "\n  ".join(lines)
-
-
-def _told(normalization: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
-    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in normalization)
-    return f"mean {mean}; standard deviation {std}"
-
-
-def _numbers(mean: Tensor, std: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
 
 
 def load_weights(
@@ -137,7 +75,7 @@ def load_weights(
     """
     file = _open(path, argument)
     if file.unlike_recipe is not None and recipe is not None:
-        raise UsageError(f"{argument}: {file.path} {file.unlike_recipe}")
+        raise UsageError(f"{file.path} {file.unlike_recipe}", key=argument)
     if file.recipe is not None:
         check_activation(file.recipe, {} if recipe is None else recipe, f"{argument}: {file.path}")
     plain = network.network if isinstance(network, NormalizedNetwork) else network
@@ -149,12 +87,13 @@ def load_weights(
     found = next((each for each in fits if each.loads), None)
     if found is None:
         closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))
-        raise UsageError(f"{argument}: {path} holds the weights of another network: {closest.report(own)}.")
+        raise UsageError(f"{path} holds the weights of another network: {closest.report(own)}.", key=argument)
     broken = [key for key, value in found.candidate.state.items() if key in own and not torch.isfinite(value).all()]
     if broken:
         raise UsageError(
-            f"{argument}: {path} holds values that are NaN or infinite in {len(broken)} "
-            f"tensor{'s' if len(broken) > 1 else ''} ({few(broken)}): the training that wrote it had failed."
+            f"{path} holds values that are NaN or infinite in {len(broken)} tensor{'s' if len(broken) > 1 else ''} "
+            f"({few(broken)}): the training that wrote it had failed.",
+            key=argument,
         )
     left = [*file.left, *found.candidate.left]
     pair = file.normalization if file.normalization is not None else found.candidate.normalization
@@ -177,8 +116,8 @@ def load_weights(
         head_classes=found.head_classes(own),
         domain=domain,
         domains=domains,
-        normalization=None if taken is None else _numbers(*taken),
-        kept_normalization=_numbers(network.normalize.mean, network.normalize.std)
+        normalization=None if taken is None else numbers(*taken),
+        kept_normalization=numbers(network.normalize.mean, network.normalize.std)
         if taken is None and isinstance(network, NormalizedNetwork)
         else None,
     )
@@ -198,7 +137,7 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, argument: str
     own = network.state_dict()
     compared = fit(own, Candidate(OrderedDict(state)), (), ())
     if not compared.loads:
-        raise UsageError(f"{argument}: the checkpoint is of another network: {compared.report(own)}.")
+        raise UsageError(f"the checkpoint is of another network: {compared.report(own)}.", key=argument)
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
@@ -213,7 +152,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
     """
     path = Path(path).expanduser()
     if not os.path.isfile(path):  # False of a path that is too long, where Path raises
-        raise UsageError(f"{argument}: there is no file {path}.")
+        raise UsageError(f"there is no file {path}.", key=argument)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -222,7 +161,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, argument: str) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain data: timm's CheckpointSaver writes one
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # garbage makes the readers fail in every way there is
-        raise UsageError(f"{argument}: {path} cannot be read as weights: {_reason(error)}") from error
+        raise UsageError(f"{path} cannot be read as weights: {_reason(error)}", key=argument) from error
 
 
 def say(text: str, *, warn: bool = False) -> None:
@@ -256,7 +195,9 @@ def _open(path: str | os.PathLike[str], argument: str) -> _File:
     found = find_state_dict(content)
     if found is None:
         held = f"the keys {list(content)[:5]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise UsageError(f"{argument}: {path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).")
+        raise UsageError(
+            f"{path} holds {held}, and no state dict (also not under {', '.join(WRAPPERS)}).", key=argument
+        )
     state, source = found
     description = read_description(path, argument=argument)
     if description is not None:
@@ -302,13 +243,13 @@ def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source:
         name, options = of.get("activation"), of.get("activation_options")
         if name == "smooth_backward_relu":  # differs from ReLU in its gradient alone
             name, options = None, None
-        return "the network's own" if name is None else name, {} if options is None else dict(options)
+        return "of its architecture" if name is None else name, {} if options is None else dict(options)
 
     pair = told(theirs), told(ours)
     if pair[0] != pair[1]:
         trained, wanted = (name + (f" with {options}" if options else "") for name, options in pair)
         raise UsageError(
-            f"{source} was trained with the activation {trained}, and backbone.activation is {wanted}: the weights "
+            f"{source} was trained with the activation {trained}, and the network's is {wanted}: the weights "
             "would fit, but compute something else."
         )
 
@@ -319,14 +260,14 @@ def _choose_domain(
     """Return the state dict of one domain, all domains of the file, and the one chosen (None: there are none)."""
     domains = state_domains(file.state)
     if wanted is not None and not domains:
-        raise UsageError(f"{argument}: the BatchNorm domain {wanted!r} was asked for, but {file.path} has no domains.")
+        raise UsageError(f"{file.path} has no BatchNorm domains, and {wanted!r} was asked for.", key=domain_argument)
     if not domains or (state_domains(own) and wanted is None):
         return file.state, (), None
     chosen = wanted if wanted is not None else file.domain if file.domain is not None else "main"
     if chosen not in domains:
         raise UsageError(
-            f"{argument}: {file.path} has no BatchNorm domain {chosen!r}; it has {', '.join(domains)}; name one of "
-            f"them ({domain_argument})."
+            f"{file.path} has no BatchNorm domain {chosen!r}; it has {', '.join(domains)}: name one of them.",
+            key=domain_argument,
         )
     return cast(OrderedDict[str, Tensor], plain_state_dict(file.state, chosen)), domains, chosen
 
@@ -336,12 +277,13 @@ def _per_channel(pair: tuple[Tensor, Tensor], channels: int, path: str, argument
     for values in pair:
         if len(values) not in (1, channels):
             raise UsageError(
-                f"{argument}: {path} carries a normalisation of {len(values)} channels, the network takes {channels}."
+                f"{path} carries a normalisation of {len(values)} channels, the network takes {channels}.", key=argument
             )
     mean, std = (values.expand(channels).reshape(-1, 1, 1) for values in pair)
     if not (std > 0).all() or not (mean.abs() <= 1).all():
         raise UsageError(
-            f"{argument}: {path} carries the mean {mean.flatten().tolist()} and the standard deviation "
-            f"{std.flatten().tolist()}, which are not those of pixels in [0, 1]."
+            f"{path} carries the mean {mean.flatten().tolist()} and the standard deviation {std.flatten().tolist()}, "
+            "which are not those of pixels in [0, 1].",
+            key=argument,
         )
     return mean, std

@@ -111,13 +111,13 @@ def test_a_regime_that_changes_its_loss_alone_is_rebuilt(tmp_path):
 def test_a_network_that_the_recipe_does_not_give_is_refused_by_every_reader(make, by, tmp_path):
     checkpoint = trained(make(BACKBONE, num_classes=2, attack=ATTACK), tmp_path)
     backbone = replace(BACKBONE, checkpoint=checkpoint)
-    readers = {
-        "checkpoint": lambda: rebuilt(checkpoint),
-        "--checkpoint": lambda: export_checkpoint(checkpoint=tmp_path / "last.ckpt", folder=tmp_path / "export"),
-        "local_response.source": lambda: load_source(checkpoint, 2, (1, 8, 8)),
-        "backbone.checkpoint": lambda: backbone.build(2),
-    }
-    for argument, read in readers.items():
+    readers = (
+        ("checkpoint", lambda: rebuilt(checkpoint)),
+        ("--checkpoint", lambda: export_checkpoint(checkpoint=tmp_path / "last.ckpt", folder=tmp_path / "export")),
+        ("local_response.source", lambda: load_source(checkpoint, 2, (1, 8, 8))),
+        ("checkpoint", lambda: backbone.build(2)),
+    )
+    for argument, read in readers:
         with pytest.raises(ValueError, match=rf"^{argument}: .*last\.ckpt is the checkpoint of .*{by}: only"):
             read()
     assert not (tmp_path / "export").exists()
