@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from lightning_adv.attacks import PGD
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.evaluation.corruptions.cifar import evaluation_library
@@ -70,8 +71,7 @@ class CommonCorruptions(Recipe):
         check_corruptions(self.chosen, self.severities)
         if not self.chosen or not self.severities:
             raise UsageError("corruptions.names and corruptions.severities must hold at least one each.")
-        if self.family not in ("auto", "cifar", "imagenet"):
-            raise UsageError(f"corruptions.family must be auto, cifar or imagenet, got {self.family!r}.")
+        check_choices(self, CommonCorruptions)
 
     def check_available(self) -> None:
         """Check that the libraries are installed.

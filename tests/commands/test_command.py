@@ -97,6 +97,7 @@ def test_results_say_what_ran():
     assert found["threat_model"] == {"norm": "Linf", "eps": 0.2}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_tested_and_the_last_is_not():
     """The learning rate grows so much after two epochs that the network forgets what it has learnt."""
     run = fit(
@@ -122,6 +123,7 @@ def test_the_best_checkpoint_is_tested_and_the_last_is_not():
     assert found["clean_accuracy"] == correct[0] / 360
 
 
+@pytest.mark.slow
 def test_nothing_that_is_loaded_may_run_code(monkeypatch):
     """Every file is read with ``weights_only=True``, said aloud: in fit, its test, a resumed fit, test and predict."""
     asked = []
@@ -140,6 +142,7 @@ def test_nothing_that_is_loaded_may_run_code(monkeypatch):
     assert asked == [True] * len(asked)
 
 
+@pytest.mark.slow
 def test_interrupted_run_has_no_results_and_can_go_on(monkeypatch):
     """Ctrl-C, in a run that was finished once and is trained for longer: the old results do not stay as if new."""
     run = fit("--last_checkpoint.every_n_train_steps=1")
@@ -192,6 +195,7 @@ def test_sync_batchnorm_is_that_of_timm(monkeypatch):
     assert plain._layer_sync is None
 
 
+@pytest.mark.slow
 def test_best_checkpoint_has_the_best_validation_metric():
     run = fit("--trainer.max_epochs=5", "--trainer.limit_val_batches=1.0", "--trainer.limit_train_batches=5")
     with (run / "metrics.csv").open(newline="") as file:
@@ -223,6 +227,7 @@ def test_test_and_validate_agree_with_the_end_of_fit(finished, capsys):
     assert "training_seconds" not in again
 
 
+@pytest.mark.slow
 def test_fit_reports_the_weights_that_it_saved_with_averaging_too():
     """Lightning's EMA keeps the averaged weights in the checkpoint, and puts others in their place when it loads."""
     callbacks = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9}}"
@@ -252,6 +257,7 @@ def test_predictions_are_a_table(finished):
         assert probabilities.index(max(probabilities)) == int(row["predicted"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.TensorBoardLogger"])
 def test_every_run_has_its_folder_whatever_the_logger(logger):
     extra = [] if logger == "false" else ["--trainer.logger.init_args.save_dir=boards"]
@@ -278,6 +284,7 @@ def test_configs_are_found_by_name_with_an_equals_sign_and_short(capsys):
         assert "small_cnn" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"view": "off"}, {"attack_precision": "bf16", "channels_last": "true"}])
 def test_views_are_settings_of_a_run(settings):
     run = fit(*(f"--model.init_args.{name}={value}" for name, value in settings.items()))
@@ -417,6 +424,7 @@ def test_short_names_fractions_and_an_unquoted_true():
     assert saved["model"]["init_args"]["attack"]["init_args"]["eps"] == "51/255"
 
 
+@pytest.mark.slow
 def test_carlini_wagner_by_its_class_path():
     Path("mine.yaml").write_text(
         "model: {class_path: MadryTraining, init_args: {\n"

@@ -95,6 +95,7 @@ def for_a_short_run(config):
     return changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", config_names())
 def test_config_runs(config, data_arguments, torchvision_weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -120,6 +121,7 @@ def callbacks_of(run):
 ANALYSES = ["BatchNormDrift", "RunningVsBatch", "WeightSmoothness", "LocalResponse"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["digits/madry", "digits/advprop"])
 def test_analyses_are_added_to_a_run(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -162,6 +164,7 @@ def command_in_comment(config):
     return shlex.split(command) if found else []
 
 
+@pytest.mark.slow
 def test_configs_of_cifar10_run_on_image_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dataset(tmp_path / "data" / "cifar10", test="test", classes=("cat", "dog"))

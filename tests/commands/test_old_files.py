@@ -36,6 +36,7 @@ def test_a_checkpoint_gives_the_logits_that_it_gave(run):
     torch.testing.assert_close(logits, torch.tensor(EXPECTED[run]["logits"]), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_is_resumed_to_what_its_own_version_came_to(run, old):
     resumed = ["--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false"]
@@ -46,6 +47,7 @@ def test_a_run_is_resumed_to_what_its_own_version_came_to(run, old):
         assert came_to[kind] == pytest.approx(expected[kind], abs=2.5 / 360)
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_to_its_own_numbers(old):
     before = results(old / "sat")
     main(["test", "--config", f"{old}/sat/config.yaml", "--ckpt_path", f"{old}/sat/checkpoints/best.ckpt"])

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Both wait in C code for ever, as in a collective operation that nobody else enters.
 LAUNCHER = """
 import os, subprocess, sys

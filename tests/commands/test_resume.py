@@ -15,6 +15,8 @@ from lightning_adv.cli import main
 from tests.commands.shortened import FAST_ATTACK, results
 from tests.data.fake_cifar10 import write_fake_cifar10
 
+pytestmark = pytest.mark.slow
+
 DIGITS = [
     "fit", "--config", "digits/madry", *FAST_ATTACK, "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false",
     "--trainer.accelerator=cpu", "--last_checkpoint.every_n_train_steps=4", "--trainer.limit_test_batches=1",

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import AdvPropTraining
 from tests.commands.shortened import results
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

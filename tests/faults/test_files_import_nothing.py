@@ -76,6 +76,7 @@ def test_a_checkpoint(field, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "field"), [("fit", "attack"), ("fit", "regime"), ("test", "backbone")])
 def test_a_checkpoint_of_a_run(command, field, capsys):
     checkpoint = name_it_in(field)
@@ -83,6 +84,7 @@ def test_a_checkpoint_of_a_run(command, field, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [

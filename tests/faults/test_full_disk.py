@@ -78,6 +78,7 @@ def test_fit_on_a_full_disk_is_refused_before_training(disk, monkeypatch):
     assert not list(disk.path.rglob("*.*")), "nothing is left"
 
 
+@pytest.mark.slow
 def test_fit_whose_disk_is_full_in_the_middle_keeps_its_checkpoint(disk, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 2, disk.fill)
@@ -92,6 +93,7 @@ def test_fit_whose_disk_is_full_in_the_middle_keeps_its_checkpoint(disk, monkeyp
     assert whole(LAST) == 6
 
 
+@pytest.mark.slow
 def test_a_picture_without_room_is_missing_and_the_run_is_tested(disk, monkeypatch):
     """Room for the results is there again when the test has ended."""
     draw = TrainingCurves.on_fit_end
@@ -107,6 +109,7 @@ def test_a_picture_without_room_is_missing_and_the_run_is_tested(disk, monkeypat
     assert not list((RUN / "figures").iterdir())
 
 
+@pytest.mark.slow
 def test_results_without_room_are_told_all_the_same(disk, monkeypatch, capsys):
     at_end = MadryTraining.on_test_epoch_end
 
@@ -123,6 +126,7 @@ def test_results_without_room_are_told_all_the_same(disk, monkeypatch, capsys):
     assert whole(LAST) == 6
 
 
+@pytest.mark.slow
 def test_metrics_that_nobody_may_write_are_missing_and_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metrics = RUN / "metrics.csv"
@@ -140,6 +144,7 @@ def test_metrics_that_nobody_may_write_are_missing_and_training_goes_on(tmp_path
     assert json.loads((RUN / "results.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_vanishes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     at_step(monkeypatch, 3, lambda: shutil.rmtree(RUN))
@@ -149,6 +154,7 @@ def test_a_run_folder_that_vanishes(tmp_path, monkeypatch):
     assert json.loads((RUN / "results.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "found"),
     [

@@ -164,6 +164,7 @@ def test_no_figure_of_the_evaluation_before_is_left(evaluate, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(evaluate, checkpoint, tmp_path):
     alone, _ = evaluate(*SEVERAL, output="alone")
     command = [sys.executable, "-m", "lightning_adv", "evaluate", f"--checkpoint={checkpoint}", "--output=shared"]
@@ -184,6 +185,7 @@ def test_the_output_is_in_the_run_by_default(run, checkpoint):
     assert (run / "three" / "evaluation.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names("evaluation"))
 def test_every_preset_runs(name, evaluate):
     results, _ = evaluate(
