@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adv.attacks.base import NoGradientError
+from lightning_adv.attacks.forward import NoGradientError
 from lightning_adv.cli import main
 from lightning_adv.core.errors import UsageError
 from tests.commands.shortened import SHORT
