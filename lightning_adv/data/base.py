@@ -110,7 +110,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes, in the order of the labels; None where nobody knows them."""
+        """Names of the classes, in the order of the labels; None where they are not known."""
         return None
 
     def load(self) -> Splits:
@@ -265,7 +265,7 @@ class ImageDataModule(LightningDataModule):
 
 
 def is_by_class(dataset: Dataset[Any]) -> bool:
-    """Whether the images of a data set are in the order of their labels, or nobody knows their order."""
+    """Whether the images of a data set are in the order of their labels, or their order is not known."""
     labels = getattr(dataset, "labels", None)
     if labels is None:
         return True

@@ -154,7 +154,7 @@ def _files(folder: str, above: Sequence[str] | None = None) -> Iterator[tuple[st
         elif entry.is_file():
             yield folder, entry.name
         elif _extension(entry) in EXTENSIONS:
-            raise FileNotFoundError(f"{entry.path} is no file but a pipe, socket or device")
+            raise FileNotFoundError(f"{entry.path} is not a file but a pipe, socket or device")
 
 
 def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:

@@ -35,7 +35,7 @@ def read_image(path: str) -> Image.Image:
     """Return an image file as RGB, see :func:`to_rgb`.
 
     Raises:
-        UsageError: It cannot be decoded, or nobody knows what its values mean. It names the file.
+        UsageError: It cannot be decoded, or it is not known what its values mean. It names the file.
     """
     try:
         with _opened(path) as file, _identified(file) as image:
@@ -130,7 +130,7 @@ def _scaled(image: Image.Image, depth: int | None) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})
     # Pillow inverts such images of 8 bits only
     inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    # Pillow knows PPM files of more than 8 bits as "I", and has scaled them to 16
+    # Pillow opens PPM files of more than 8 bits as "I", and has scaled them to 16
     known = image.mode.startswith("I;16") or image.format == "PPM" or image.mode == "F"
     if not known:
         raise UsageError(
@@ -226,7 +226,7 @@ def _is_turned(image: Image.Image) -> bool:
 def _opened(path: str) -> BinaryIO:
     # a named pipe would be waited for, and a device may do anything
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UsageError("it is no file but a folder, pipe, socket or device")
+        raise UsageError("it is not a file but a folder, pipe, socket or device")
     return open(path, "rb")
 
 

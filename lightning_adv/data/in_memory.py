@@ -144,7 +144,7 @@ class UInt8Dataset(InMemoryDataset):
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
         crop_flip: The random crops and flips of these images, or None.
-        fingerprint: Tells which images they are; None where nobody has said it.
+        fingerprint: Tells which images they are; None where it was not given.
     """
 
     def __init__(

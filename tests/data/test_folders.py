@@ -131,7 +131,7 @@ def class_not_in_utf8(root):
         (broken_class, r"train/dog is a link that leads nowhere"),
         (link_in_a_circle, r"train/dog/again is a link to a folder that it lies in"),
         (link_to_itself, r"train/dog/self\.png is a link that leads nowhere"),
-        (named_pipe, r"train/dog/pipe\.PNG is no file but a pipe, socket or device"),
+        (named_pipe, r"train/dog/pipe\.PNG is not a file but a pipe, socket or device"),
         (class_not_in_utf8, r"whose class folder 'w\\udcf6lf' is not named in UTF-8"),
         (missing_test_class, "only in train/: dog; only in test/: none"),
         (unknown_test_class, "only in train/: none; only in test/: wolf"),
