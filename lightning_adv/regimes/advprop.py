@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_adv.attacks import GD, IFGSM, PGD, Attack
 from lightning_adv.attacks.distance import Distance, parse_distance
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain_norms
@@ -62,25 +63,20 @@ class AdvPropTraining(Regime):
         **kwargs: Unpack[RegimeKeywords],
     ) -> None:
         check_mixture(clean_fraction, logit_pairing)
-        for name, given, allowed in (
-            ("reduction", reduction, ("sum", "mean")),
-            ("inference_domain", inference_domain, ("main", "adversarial")),
-        ):
-            if given not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+        self.reduction = reduction
+        self.inference_domain = inference_domain
+        check_choices(self, AdvPropTraining)
         if clean_fraction == 0 and inference_domain == "main":
             raise UsageError(
                 "clean_fraction is 0, which trains no main BatchNorm: set inference_domain to 'adversarial'."
             )
         # Before super().__init__, which builds the network with these.
-        self.inference_domain = inference_domain
         self.domains = ("main", "adversarial") if clean_fraction else ("adversarial",)
         self.clean_fraction = clean_fraction
         self.augmentation = None if augmentation is None else AutoAugment.from_config(augmentation)
         super().__init__(backbone, **kwargs)
         self.attack = Attack.from_config(attack)
         self.logit_pairing = logit_pairing
-        self.reduction = reduction
 
     @property
     def monitor(self) -> str:

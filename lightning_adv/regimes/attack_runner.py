@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.batchnorm import active_domain
 from lightning_adv.nn.view.attack_view import AttackView, NoViewError, attack_view, check_compile_mode, has_hooks
 
@@ -30,15 +29,12 @@ class AttackRunner:
         compile: Whether views are compiled, or in which mode; see :func:`~lightning_adv.nn.view.attack_view`.
 
     Raises:
-        UsageError: An argument is none of these.
+        UsageError: ``compile`` is not a mode.
     """
 
     def __init__(
         self, view: View = "auto", precision: AttackPrecision = "same", *, compile: bool | str = False
     ) -> None:
-        for name, given, allowed in (("view", view, ("auto", "off")), ("attack_precision", precision, tuple(_DTYPES))):
-            if given not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
         self._view = view
         self._dtype = _DTYPES[precision]
         self._compile = check_compile_mode(compile, "compile_view")

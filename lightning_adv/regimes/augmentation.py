@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.recipe import Recipe
 
 
@@ -28,9 +28,8 @@ class AutoAugment(Recipe):
     """
 
     def __init__(self, policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet") -> None:
-        if policy not in ("imagenet", "cifar10", "svhn"):
-            raise UsageError(f"policy must be one of imagenet, cifar10, svhn, got {policy!r}.")
         self.policy = policy
+        check_choices(self, AutoAugment)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return augmented copies of images (N, C, H, W) in [0, 1], rounded to grey levels of 1/255."""

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MeanMetric
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import check_class_paths, find_class
 from lightning_adv.core.seeds import run_seed
@@ -97,12 +98,15 @@ class Regime(ResumableClassifier):
             raise UsageError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
         if running_statistics_epochs < 0:
             raise UsageError(f"running_statistics_epochs must be at least 0, got {running_statistics_epochs}.")
+        self.scheduler_interval = scheduler_interval
+        self.view = view
+        self.attack_precision = attack_precision
+        check_choices(self, Regime)
         runner = AttackRunner(view, attack_precision, compile=compile if compile_view is None else compile_view)
         super().__init__(backbone, num_classes, evaluation_attack, compile, channels_last)
         self.attack_runner = runner  # not an argument of the base class: hyper-parameters are saved from those
         self.optimizer = callable_from_config(optimizer)
         self.scheduler = callable_from_config(scheduler)
-        self.scheduler_interval = scheduler_interval
         self.decay_norm_and_bias = decay_norm_and_bias
         self.label_smoothing = label_smoothing
         self.running_statistics_epochs = running_statistics_epochs

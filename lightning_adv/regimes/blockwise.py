@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks import PGD, Attack
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
@@ -65,9 +66,9 @@ class BlockwiseRetraining(MadryTraining):
         objective: Objective = CrossEntropy(clean_fraction=1.0),  # noqa: B008 (recipes)
         **kwargs: Unpack[AdversarialKeywords],
     ) -> None:
-        for name, given, allowed in (("side", side, ("before", "after")), ("unit", unit, ("block", "layer"))):
-            if given not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {given!r}.")
+        self.side = side
+        self.unit = unit
+        check_choices(self, BlockwiseRetraining)
         if blocks is not None and cutoff is not None:
             raise UsageError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
         if only_batchnorm and reinitialize:
@@ -80,8 +81,6 @@ class BlockwiseRetraining(MadryTraining):
         super().__init__(backbone, attack=PGD() if attack is None else attack, objective=objective, **kwargs)
         self.blocks = blocks
         self.cutoff = cutoff
-        self.side = side
-        self.unit = unit
         self.reinitialize = reinitialize
         self.only_batchnorm = only_batchnorm
         self.retrained: list[Block] = []

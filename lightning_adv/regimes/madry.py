@@ -11,7 +11,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes.base import Regime
 from lightning_adv.regimes.keywords import RegimeKeywords, Unpack
-from lightning_adv.regimes.objectives import CrossEntropy, Forward, Objective
+from lightning_adv.regimes.objectives import CrossEntropy, ImagesToLogits, Objective
 from lightning_adv.regimes.weight_perturbation import WeightPerturbation
 
 
@@ -88,7 +88,7 @@ class MadryTraining(Regime):
     def outer_minimisation(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
         """Return the objective, at the worst weights nearby if asked."""
 
-        def loss(forward: Forward) -> Tensor:
+        def loss(forward: ImagesToLogits) -> Tensor:
             return self.objective(forward, x, x_adv, y, self.criterion)
 
         awp = self.weight_perturbation

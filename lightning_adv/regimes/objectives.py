@@ -13,8 +13,8 @@ from torch import Tensor
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 
-Forward: TypeAlias = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) -> logits (N, K)."""
+ImagesToLogits: TypeAlias = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) -> logits (N, K): a network, or a regime."""
 
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, K) and labels (N,) -> the mean cross-entropy, with the regime's label smoothing."""
@@ -36,7 +36,7 @@ class Objective(Recipe, ABC):
     """Whether the objective uses the criterion, and with it the regime's label smoothing."""
 
     @abstractmethod
-    def __call__(self, forward: Forward, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
+    def __call__(self, forward: ImagesToLogits, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss.
 
         Args:
@@ -72,7 +72,7 @@ class CrossEntropy(Objective):
         self.clean_fraction = clean_fraction
         self.logit_pairing = logit_pairing
 
-    def __call__(self, forward: Forward, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
+    def __call__(self, forward: ImagesToLogits, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss of one batch that holds both kinds; see :meth:`Objective.__call__`."""
         clean = round(self.clean_fraction * len(x))
         logits = forward(torch.cat([x_adv, x[:clean]]))
@@ -102,7 +102,7 @@ class TRADES(Objective):
     def __init__(self, beta: float = 6.0) -> None:
         self.beta = _at_least_zero("beta", beta)
 
-    def __call__(self, forward: Forward, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
+    def __call__(self, forward: ImagesToLogits, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss; see :meth:`Objective.__call__`."""
         clean, adversarial = forward(x), forward(x_adv)
         return criterion(clean, y) + self.beta * divergence(clean, adversarial).mean()
@@ -131,7 +131,7 @@ class MART(Objective):
     def __init__(self, weight: float = 5.0) -> None:
         self.weight = _at_least_zero("weight", weight)
 
-    def __call__(self, forward: Forward, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
+    def __call__(self, forward: ImagesToLogits, x: Tensor, x_adv: Tensor, y: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss; see :meth:`Objective.__call__`."""
         clean, adversarial = forward(x), forward(x_adv)
         own = clean.float().softmax(1).gather(1, y[:, None]).squeeze(1)

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
+from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import find_kinks, smooth_backward
 from lightning_adv.nn.backbones import Backbone
@@ -49,9 +50,8 @@ class SmoothAdversarialTraining(MadryTraining):
         smooth_gradient: Literal["attack", "update", "both"] | None = None,
         **kwargs: Unpack[MadryKeywords],
     ) -> None:
-        if smooth_gradient not in (None, "attack", "update", "both"):
-            raise UsageError(f"smooth_gradient must be attack, update, both or null, got {smooth_gradient!r}.")
         self.smooth_gradient = smooth_gradient
+        check_choices(self, SmoothAdversarialTraining)
         super().__init__(
             _with_activation(Backbone.from_config(backbone), activation, activation_options, smooth_gradient), **kwargs
         )

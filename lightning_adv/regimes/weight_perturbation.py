@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
-from lightning_adv.regimes.objectives import Forward
+from lightning_adv.regimes.objectives import ImagesToLogits
 
 
 class WeightPerturbation(Recipe):
@@ -58,8 +58,8 @@ class WeightPerturbation(Recipe):
             )
 
     def perturb(
-        self, network: nn.Module, loss: Callable[[Forward], Tensor], average: Callable[[Tensor], Tensor]
-    ) -> Forward:
+        self, network: nn.Module, loss: Callable[[ImagesToLogits], Tensor], average: Callable[[Tensor], Tensor]
+    ) -> ImagesToLogits:
         """Return the network at its worst weights nearby, as a function of images; gradients flow to the weights.
 
         Args:

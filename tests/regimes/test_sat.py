@@ -140,7 +140,7 @@ def test_a_network_without_relu_is_taken_as_it_is():
         ({"activation": None}, "activation is null, but backbone.name 'small_cnn' is not smooth, as in the ReLU at"),
         ({"activation": None, "backbone": Backbone("darknet53")}, "is not smooth, as in the LeakyReLU at"),
         ({"activation": "smooth_backward_relu"}, "is ReLU until it is told where"),
-        ({"smooth_gradient": "forward"}, "smooth_gradient must be attack, update, both or null, got 'forward'"),
+        ({"smooth_gradient": "forward"}, "smooth_gradient must be one of attack, update, both, got 'forward'"),
         ({"smooth_gradient": "both", "activation": "gelu"}, "leave activation 'gelu' out"),
         (
             {"backbone": Backbone("small_cnn", in_channels=1, activation="gelu")},
