@@ -190,7 +190,7 @@ class Attack(Recipe, ABC):
         generator = self._generator(generator)
         with held_still(model, batchnorm=self.batchnorm, domain=domain) as network:
             labels = y.clone().long()
-            forward = Forward(network, x.dtype, labels, independent=self.batchnorm == "eval")
+            forward = Forward(network, x.dtype, y, independent=self.batchnorm == "eval")
             yield Prepared(forward, at_least_fp32(x.detach().clone()), labels, generator)
 
     @torch.no_grad()

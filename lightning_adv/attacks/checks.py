@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor
 
 from lightning_adv.core.errors import UsageError
 
-_CHECKED: ContextVar[bool] = ContextVar("values_checked", default=False)
 
-
-@contextmanager
-def values_checked() -> Iterator[None]:
-    """Say that images lie in [0, 1] and labels in [0, K): within, nothing looks again.
+def trust(*tensors: Tensor) -> None:
+    """Say that images lie in [0, 1], or labels in [0, K): nothing looks at their values again until they change.
 
     Each look reads numbers of the device, and an accelerator waits for the host meanwhile. Shapes and dtypes are
     checked all the same.
 
     Example:
-        >>> with values_checked():
-        ...     check_labels(torch.tensor([7]), 2)
+        >>> y = torch.tensor([7])
+        >>> trust(y)
+        >>> check_labels(y, 2)
     """
-    token = _CHECKED.set(True)
-    try:
-        yield
-    finally:
-        _CHECKED.reset(token)
+    for tensor in tensors:
+        tensor._values_trusted = _version(tensor)  # type: ignore[attr-defined]
+
+
+def _trusted(tensor: Tensor) -> bool:
+    return getattr(tensor, "_values_trusted", None) == _version(tensor)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version  # an inference tensor counts no versions
 
 
 def check_images(x: Tensor, y: Tensor) -> None:
@@ -48,7 +47,7 @@ def check_images(x: Tensor, y: Tensor) -> None:
             f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
             f"{tuple(y.shape)}."
         )
-    if x.numel() and not _CHECKED.get():
+    if x.numel() and not _trusted(x):
         low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
             raise UsageError(
@@ -63,7 +62,7 @@ def check_labels(y: Tensor, num_classes: int) -> None:
     Raises:
         UsageError: They do not.
     """
-    if y.numel() and not _CHECKED.get():
+    if y.numel() and not _trusted(y):
         low, high = torch.stack(torch.aminmax(y)).tolist()
         if low < 0 or high >= num_classes:
             raise UsageError(f"y must lie in [0, {num_classes}), got labels from {low} to {high}.")

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
+from lightning_adv.attacks.checks import trust
 from lightning_adv.attacks.describe import shortfall
 from lightning_adv.attacks.forward import check_logits
 from lightning_adv.core.errors import UsageError
@@ -255,7 +256,9 @@ class Classifier(LightningModule):
     def _checked(self, x: Tensor, y: Tensor | None, batch_idx: int) -> Tensor:
         if batch_idx == 0 or x.device.type == "cpu":
             check_batch(x, y, self.backbone.in_channels, self.hparams["num_classes"])
-        return x.to(self.dtype)  # a data module may make its floats after Lightning has made those of 64-true
+        x = x.to(self.dtype)  # a data module may make its floats after Lightning has made those of 64-true
+        trust(x, *(() if y is None else (y,)))  # the attacks need not look again
+        return x
 
     def noise(self, stage: str, batch_idx: int) -> torch.Generator:
         """Return the attack's source of randomness, on this module's device.

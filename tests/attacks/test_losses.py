@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
+from torch import nn
 
+from lightning_adv.attacks import APGD, PGD, Loss
 from lightning_adv.attacks.losses import cross_entropy, dlr, get_loss, kl, log_odds, margin
+from lightning_adv.core.errors import UsageError
+from lightning_adv.core.threat_model import ThreatModel
+from lightning_adv.evaluation.plan import fit_attack
 
 
 @pytest.fixture
@@ -94,6 +99,58 @@ def test_losses_of_extreme_logits_are_finite(name):
     value = loss(logits, torch.tensor([0, 0]) if loss.target == "labels" else logits.flip(0))
     assert value.shape == (2,)
     assert value.isfinite().all()
+
+
+class OwnLoss(Loss):
+    """The margin, without its closed form."""
+
+    def __call__(self, logits, y):
+        return margin(logits, y)
+
+
+@pytest.mark.parametrize("attack", [PGD, APGD])
+@pytest.mark.parametrize("loss", [OwnLoss(), margin], ids=["class", "function"])
+@pytest.mark.parametrize("batchnorm", ["eval", "batch"])
+def test_a_loss_of_ones_own_is_climbed_as_ours_is(attack, loss, batchnorm):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    x, y = torch.rand(8, 3, 2, 2), torch.arange(8) % 4
+    ours = get_loss("margin")
+    settings = {"eps": 0.1, "steps": 4, "batchnorm": batchnorm, "restarts": 2}
+    found = attack(loss=loss, **settings)(network, x, y, generator=torch.Generator().manual_seed(0))
+    expected = attack(loss=ours, **settings)(network, x, y, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found, expected)
+
+
+def test_a_loss_of_ones_own_in_a_file():
+    kept = PGD(loss=OwnLoss()).to_config()
+    assert kept["init_args"]["loss"] == {"class_path": f"{__name__}.OwnLoss", "init_args": {}}
+    assert isinstance(PGD.from_config(kept).loss, OwnLoss)
+    attack = PGD(loss=lambda logits, y: margin(logits, y))
+    with pytest.raises(ValueError, match=r"PGD.loss is <function .*, which a checkpoint cannot hold as plain data"):
+        attack.to_config()
+    assert fit_attack(attack, ThreatModel("linf", 0.1)).loss is attack.loss  # an evaluation stores nothing
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (
+            torch.nn.functional.cross_entropy,
+            r"one number for each sample, shape \(2,\), got shape \(\): leave out its mean",
+        ),
+        (lambda logits, y: 1.0, r"one number for each sample, shape \(2,\), got float"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_for_each_sample(loss, told):
+    with pytest.raises(UsageError, match=told):
+        PGD(loss=loss)(nn.Flatten(), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("loss", [3, OwnLoss])
+def test_what_is_not_a_loss(loss):
+    with pytest.raises(UsageError, match=r"loss must be one of cross_entropy, .*, a Loss, or a function"):
+        PGD(loss=loss)
 
 
 def test_a_loss_that_does_not_exist():

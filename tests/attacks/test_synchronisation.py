@@ -7,6 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.attacks import L1, PGD
+from lightning_adv.attacks.checks import check_images, trust
 from lightning_adv.nn.view.attack_view import attack_view
 
 aten = torch.ops.aten
@@ -50,8 +51,10 @@ class Copies(TorchFunctionMode):
         return func(*args, **({} if kwargs is None else kwargs))
 
 
-def _reads(network, steps, **settings):
+def _reads(network, steps, *, trusted=False, **settings):
     x, y = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    if trusted:
+        trust(x, y)
     with Reads() as reads, Copies() as copies:
         PGD(steps=steps, **settings)(network, x, y, generator=torch.Generator().manual_seed(1))
     return reads.count + copies.count
@@ -92,6 +95,18 @@ def network():
 )
 def test_no_step_reads(network, settings):
     assert _reads(network, 3, **settings) == _reads(network, 10, **settings) > 0
+
+
+def test_an_attack_on_what_was_checked_reads_nothing(network):
+    assert _reads(network, 3) > _reads(network, 3, trusted=True) == 0
+
+
+def test_what_was_checked_and_has_changed_is_checked_again():
+    x = torch.ones(2, 3, 4, 4)
+    trust(x)
+    check_images(x.mul_(2).div_(2).clone(), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\], got values from 3 to 3"):
+        check_images(x.mul_(3), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "l2"}, {"loss": "kl", "start": "gaussian"}], ids=str)

@@ -1,4 +1,4 @@
-"""A regime of six lines in a folder of its own: it keeps the promises, and every command takes it."""
+"""A regime of six lines, and an attack, in folders of their own: they keep the promises, and commands take them."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_adv.testing import check_regime
+from lightning_adv.testing import check_attack, check_regime
 from tests.commands.shortened import SHORT
 from tests.regimes.toy import ATTACK, BACKBONE
 
@@ -56,4 +56,41 @@ def test_six_lines_run_from_the_command_line(tmp_path):
     run("test", f"--config={folder}/config.yaml", f"--ckpt_path={best}", *SHORT)
     evaluation = ["--attacks=[FGSM]", "--eps.linf=[0.1]", "--images=8", "--output=out", "--accelerator=cpu"]
     run("evaluate", f"--checkpoint={best}", *evaluation, "--suspicion_images=0")
+    assert (tmp_path / "out/evaluation.json").is_file()
+
+
+FOUR_LINES = """
+import torch
+from lightning_adv.attacks import Attack
+class MyFGSM(Attack):
+    norm = "linf"
+    def __init__(self, eps: float = 0.1) -> None:
+        self.eps = eps
+    def perturb(self, forward, x, y, generator):
+        loss = torch.nn.functional.cross_entropy(forward(x.requires_grad_()), y)
+        return x + self.eps * torch.autograd.grad(loss, x)[0].sign()
+"""
+
+
+def test_four_lines_of_an_attack_keep_the_promises(tmp_path, monkeypatch):
+    (tmp_path / "four_lines.py").write_text(FOUR_LINES)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_attack(importlib.import_module("four_lines").MyFGSM())
+
+
+@pytest.mark.slow
+def test_four_lines_of_an_attack_run_from_the_command_line(tmp_path):
+    (tmp_path / "my_attacks.py").write_text(FOUR_LINES)
+
+    def run(*arguments: str) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])}
+        ended = subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+
+    run("fit", "--config=digits/madry", "--model.init_args.attack=my_attacks.MyFGSM", *SHORT)
+    best = tmp_path / "runs/digits-madry/version_0/checkpoints/best.ckpt"
+    kept = torch.load(best, weights_only=True)["hyper_parameters"]["attack"]
+    assert kept == {"class_path": "my_attacks.MyFGSM", "init_args": {"eps": 0.1}}
+    evaluation = ["--attacks=[FGSM,my_attacks.MyFGSM]", "--eps.linf=[0.05,0.1]", "--images=8", "--output=out"]
+    run("evaluate", f"--checkpoint={best}", *evaluation, "--accelerator=cpu", "--suspicion_images=0")
     assert (tmp_path / "out/evaluation.json").is_file()
