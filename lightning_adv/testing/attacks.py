@@ -149,7 +149,8 @@ def _check_result(trial: _Trial) -> None:
 def _check_network(trial: _Trial) -> None:
     network, calls = trial.network(), 0
     before, x, y = Snapshot(network), trial.x.clone(), trial.y.clone()
-    grad, parameters = [], list(network.parameters())
+    grad: list[bool] = []
+    parameters = list(network.parameters())
 
     def look(module: nn.Module, arguments: object, output: object) -> None:
         nonlocal calls
