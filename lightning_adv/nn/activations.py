@@ -98,19 +98,19 @@ class _SmoothGradient(torch.autograd.Function):
 
 
 @contextmanager
-def smooth_backward(model: nn.Module) -> Iterator[None]:
+def smooth_backward(network: nn.Module) -> Iterator[None]:
     """Give every :class:`SmoothBackwardReLU` of a network its smooth gradient. Contexts nest.
 
     Forward passes inside the context get the smooth gradient, whenever their backward pass comes.
 
     Args:
-        model: A network whose ReLUs were replaced by ``smooth_backward_relu``, or a module that contains one.
+        network: A network whose ReLUs were replaced by ``smooth_backward_relu``, or a module that contains one.
 
     Raises:
-        UsageError: The model has no such activation, or checkpoints its gradients: the forward pass that is repeated
+        UsageError: The network has no such activation, or checkpoints its gradients: the forward pass that is repeated
             for them would come after the context has closed, with the other gradient.
     """
-    modules = list(model.modules())
+    modules = list(network.modules())
     switches = {module.gradient_switch for module in modules if isinstance(module, SmoothBackwardReLU)}
     if not switches:
         raise UsageError("smooth_backward needs a model whose activation is 'smooth_backward_relu', and it has none.")
@@ -150,7 +150,7 @@ SMOOTH |= {"Tanh", "LogSigmoid", "Softsign", "ParametricSoftplus", "SmoothReLU"}
 
 
 def replace_activations(
-    model: nn.Module,
+    network: nn.Module,
     name: str,
     *,
     options: Mapping[str, Any] | None = None,
@@ -168,13 +168,13 @@ def replace_activations(
     class's methods and its hooks. State-dict keys stay as they are, but for the parameters of ``smooth_relu``.
 
     Args:
-        model: Any timm or torchvision classifier. It is changed in place.
+        network: Any timm or torchvision classifier. It is changed in place.
         name: One of :data:`ACTIVATIONS`.
         options: Keyword arguments of the activation, such as ``{"alpha": 5.0}``.
         image_shape: (C, H, W) of the images that the network takes.
 
     Returns:
-        ``model``, or its retraced version where a function call lies in the ``forward`` of ``model`` itself.
+        ``network``, or its retraced version where a function call lies in the ``forward`` of ``network`` itself.
 
     Raises:
         UsageError: There is no such activation, the options do not fit it, the network does not take such images, it
@@ -185,28 +185,28 @@ def replace_activations(
         >>> replace_activations(network, "silu", image_shape=(3, 8, 8))[1]
         SiLU()
     """
-    make = _factory(model, name, {} if options is None else dict(options))
-    model = make_relus_modules(model, image_shape, ignore=ON_PURPOSE)
-    relus = [module for module in model.modules() if isinstance(module, RELUS)]
+    make = _factory(network, name, {} if options is None else dict(options))
+    network = make_relus_modules(network, image_shape, ignore=ON_PURPOSE)
+    relus = [module for module in network.modules() if isinstance(module, RELUS)]
     if not relus:
-        raise UsageError(_no_relu(model, name))
+        raise UsageError(_no_relu(network, name))
     # Never in place, whatever the ReLU was: the smooth derivatives need the input.
     new: dict[nn.Module, nn.Module] = {relu: make(isinstance(relu, nn.ReLU6)).train(relu.training) for relu in relus}
-    model = replace_modules(model, new, purpose=f"activation {name!r}")
-    left = find_functional_relus(model, image_shape, ignore=ON_PURPOSE)
+    network = replace_modules(network, new, purpose=f"activation {name!r}")
+    left = find_functional_relus(network, image_shape, ignore=ON_PURPOSE)
     if left:
         raise UsageError(
             f"activation {name!r} was put in the place of every ReLU, but there is still {left[0].describe()}: the "
             "network keeps a ReLU where it cannot be found, beside its registered modules."
         )
-    return model
+    return network
 
 
-def find_kinks(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+def find_kinks(network: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
     """Describe every activation of a network that is not smooth: ReLUs, modules or function calls, and other modules.
 
     Args:
-        model: Any timm or torchvision classifier, which is left as it is.
+        network: Any timm or torchvision classifier, which is left as it is.
         image_shape: (C, H, W) of the images that the network takes.
 
     Raises:
@@ -218,13 +218,13 @@ def find_kinks(model: nn.Module, image_shape: tuple[int, int, int]) -> list[str]
     """
     kinks = [
         f"the {type(module).__name__} at {name}"
-        for name, module in model.named_modules()
+        for name, module in network.named_modules()
         if isinstance(module, RELUS) or (_is_activation(module) and type(module).__name__ not in SMOOTH)
     ]
-    return kinks + [call.describe() for call in find_functional_relus(model, image_shape, ignore=ON_PURPOSE)]
+    return kinks + [call.describe() for call in find_functional_relus(network, image_shape, ignore=ON_PURPOSE)]
 
 
-def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[bool], nn.Module]:
+def _factory(network: nn.Module, name: str, options: dict[str, Any]) -> Callable[[bool], nn.Module]:
     """Return what builds one activation of the network, given whether it stands for a ReLU6."""
     if name not in ACTIVATIONS:
         hint = did_you_mean(name, ACTIVATIONS)
@@ -233,7 +233,7 @@ def _factory(model: nn.Module, name: str, options: dict[str, Any]) -> Callable[[
         ACTIVATIONS[name](**options)
     except TypeError as error:
         raise UsageError(f"options {options} do not fit activation {name!r}: {error}.") from error
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     switch = GradientSwitch()
 
     def make(capped: bool) -> nn.Module:
@@ -252,9 +252,9 @@ def _is_activation(module: nn.Module) -> bool:
     return type(module).__module__.startswith(homes) and not isinstance(module, nn.MultiheadAttention)
 
 
-def _no_relu(model: nn.Module, name: str) -> str:
-    names = sorted({type(module).__name__ for module in model.modules() if _is_activation(module)})
-    message = f"activation {name!r} replaces ReLUs, and {type(model).__name__} has none"
+def _no_relu(network: nn.Module, name: str) -> str:
+    names = sorted({type(module).__name__ for module in network.modules() if _is_activation(module)})
+    message = f"activation {name!r} replaces ReLUs, and {type(network).__name__} has none"
     if not names:
         return f"{message}."
     if SMOOTH.issuperset(names):

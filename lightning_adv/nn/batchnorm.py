@@ -22,7 +22,7 @@ from lightning_adv.nn.surgery import hidden_references, put_modules, replace_mod
 from lightning_adv.nn.weights.domain_states import check_domain, plain_key
 
 
-def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adversarial")) -> nn.Module:
+def convert_batchnorm(network: nn.Module, domains: Sequence[str] = ("main", "adversarial")) -> nn.Module:
     """Give every BatchNorm of a network one copy for each domain, in place.
 
     The network's own BatchNorms become those of the first domain; the others start as their copies. What is inside a
@@ -31,49 +31,51 @@ def convert_batchnorm(model: nn.Module, domains: Sequence[str] = ("main", "adver
     BatchNorm of that domain as their module, until their handle removes them.
 
     Args:
-        model: A network with BatchNorms (``nn.BatchNorm2d``, timm's ``BatchNormAct2d``, SyncBatchNorm, ...).
+        network: A network with BatchNorms (``nn.BatchNorm2d``, timm's ``BatchNormAct2d``, SyncBatchNorm, ...).
         domains: At least one name, each a Python identifier; the first one is the active domain outside any context.
 
     Returns:
-        ``model``.
+        ``network``.
 
     Raises:
-        UsageError: ``domains`` is empty or has a bad name, or the model has no BatchNorm, is one itself, has domains
+        UsageError: ``domains`` is empty or has a bad name, or the network has no BatchNorm, is one itself, has domains
             already, uses gradient checkpointing, or keeps a BatchNorm beside its registered modules.
     """
     _check_names(domains)
-    if isinstance(model, _BatchNorm):
-        raise UsageError(f"model must contain its BatchNorms to be converted in place, got a {type(model).__name__}.")
-    for module in model.modules():
+    if isinstance(network, _BatchNorm):
+        raise UsageError(
+            f"network must contain its BatchNorms to be converted in place, got a {type(network).__name__}."
+        )
+    for module in network.modules():
         if isinstance(module, DomainBatchNorm):
-            raise UsageError("The model has domain BatchNorms already.")
+            raise UsageError("The network has domain BatchNorms already.")
         if getattr(module, "grad_checkpointing", False):  # timm's name for it
             raise UsageError(
-                "The model uses gradient checkpointing, which recomputes in the backward pass, where the domain of the "
-                "forward pass is over: switch it off (in timm: set_grad_checkpointing(False))."
+                "The network uses gradient checkpointing, which recomputes in the backward pass, where the domain of "
+                "the forward pass is over: switch it off (in timm: set_grad_checkpointing(False))."
             )
     switch = DomainSwitch(domains)
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]  # each once: it stays one
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]  # each once: it stays one
     converted: dict[nn.Module, nn.Module] = {norm: _with_domains(norm, switch) for norm in norms}
     if not converted:
         raise UsageError(
-            "The model has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
+            "The network has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
             "statistics are of one image. To learn from clean and adversarial images together, train them by "
             "MadryTraining with the objective CrossEntropy(clean_fraction=1.0)."
         )
-    return replace_modules(model, converted, purpose="domain BatchNorms", kind=_BatchNorm)
+    return replace_modules(network, converted, purpose="domain BatchNorms", kind=_BatchNorm)
 
 
 @contextmanager
-def domain(model: nn.Module, name: str) -> Iterator[None]:
+def domain(network: nn.Module, name: str) -> Iterator[None]:
     """Run a network through the BatchNorms of one domain. Contexts nest.
 
     Args:
-        model: A network that :func:`convert_batchnorm` went over, or a module that contains one.
+        network: A network that :func:`convert_batchnorm` went over, or a module that contains one.
         name: The domain.
 
     Raises:
-        UsageError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The network has no domain BatchNorm, or none of that name.
 
     Example:
         >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
@@ -82,7 +84,7 @@ def domain(model: nn.Module, name: str) -> Iterator[None]:
         adversarial
     """
     with ExitStack() as stack:
-        for switch in {module.domain_switch for module in _domain_batchnorms(model, name)}:
+        for switch in {module.domain_switch for module in _domain_batchnorms(network, name)}:
             stack.enter_context(switch.select(name))
         yield
 
@@ -173,42 +175,42 @@ def without_domain(network: nn.Module) -> tuple[nn.Module, str | None]:
     return (network.network, network.domain) if isinstance(network, InDomain) else (network, None)
 
 
-def domain_norms(model: nn.Module, name: str) -> list[_BatchNorm]:
+def domain_norms(network: nn.Module, name: str) -> list[_BatchNorm]:
     """Return the BatchNorms of one domain, each once.
 
     Args:
-        model: A network that :func:`convert_batchnorm` went over, or a module that contains one.
+        network: A network that :func:`convert_batchnorm` went over, or a module that contains one.
         name: The domain.
 
     Raises:
-        UsageError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The network has no domain BatchNorm, or none of that name.
     """
-    return [cast(_BatchNorm, module.norms[name]) for module in _domain_batchnorms(model, name)]
+    return [cast(_BatchNorm, module.norms[name]) for module in _domain_batchnorms(network, name)]
 
 
-def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
+def export_plain(network: nn.Module, domain: str = "main") -> nn.Module:
     """Return the network of one domain, in the architecture that it had before :func:`convert_batchnorm`.
 
-    Its outputs are those of the model within ``domain(model, domain)``, and its state dict has the keys of the plain
-    network (:func:`plain_state_dict` makes the same of a state dict).
+    Its outputs are those of the network within ``domain(network, domain)``, and its state dict has the keys of the
+    plain network (:func:`plain_state_dict` makes the same of a state dict).
 
     Args:
-        model: A network that :func:`convert_batchnorm` went over, or a module that contains one. It stays as it is.
+        network: A network that :func:`convert_batchnorm` went over, or a module that contains one. It stays as it is.
         domain: The domain.
 
     Returns:
-        A deep copy of ``model`` with the BatchNorms of ``domain`` in the places of the domain BatchNorms.
+        A deep copy of ``network`` with the BatchNorms of ``domain`` in the places of the domain BatchNorms.
 
     Raises:
-        UsageError: The model has no domain BatchNorm, or none of that name.
+        UsageError: The network has no domain BatchNorm, or none of that name.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         >>> list(export_plain(convert_batchnorm(network), "adversarial").state_dict())[2:4]
         ['1.weight', '1.bias']
     """
-    _domain_batchnorms(model, domain)
-    plain, own = keep_domain(copy.deepcopy(model), domain), set(model.modules())
+    _domain_batchnorms(network, domain)
+    plain, own = keep_domain(copy.deepcopy(network), domain), set(network.modules())
     shared = next((where for _, where, module in hidden_references(plain) if module in own), None)
     if shared is not None:  # functions are not copied, nor what they close over
         raise UsageError(
@@ -217,35 +219,35 @@ def export_plain(model: nn.Module, domain: str = "main") -> nn.Module:
     return plain
 
 
-def keep_domain(model: nn.Module, domain: str) -> nn.Module:
+def keep_domain(network: nn.Module, domain: str) -> nn.Module:
     """Put the BatchNorms of one domain in the places of the domain BatchNorms, in place.
 
     Returns:
-        ``model``; if it is a domain BatchNorm itself, what stood in it.
+        ``network``; if it is a domain BatchNorm itself, what stood in it.
     """
-    if isinstance(model, DomainBatchNorm):
-        return model.norms[domain]
+    if isinstance(network, DomainBatchNorm):
+        return network.norms[domain]
     return put_modules(
-        model, {module: module.norms[domain] for module in model.modules() if isinstance(module, DomainBatchNorm)}
+        network, {module: module.norms[domain] for module in network.modules() if isinstance(module, DomainBatchNorm)}
     )
 
 
-def modules_of_domain(model: nn.Module, domain: str | None) -> dict[str, nn.Module]:
+def modules_of_domain(network: nn.Module, domain: str | None) -> dict[str, nn.Module]:
     """Return every module by its dotted path in the plain network of one domain, which :func:`export_plain` gives.
 
     None is for a network without domains.
     """
     if domain is None:
-        return dict(model.named_modules(remove_duplicate=False))
-    paths = ((plain_key(f"{path}.", domain), module) for path, module in model.named_modules(remove_duplicate=False))
+        return dict(network.named_modules(remove_duplicate=False))
+    paths = ((plain_key(f"{path}.", domain), module) for path, module in network.named_modules(remove_duplicate=False))
     return {path[:-1]: module for path, module in paths if path is not None}
 
 
-def active_domain(model: nn.Module) -> str | None:
+def active_domain(network: nn.Module) -> str | None:
     """Return the domain through which a network runs now; None if it has no domain BatchNorm."""
-    if isinstance(model, InDomain):
-        return model.domain
-    switches = (module.domain_switch for module in model.modules() if isinstance(module, DomainBatchNorm))
+    if isinstance(network, InDomain):
+        return network.domain
+    switches = (module.domain_switch for module in network.modules() if isinstance(module, DomainBatchNorm))
     switch = next(switches, None)
     return None if switch is None else switch.active
 
@@ -265,12 +267,12 @@ def _with_domains(norm: _BatchNorm, switch: DomainSwitch) -> DomainBatchNorm:
     return converted
 
 
-def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
+def _domain_batchnorms(network: nn.Module, name: str) -> list[DomainBatchNorm]:
     """Return the domain BatchNorms, each once, in their order; ValueError if there is none for domain ``name``."""
     found: list[DomainBatchNorm] = []
     seen: set[nn.Module | None] = {None}
-    waiting: list[nn.Module | None] = [model]
-    while waiting:  # 0.03 ms for a ResNet-50, where model.modules() takes 0.18: this runs in every step
+    waiting: list[nn.Module | None] = [network]
+    while waiting:  # 0.03 ms for a ResNet-50, where network.modules() takes 0.18: this runs in every step
         module = waiting.pop()
         if module not in seen:
             seen.add(module)
@@ -282,7 +284,7 @@ def _domain_batchnorms(model: nn.Module, name: str) -> list[DomainBatchNorm]:
                 waiting.extend(reversed(module._modules.values()))
     if not found:
         raise UsageError(
-            f"domain {name!r} was asked for, but the model has no domain BatchNorm: convert_batchnorm first."
+            f"domain {name!r} was asked for, but the network has no domain BatchNorm: convert_batchnorm first."
         )
     for switch in {module.domain_switch for module in found}:
         check_domain(name, switch.domains)

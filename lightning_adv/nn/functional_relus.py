@@ -49,10 +49,10 @@ class FunctionalReLU:
 class _Recorder(TorchFunctionMode):
     """Notes each ReLU that is called as a function, with the module that is running."""
 
-    def __init__(self, model: nn.Module, ignore: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, network: nn.Module, ignore: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
         self.ignore = ignore
-        self.paths = {module: path for path, module in model.named_modules()}
+        self.paths = {module: path for path, module in network.named_modules()}
         self.running: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
         self.found: dict[nn.Module, FunctionalReLU] = {}
 
@@ -87,7 +87,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def find_functional_relus(
-    model: nn.Module, image_shape: tuple[int, int, int], *, ignore: tuple[type[nn.Module], ...] = RELUS
+    network: nn.Module, image_shape: tuple[int, int, int], *, ignore: tuple[type[nn.Module], ...] = RELUS
 ) -> list[FunctionalReLU]:
     """Find the modules of a network that call ReLU as a function, in train or in eval mode.
 
@@ -95,58 +95,59 @@ def find_functional_relus(
     train flags and random numbers stay as they are.
 
     Args:
-        model: The network.
+        network: The network.
         image_shape: (C, H, W) of the images that it takes.
         ignore: Modules whose own call of a ReLU is not meant.
 
     Raises:
         UsageError: The network does not take such images.
     """
-    recorder = _Recorder(model, ignore)
-    images = torch.empty(2, *image_shape, dtype=_like(model).dtype, device="meta")  # BatchNorm in train mode refuses 1
+    recorder = _Recorder(network, ignore)
+    # two: BatchNorm in train mode refuses one
+    images = torch.empty(2, *image_shape, dtype=_like(network).dtype, device="meta")
     try:
         for training in (False, True):
-            with _untouched(model, training), _swapped(model, _without_data), recorder.watching():
-                model(images)
+            with _untouched(network, training), _swapped(network, _without_data), recorder.watching():
+                network(images)
     except Exception as error:
         raise UsageError(
-            f"{type(model).__name__} does not run on images of image_shape {tuple(image_shape)} (C, H, W): {error}"
+            f"{type(network).__name__} does not run on images of image_shape {tuple(image_shape)} (C, H, W): {error}"
         ) from error
     return list(recorder.found.values())
 
 
 def make_relus_modules(
-    model: nn.Module, image_shape: tuple[int, int, int], *, ignore: tuple[type[nn.Module], ...] = RELUS
+    network: nn.Module, image_shape: tuple[int, int, int], *, ignore: tuple[type[nn.Module], ...] = RELUS
 ) -> nn.Module:
     """Give each ReLU that a network calls as a function an ``nn.ReLU`` or ``nn.ReLU6`` of its own.
 
     Args:
-        model: The network. It is changed in place.
+        network: The network. It is changed in place.
         image_shape: (C, H, W) of the images that it takes.
         ignore: Modules whose own call of a ReLU stays.
 
     Returns:
-        ``model``, or its retraced version where a call lies in the ``forward`` of ``model`` itself. The output in eval
-        mode is the same to the last bit.
+        ``network``, or its retraced version where a call lies in the ``forward`` of ``network`` itself. The output in
+        eval mode is the same to the last bit.
 
     Raises:
         UsageError: The network does not take such images, or a call cannot be reached.
     """
-    calls = find_functional_relus(model, image_shape, ignore=ignore)
+    calls = find_functional_relus(network, image_shape, ignore=ignore)
     if not calls:
-        return model
+        return network
     graphs = [_trace(call) for call in calls]  # before anything is changed
-    before = _output(model, image_shape)
+    before = _output(network, image_shape)
     for call, graph in zip(calls, graphs, strict=True):
-        model = replace_modules(model, {call.owner: _retrace(call.owner, graph)}, purpose="module without the call")
+        network = replace_modules(network, {call.owner: _retrace(call.owner, graph)}, purpose="module without the call")
     try:
-        torch.testing.assert_close(_output(model, image_shape), before, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(_output(network, image_shape), before, rtol=0, atol=0, equal_nan=True)
     except Exception as error:  # a wrong output, or none: the code looks at its input in a way that tracing misses
         raise UsageError(f"{_unreached(calls[0])}: torch.fx traces it into something else ({error}).") from error
-    left = find_functional_relus(model, image_shape, ignore=ignore)
+    left = find_functional_relus(network, image_shape, ignore=ignore)
     if left:
         raise UsageError(f"{_unreached(left[0])}: it is there still after torch.fx has traced it.")
-    return model
+    return network
 
 
 def _trace(call: FunctionalReLU) -> fx.Graph:
@@ -211,24 +212,24 @@ def _constants(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     return {name: value for name, value in bound.arguments.items() if isinstance(value, plain)}
 
 
-def _output(model: nn.Module, image_shape: tuple[int, int, int]) -> Any:
+def _output(network: nn.Module, image_shape: tuple[int, int, int]) -> Any:
     """Return the output in eval mode for one image of noise, always the same."""
-    like = _like(model)
-    with _untouched(model, training=False), _swapped(model, torch.clone):
+    like = _like(network)
+    with _untouched(network, training=False), _swapped(network, torch.clone):
         image = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
-        return model(image.to(like))
+        return network(image.to(like))
 
 
-def _like(model: nn.Module) -> Tensor:
+def _like(network: nn.Module) -> Tensor:
     """Return a tensor of the network's dtype and device."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
+    tensors = itertools.chain(network.parameters(), network.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 @contextmanager
-def _untouched(model: nn.Module, training: bool) -> Iterator[None]:
+def _untouched(network: nn.Module, training: bool) -> Iterator[None]:
     """Run a network in train or in eval mode, without gradients, and restore each module's flag and the RNG."""
-    before = {module: module.training for module in model.modules()}
+    before = {module: module.training for module in network.modules()}
     for module in before:
         module.training = training  # past train(), which some networks override
     try:
@@ -246,12 +247,12 @@ def _without_data(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _swapped(model: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _swapped(network: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Change every parameter and buffer, and put the network's own back at the end.
 
     Not ``torch.func.functional_call``: it leaves the changed ones in a module that the network has in two places.
     """
-    members: list[Any] = [tensors for module in model.modules() for tensors in (module._parameters, module._buffers)]
+    members: list[Any] = [tensors for module in network.modules() for tensors in (module._parameters, module._buffers)]
     before = [dict(tensors) for tensors in members]
     try:
         for tensors in members:

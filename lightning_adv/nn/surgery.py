@@ -24,18 +24,18 @@ _Found = Iterator[tuple[str, nn.Module]]
 
 
 def replace_modules(
-    model: nn.Module, new: Mapping[nn.Module, nn.Module], *, purpose: str, kind: type[nn.Module] | None = None
+    network: nn.Module, new: Mapping[nn.Module, nn.Module], *, purpose: str, kind: type[nn.Module] | None = None
 ) -> nn.Module:
     """Put new modules wherever a network has old ones, in place, if these are the only places that it calls them from.
 
     Args:
-        model: The network.
+        network: The network.
         new: The new module by the old one.
         purpose: What the new modules are for, as the error says it: ``"domain BatchNorms"``.
         kind: A class of which every module is to be replaced: one that is not registered at all is an error then.
 
     Returns:
-        ``model``; what stands for it, if it is an old module itself.
+        ``network``; what stands for it, if it is an old module itself.
 
     Raises:
         UsageError: The network holds an old module outside its registered children too. It is unchanged.
@@ -45,40 +45,40 @@ def replace_modules(
         >>> replace_modules(network, {network[1]: nn.SiLU()}, purpose="activations")[1]
         SiLU()
     """
-    check_registered(model, new, purpose=purpose, kind=kind)
-    return put_modules(model, new)
+    check_registered(network, new, purpose=purpose, kind=kind)
+    return put_modules(network, new)
 
 
 def check_registered(
-    model: nn.Module, old: Collection[nn.Module], *, purpose: str, kind: type[nn.Module] | None = None
+    network: nn.Module, old: Collection[nn.Module], *, purpose: str, kind: type[nn.Module] | None = None
 ) -> None:
     """Check that a network holds modules as registered children only. See :func:`replace_modules`.
 
     Raises:
         UsageError: It holds one elsewhere too.
     """
-    paths = {module: path for path, module in model.named_modules()}
-    for holder, where, module in hidden_references(model):
+    paths = {module: path for path, module in network.named_modules()}
+    for holder, where, module in hidden_references(network):
         if module in old or (kind is not None and isinstance(module, kind) and module not in paths):
             raise UsageError(_told(holder, paths[holder], where, module, paths.get(module), purpose))
 
 
-def put_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def put_modules(network: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
     """Do what :func:`replace_modules` does without its check, for callers that compare the outputs."""
-    for parent in list(model.modules()):
+    for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):  # named_children leaves out what is there twice
             if child is not None and child in new:
                 setattr(parent, name, new[child])
-    return new.get(model, model)
+    return new.get(network, network)
 
 
-def hidden_references(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def hidden_references(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Yield each module that a network holds otherwise than as a registered child: in a list, a closure, a partial, ...
 
     Nothing runs, and of objects in objects only the outer one is looked into: a forward pass shows the rest.
 
     Args:
-        model: The network.
+        network: The network.
 
     Yields:
         The module of the network that holds it, where (``layers[0]``), and the module.
@@ -90,7 +90,7 @@ def hidden_references(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Mod
         [('layers[0]', ReLU())]
     """
     classes: set[type] = {nn.Module, object}
-    for holder in model.modules():
+    for holder in network.modules():
         seen = {id(holder)}
         for name, value in vars(holder).items():
             if name not in _TORCHS:

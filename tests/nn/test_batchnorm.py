@@ -281,13 +281,13 @@ def test_names_that_no_module_can_have(name):
 
 
 def test_a_model_that_is_a_batchnorm():
-    with pytest.raises(ValueError, match=r"model must contain its BatchNorms .*, got a BatchNorm2d"):
+    with pytest.raises(ValueError, match=r"network must contain its BatchNorms .*, got a BatchNorm2d"):
         convert_batchnorm(nn.BatchNorm2d(3))
 
 
 def test_a_network_without_batchnorm():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
-    with pytest.raises(ValueError, match="The model has no BatchNorm to give domains to"):
+    with pytest.raises(ValueError, match="The network has no BatchNorm to give domains to"):
         convert_batchnorm(network)
     with pytest.raises(ValueError, match="has no domain BatchNorm"), domain(network, "adversarial"):
         pass

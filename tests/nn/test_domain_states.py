@@ -185,7 +185,7 @@ def test_plain_state_dicts_keep_the_versions_of_modules():
 def test_a_domain_that_a_network_does_not_have(call):
     with pytest.raises(ValueError, match=r"main, adversarial, got 'adversarail'\. Did you mean 'adversarial'\?"):
         call(_trained(), "adversarail")
-    with pytest.raises(ValueError, match="the model has no domain BatchNorm: convert_batchnorm first"):
+    with pytest.raises(ValueError, match="the network has no domain BatchNorm: convert_batchnorm first"):
         call(_plain(), "main")
 
 
