@@ -70,7 +70,7 @@ def regime_of(kind=MadryTraining, **options):
 
 
 @pytest.mark.parametrize("name", ["madry", "awp", "mixture_bn", "smooth_gradient", "blockwise"])
-def test_regimes_train_and_validates_on_views(tmp_path, name):
+def test_regimes_train_and_validate_on_views(tmp_path, name):
     regime = make(name, tmp_path, attack=Spy(), evaluation_attack=Spy())
     quiet_trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0).fit(regime, ToyData())
     assert len(SEEN) == 2 + max(1, len(regime.domains))

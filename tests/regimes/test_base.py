@@ -137,6 +137,7 @@ def test_a_package_that_an_attack_needs_is_missed_before_training(tmp_path, monk
         quiet_trainer(tmp_path).fit(module, ToyData())
 
 
+@pytest.mark.slow
 def test_apgd_and_autoattack_evaluate_a_regime(tmp_path):
     """Robust accuracies of the same network: AutoAttack begins with APGD."""
     found = {}

@@ -72,7 +72,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("reinitialize", [True, False])
+@pytest.mark.parametrize("reinitialize", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_rest_is_frozen_to_the_last_bit(tmp_path, pretrained, choice, reinitialize):
     """Parameters and BatchNorm buffers, through weight decay, momentum, validation and the attack."""
     arguments, expected = CHOICES[choice]
@@ -107,6 +107,7 @@ def test_against_a_loop_written_out(tmp_path, pretrained):
     assert_same(module.network, network)
 
 
+@pytest.mark.slow
 def test_reinitialised_blocks_start_as_a_fresh_network_does(tmp_path, pretrained):
     """With no learning rate the chosen block keeps its fresh weights: another draw, from the same distribution."""
     still = partial(torch.optim.SGD, lr=0.0)
@@ -129,13 +130,12 @@ def test_batchnorm_alone(tmp_path, pretrained):
         assert torch.equal(value, loaded[name]) != is_norm, name
 
 
-def test_selects_by_what_is_trained_for(tmp_path, pretrained):
-    adversarial, _, _ = retrain(tmp_path, pretrained, 1, cutoff=1)
-    conventional, _, _ = retrain(tmp_path, pretrained, 1, cutoff=1, attack=None)
-    assert adversarial.monitor == "val/robust_accuracy"
-    assert conventional.monitor == "val/clean_accuracy"
+def test_selects_by_what_is_trained_for():
+    assert BlockwiseRetraining(BACKBONE).monitor == "val/robust_accuracy"
+    assert BlockwiseRetraining(BACKBONE, attack=None).monitor == "val/clean_accuracy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MadryTraining, AdvPropTraining, SmoothAdversarialTraining, BlockwiseRetraining])
 def test_starts_from_a_run_of_any_regime(tmp_path, pretrained, kind):
     backbone = replace(BACKBONE, checkpoint=pretrained) if kind is BlockwiseRetraining else BACKBONE

@@ -98,6 +98,7 @@ def whole_run(tmp_path_factory):
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [{"max_epochs": 2}, {"max_steps": 10}, {"max_steps": 15}])
 def test_plateau_resumes_bit_identical(whole_run, tmp_path, stop):
     """At the end of an epoch, in the middle of one, and before its last step."""
@@ -111,6 +112,7 @@ def test_plateau_resumes_bit_identical(whole_run, tmp_path, stop):
     assert resumed["lr_schedulers"] == whole_run["lr_schedulers"]
 
 
+@pytest.mark.slow
 def test_plateau_on_the_training_loss_resumes_too(tmp_path):
     schedule = partial(PLATEAU, monitor="train/loss", mode="max")
     whole, rates = plateau_run(tmp_path / "whole", {"max_epochs": 4}, schedule=schedule)
@@ -123,6 +125,7 @@ def test_plateau_on_the_training_loss_resumes_too(tmp_path):
     assert whole["lr_schedulers"][0]["last_epoch"] == 4, "one step an epoch"
 
 
+@pytest.mark.slow
 def test_plateau_looks_once_for_each_validation(tmp_path):
     """Validation every second epoch: the rate can fall after the second, fourth and sixth epoch only."""
     _, rates = plateau_run(tmp_path, {"max_epochs": 7}, check_val_every_n_epoch=2)

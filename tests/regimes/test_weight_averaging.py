@@ -74,6 +74,7 @@ def test_one_that_would_stand_still(tmp_path, precision):
         trainer.fit(Watched(), ResumableToyData())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [5, 100])
 def test_resumed_to_the_bit(tmp_path, start):
     whole = fit(tmp_path / "whole", start, 3)
