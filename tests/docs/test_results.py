@@ -55,6 +55,14 @@ def test_every_number_of_the_text_is_in_a_file_that_the_page_names(page):
     assert not [number for number in told if float(number.replace(",", "")) not in known]
 
 
+def test_the_results_of_the_readme_are_in_the_files_too():
+    text = (ROOT / "README.md").read_text().partition("## Results")[2].partition("## ")[0]
+    known = set().union(*(numbers_in(json.loads(file.read_text())) for file in RESULTS))
+    told = NUMBER.findall(NOT_RESULTS.sub(" ", text))
+    assert len(told) > 10
+    assert not [number for number in told if float(number) not in known]
+
+
 def test_what_counts_as_a_number():
     text = NOT_RESULTS.sub(
         " ", "PGD-20 (tables 3.1 and 6) at 8/255 leaves 71.9 % of 1,000 CIFAR-10 images, 1e-7 of them"
