@@ -120,6 +120,11 @@ def local_responses(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Modul
 
     Raises:
         UsageError: A layer did not run, or gives out something else than a tensor (N, ...).
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> local_responses(network, torch.rand(3, 1, 2, 2), {"fc": network[1]})["fc"][0].shape
+        torch.Size([3, 2])
     """
     responses, _ = _record(network, x, layers)
     return responses
@@ -142,6 +147,12 @@ def compare_responses(network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapp
     Raises:
         UsageError: A layer did not run, ran for one kind of image more often than for the other, or gives out something
             else than a tensor (N, ...).
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Identity())
+        >>> clean = torch.zeros(1, 1, 1, 2)
+        >>> compare_responses(network, clean, clean + 0.25, {"flat": network[0]}).total["flat"]
+        tensor([0.5000])
     """
     maximum: dict[str, Tensor] = {}
     total: dict[str, Tensor] = {}

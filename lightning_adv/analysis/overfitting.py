@@ -39,6 +39,12 @@ def robustly_correct(
 
     Returns:
         (N,) bool.
+
+    Example:
+        >>> from lightning_adv.attacks import FGSM
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> robustly_correct(network, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 1]), FGSM(eps=0.1)).shape
+        torch.Size([3])
     """
     x_adv = attack(network, x, y, generator=generator)
     with held_still(network) as still, torch.no_grad():
@@ -81,6 +87,10 @@ def catastrophic_overfitting(found: Accuracies, best: float, *, gap: float, alre
         best: The highest robust accuracy of the looks before, 0 before the first.
         gap: The :attr:`Accuracies.catastrophic_gap` up to which FGSM is only weaker, a fraction of 1.
         already: What the look before said. Overfitting lasts until the gap has closed.
+
+    Example:
+        >>> catastrophic_overfitting(Accuracies(0.9, 0.0, 0.0), best=0.4, gap=0.2)
+        True
     """
     return _overfits(found.catastrophic_gap > gap, found, best, already)
 
@@ -93,6 +103,10 @@ def robust_overfitting(found: Accuracies, best: float, *, gap: float, already: b
         best: The highest robust accuracy of the looks before, 0 before the first.
         gap: The :attr:`Accuracies.robust_gap` up to which the network generalises, a fraction of 1.
         already: What the look before said. Overfitting lasts until the gap has closed.
+
+    Example:
+        >>> robust_overfitting(Accuracies(0.5, 0.4, 0.9), best=0.45, gap=0.2)
+        True
     """
     return _overfits(found.robust_gap > gap, found, best, already)
 

@@ -60,6 +60,11 @@ def batch_statistics(
     Raises:
         UsageError: No BatchNorm has running statistics, a pattern matches none, or a
             BatchNorm gets a single value for each channel.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3))
+        >>> batch_statistics(network, torch.rand(4, 1, 2, 2))["1"].mean.shape
+        torch.Size([3])
     """
     norms = tracked_batchnorms(network, layers)
     with (
@@ -207,6 +212,11 @@ def statistics_gap(running: ChannelStatistics, moments: Tensor) -> Gap:
     Args:
         running: The running statistics of C channels, on the CPU.
         moments: (2, B, C): means and unbiased variances of B batches.
+
+    Example:
+        >>> running = ChannelStatistics(torch.zeros(1), torch.ones(1), 0.0)
+        >>> statistics_gap(running, torch.tensor([[[0.5]], [[1.0]]])).relative_mean
+        tensor([[0.5000]], dtype=torch.float64)
     """
     means, variances = moments.cpu().double()
     mean = (means - running.mean.double()).abs()

@@ -132,6 +132,11 @@ def effective_learning_rate(parameter: Tensor, optimizer: Optimizer) -> float | 
 
     Returns:
         The rate; None for a frozen parameter, for weights that are all 0, and for optimizers of which it is not known.
+
+    Example:
+        >>> weight = nn.Parameter(torch.full((4,), 2.0))
+        >>> effective_learning_rate(weight, SGD([weight], lr=0.8))
+        0.05
     """
     group = _group_of(parameter, optimizer)
     power = 2 if isinstance(optimizer, SGD) else 1 if isinstance(optimizer, (Adam, NAdam, RAdam, RMSprop)) else None
@@ -154,6 +159,11 @@ def decay_rate(parameter: Tensor, optimizer: Optimizer) -> float | None:
     Returns:
         The share of each step; None for a frozen parameter, and where there is no such share: for optimizers that put
         λw into a gradient which they rescale (Adam with L2), and for a momentum of 1.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(4))
+        >>> decay_rate(weight, SGD([weight], lr=0.5, weight_decay=0.25, momentum=0.5))
+        0.25
     """
     group = _group_of(parameter, optimizer)
     if group is None:
@@ -215,6 +225,10 @@ def smoothness_records(
     Raises:
         UsageError: No convolution has a kernel of more than one pixel, a pattern matches none, or there is no such
             domain.
+
+    Example:
+        >>> smoothness_records(nn.Sequential(nn.Conv2d(1, 1, 3, bias=False)))[0].statistic
+        'quadratic_sum'
     """
     convolutions = spatial_convolutions(network, layers)
     smoothness = {name: kernel_smoothness(convolution.weight) for name, convolution in convolutions.items()}

@@ -115,6 +115,7 @@ def numbers_of(folder, processes):
     return {name: trainer.callback_metrics[f"early_warning/{name}"].item() for name in NAMES}, ends
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does_and_stop_together(tmp_path):
     """150 images are 64 + 64 + 22: the first process attacks two of the parts, the second one."""
     one, [(end, attacked)] = numbers_of(tmp_path / "one", 1)

@@ -15,6 +15,7 @@ from tests.callbacks.ddp_worker import BATCH_SIZE, OBSERVERS, REGIMES, Data, mak
 from tests.regimes.toy import quiet_trainer
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

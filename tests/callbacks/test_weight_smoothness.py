@@ -35,7 +35,7 @@ def last_look(run):
     return {(row.name, row.domain, row.statistic): row.value for row in rows if row.step == rows[-1].step}
 
 
-@pytest.mark.parametrize("name", ["standard", "madry", "advprop", "fine_grained", "mixture_bn", "blockwise"])
+@pytest.mark.parametrize("name", ["mixture_bn", "blockwise"])
 def test_the_table_is_that_of_the_checkpoint(tmp_path, name):
     trainer, run = fit(tmp_path, WeightSmoothness(), make(name, tmp_path / "weights"))
     kind = type(trainer.lightning_module)

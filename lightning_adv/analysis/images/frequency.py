@@ -111,6 +111,10 @@ def log_amplitude_spectrum(x: Tensor) -> Tensor:
 
     Raises:
         UsageError: ``x`` are no images in [0, 1], or there are none.
+
+    Example:
+        >>> log_amplitude_spectrum(torch.ones(1, 1, 2, 2))[1, 1].exp()
+        tensor(4., dtype=torch.float64)
     """
     check_image_batch(x)
     if not x.numel():

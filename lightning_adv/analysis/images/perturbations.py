@@ -53,6 +53,11 @@ def perturbation_views(x: Tensor, x_adv: Tensor) -> PerturbationViews:
 
     Raises:
         UsageError: These are no images in [0, 1] of one shape, or there are none.
+
+    Example:
+        >>> x = torch.full((1, 1, 1, 2), 0.5)
+        >>> perturbation_views(x, x + 0.25).overall
+        tensor([[[[1., 1.]]]])
     """
     check_image_batch(x)
     check_image_batch(x_adv, "x_adv")
