@@ -156,6 +156,7 @@ def test_apgd_and_autoattack_evaluate_a_regime(tmp_path):
     [
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
         ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ({"scheduler_interval": "batch"}, "scheduler_interval must be one of epoch, step, got 'batch'"),
         ({"running_statistics_epochs": -1}, "running_statistics_epochs must be at least 0, got -1"),
         ({"eps_warmup_epochs": -1}, "eps_warmup_epochs must be at least 0, got -1"),
     ],
