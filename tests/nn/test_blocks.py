@@ -64,10 +64,14 @@ VGG16 = _layer_by_layer(6, 13, 23, 33, 44)  # 6, 13, 23, 33 and 43
         ("timm/resnet50", TIMM_RESNET),
         ("torchvision/resnet18", TORCHVISION_RESNET),
         ("torchvision/resnet50", TORCHVISION_RESNET),
-        ("timm/vgg11_bn", [*VGG11, ("pre_logits", "head")]),
-        ("timm/vgg16_bn", [*VGG16, ("pre_logits", "head")]),
-        ("torchvision/vgg11_bn", [*VGG11[:-1], (*VGG11[-1], "avgpool"), ("classifier",)]),
-        ("torchvision/vgg16_bn", [*VGG16[:-1], (*VGG16[-1], "avgpool"), ("classifier",)]),
+        pytest.param("timm/vgg11_bn", [*VGG11, ("pre_logits", "head")], marks=pytest.mark.slow),
+        pytest.param("timm/vgg16_bn", [*VGG16, ("pre_logits", "head")], marks=pytest.mark.slow),
+        pytest.param(
+            "torchvision/vgg11_bn", [*VGG11[:-1], (*VGG11[-1], "avgpool"), ("classifier",)], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "torchvision/vgg16_bn", [*VGG16[:-1], (*VGG16[-1], "avgpool"), ("classifier",)], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_papers_six_modules(name, expected):
@@ -82,7 +86,7 @@ def test_a_resnet_on_images_that_its_stem_shrinks_to_one_pixel():
     assert [block.modules for block in blocks] == TIMM_RESNET
 
 
-@pytest.mark.parametrize("image_size", [8, 32, 224])
+@pytest.mark.parametrize("image_size", [8, 32])
 def test_a_cifar_stem_is_still_the_first_of_six(image_size):
     network = create_backbone("resnet18", 10, stem="cifar")
     blocks = split_blocks(network, (3, image_size, image_size))

@@ -16,6 +16,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.nn.weights.export import export_network, read_description, write_network
 from tests.faults.disk import full_disk
+from tests.nn.slow import slow_but
 
 
 def _trained(recipe, domains=()):
@@ -64,7 +65,7 @@ def test_plain_network_of_the_library_has_the_same_logits(tmp_path, name, taken)
     assert description["domain"] == taken
 
 
-@pytest.mark.parametrize("activation", [None, "silu", "smooth_relu"])
+@pytest.mark.parametrize("activation", slow_but([None, "silu", "smooth_relu"], "smooth_relu"))
 def test_exported_network_comes_back_as_a_checkpoint(tmp_path, activation):
     recipe = Backbone("resnet18", stem="cifar", in_channels=1, mean=(0.3,), std=(0.4,), activation=activation)
     network = _trained(recipe)
