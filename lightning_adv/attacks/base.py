@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,12 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import Ball, Norm, bring_inside, get_ball
+from lightning_adv.attacks.balls import bring_inside
 from lightning_adv.attacks.checks import check_images
-from lightning_adv.attacks.distance import Distance, StepSize, parse_distance
+from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.attacks.forward import Forward, at_least_fp32, round_towards
-from lightning_adv.attacks.hold import BatchNormMode, held_still
-from lightning_adv.attacks.labels import LabelChoice
-from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import Recipe
-from lightning_adv.core.threat_model import ThreatModel
+from lightning_adv.attacks.hold import held_still
+from lightning_adv.attacks.stated import Stated
 
 
 class Prepared(NamedTuple):
@@ -39,7 +35,7 @@ class Prepared(NamedTuple):
     generator: torch.Generator
 
 
-class Attack(Recipe, ABC):
+class Attack(Stated, ABC):
     """The inner maximisation: ``x_adv = attack(model, x, y)``. A subclass writes :meth:`perturb`.
 
     Every attack keeps six promises, whatever the network, the norm, the BatchNorm mode and the precision:
@@ -54,21 +50,9 @@ class Attack(Recipe, ABC):
     The base keeps them all but two, which are up to :meth:`perturb`: to sum losses over samples, and to draw from
     ``generator``. :func:`lightning_adv.testing.check_attack` checks the six.
 
-    An attack says in attributes what others ask of it: those below, which have a default here. One that keeps an
-    ``eps`` says its ``norm`` too. A subclass may override ``__call__`` instead of :meth:`perturb`, and then keeps the
-    promises by itself.
-
-    Attributes:
-        norm: The norm of the ball around ``x``; None for an attack that stays in no ball of a norm.
-        eps: The ball's radius; None for no bound.
-        project: Whether the result stays in the ball.
-        steps: Number of steps; None for an attack that has none.
-        step_size: Length of a step.
-        restarts: Number of runs of which the worst is kept.
-        label: Which label is left, or approached.
-        early_stop: Whether any iterate may be the result, and not the last alone.
-        batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
-        variant: Which of the attacks that one class offers this is, for tables.
+    An attack says in attributes what others ask of it: those of :class:`Stated`, which have a default there. One that
+    keeps an ``eps`` says its ``norm`` too. A subclass may override ``__call__`` instead of :meth:`perturb`, and then
+    keeps the promises by itself.
 
     Example:
         >>> class SignStep(Attack):
@@ -84,46 +68,12 @@ class Attack(Recipe, ABC):
         False
     """
 
-    norm: Norm | None = None
-    eps: Distance | None = None
-    project: bool = True
-    steps: int | None = None
-    step_size: StepSize = None
-    restarts: int = 1
-    label: LabelChoice = "true"
-    early_stop: bool = False
-    batchnorm: BatchNormMode = "eval"
-    variant: str = ""
-
     _unseeded_calls = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__call__" in vars(cls) and getattr(cls.perturb, "__isabstractmethod__", False):
             cls.perturb = _whole_call  # type: ignore[assignment, method-assign]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "judges":
-            _warn_of_judges()
-            return self.selects_by_success
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def black_box(self) -> bool:
-        """Whether the attack sees the network's outputs only, and no gradient."""
-        return False
-
-    @property
-    def selects_by_success(self) -> bool:
-        """Whether what comes back depends on where the attack itself saw the network fooled.
-
-        Such an example lies just behind the decision boundary that the attack saw. So it must see the network that it
-        is judged by, to the precision: by one that rounds otherwise, part of them are classified correctly again.
-        """
-        if "judges" in vars(self) or hasattr(type(self), "judges"):  # as a subclass of version 0.1 says it
-            _warn_of_judges()
-            return bool(self.judges)
-        return True
 
     @abstractmethod
     def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,66 +166,6 @@ class Attack(Recipe, ABC):
             adversarial = bring_inside(ball, clean, adversarial, eps, slack=slack)
         return round_towards(x, adversarial.clamp(0, 1))
 
-    @property
-    def ball(self) -> Ball | None:
-        """The ball of the attack's ``norm``, which may be the name of a norm; None where it says none.
-
-        Raises:
-            UsageError: ``norm`` is neither a :class:`~lightning_adv.attacks.Ball` nor the name of a norm.
-        """
-        norm, name = self.norm, type(self).__name__
-        if norm is None or isinstance(norm, Ball):
-            return norm
-        if not isinstance(norm, str):
-            raise UsageError(f"{name}.norm must be linf, l2, l1 or a Ball, got {norm!r}.")
-        try:
-            return get_ball(norm.lower())
-        except UsageError as error:
-            raise UsageError(f"{name}.{error}") from error
-
-    @property
-    def radius(self) -> float | None:
-        """``eps`` as a number; None where there is none.
-
-        Raises:
-            UsageError: It is not a distance.
-        """
-        return None if self.eps is None else parse_distance(self.eps, f"{type(self).__name__}.eps")
-
-    @property
-    def threat_model(self) -> ThreatModel:
-        """What an example of this attack may be; without ``eps`` for one that could be given one, as C&W.
-
-        Raises:
-            UsageError: It has an ``eps`` and no ``norm``, or a ``norm`` and no ``eps``, so that nobody knows what it
-                stays in; or one of them cannot be read. An attack that stays in no ball of a norm says None for
-                ``norm``.
-        """
-        name = type(self).__name__
-        if self.eps is not None and not self.says("norm"):
-            raise UsageError(
-                f"{name} has eps {self.eps!r}, but says no norm: keep it in self.norm, as in self.norm = 'linf', or "
-                "None if it stays in no ball of a norm."
-            )
-        ball, eps = self.ball, self.radius
-        if ball is not None and not self.says("eps"):
-            raise UsageError(
-                f"{name} has norm {ball.name!r}, but says no eps: keep the radius in self.eps, so that the attack can "
-                "be moved to another one."
-            )
-        return ThreatModel(None, None) if ball is None or not self.project else ThreatModel(ball.name, eps)
-
-    def says(self, name: str) -> bool:
-        """Tell whether an attribute is the attack's own, and not a default of :class:`Attack`.
-
-        Example:
-            >>> from lightning_adv.attacks import PGD
-            >>> PGD().says("norm"), PGD().says("variant")
-            (True, False)
-        """
-        own = (kind for kind in type(self).__mro__ if issubclass(kind, Attack) and kind is not Attack)
-        return name in vars(self) or any(name in vars(kind) for kind in own)
-
     def scaled(self, factor: float) -> Self:
         """Return the same attack with ``eps`` and ``step_size`` multiplied by ``factor`` (a warm-up's step).
 
@@ -289,17 +179,6 @@ class Attack(Recipe, ABC):
             if value is not None and not (isinstance(value, str) and "eps" in value):
                 setattr(scaled, name, factor * parse_distance(value, name))
         return scaled
-
-    @property
-    def reach(self) -> float | None:
-        """How far the steps can lead away from where they start, in the ball's norm; None where nobody can say.
-
-        An attack that has ``steps`` and a ``step_size`` goes as far as these multiply to. One whose ``step_size`` is
-        something else says what it is here.
-        """
-        if not isinstance(self.steps, int) or not isinstance(self.step_size, int | float):
-            return None
-        return self.steps * float(self.step_size)
 
     def stages(self) -> list[Attack]:
         """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
@@ -352,11 +231,3 @@ def _whole_call(
     attack: Attack, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator
 ) -> Tensor:  # what stands for perturb in an attack that writes __call__
     raise NotImplementedError(f"{type(attack).__name__} writes __call__ as a whole, and no perturb.")
-
-
-def _warn_of_judges() -> None:
-    warnings.warn(
-        "Attack.judges is Attack.selects_by_success now; the old name is taken until version 0.4.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
