@@ -90,7 +90,7 @@ def test_four_lines_of_an_attack_run_from_the_command_line(tmp_path):
     run("fit", "--config=digits/madry", "--model.init_args.attack=my_attacks.MyFGSM", *SHORT)
     best = tmp_path / "runs/digits-madry/version_0/checkpoints/best.ckpt"
     kept = torch.load(best, weights_only=True)["hyper_parameters"]["attack"]
-    assert kept == {"class_path": "my_attacks.MyFGSM", "init_args": {"eps": 0.1}}
+    assert kept == {"class_path": "my_attacks.MyFGSM", "init_args": {"eps": 0.2}}  # that of the configuration
     evaluation = ["--attacks=[FGSM,my_attacks.MyFGSM]", "--eps.linf=[0.05,0.1]", "--images=8", "--output=out"]
     run("evaluate", f"--checkpoint={best}", *evaluation, "--accelerator=cpu", "--suspicion_images=0")
     assert (tmp_path / "out/evaluation.json").is_file()
