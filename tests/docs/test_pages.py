@@ -17,6 +17,7 @@ WITH_PYTHON = [name for name, page in PAGES.items() if blocks("python", page)]
 WITH_YAML = [name for name, page in PAGES.items() if blocks("yaml", page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_PYTHON)
 def test_python_runs(name, tmp_path, monkeypatch):
     """The blocks of a page one after the other, each with the names of those before it."""
@@ -28,6 +29,7 @@ def test_python_runs(name, tmp_path, monkeypatch):
         exec(compile(block, name, "exec"), vars(page))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_YAML)
 def test_yaml_is_a_configuration(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,7 @@ from tests.docs.pages import ROOT
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
 def test_it_runs(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -18,5 +19,5 @@ def test_it_runs(script, tmp_path, monkeypatch, capsys):
 
 
 def test_there_are_examples_and_they_are_short():
-    assert {"evaluate_any_network"} <= {script.stem for script in EXAMPLES}
+    assert {"attack", "evaluate_any_network", "loss", "observer", "regime"} <= {script.stem for script in EXAMPLES}
     assert all(len(script.read_text().splitlines()) <= 60 for script in EXAMPLES)
