@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With a status other than 0 if something is wrong; the message is on the standard error.
     """
     if args is None:
+        _find_modules_here()
         with streams_that_never_fail():
             follow_launcher()
             try:
@@ -94,6 +96,13 @@ def _main(arguments: list[str], *, own_process: bool) -> None:
                 run(arguments)
             finally:
                 gc.unfreeze()  # what is left at the end of a process is freed: nanobind complains of every leak
+
+
+def _find_modules_here() -> None:
+    """Let a user's own module in the working directory be found: last, so that it takes no library's place."""
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
 
 
 def _known_command(name: str) -> str:
