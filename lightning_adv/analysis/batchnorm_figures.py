@@ -70,6 +70,13 @@ def plot_channels_by_domain(rows: Sequence[Row], layer: str) -> Figure:
     Returns:
         Two panels with the channels on the x axis; one marker for each domain. Where there are no domains, the first
         look is drawn against the last.
+
+    Example:
+        >>> found = {"main": 0.25, "adversarial": 0.5}
+        >>> rows = [Row(0, 9, "bn1", domain, "running_mean[3]", value) for domain, value in found.items()]
+        >>> rows += [row._replace(statistic="running_variance[3]") for row in rows]
+        >>> [line.get_label() for line in plot_channels_by_domain(rows, "bn1").axes[0].lines]
+        ['main', 'adversarial']
     """
     found, when = _channels(rows, layer)
     domains = _domains(found)
@@ -104,6 +111,11 @@ def plot_drift(rows: Sequence[Row], reference: str = "start") -> Figure:
     Returns:
         A heat map for each domain that has this distance, layers × looks, with a logarithmic scale. What is zero or no
         number is grey.
+
+    Example:
+        >>> rows = [Row(epoch, epoch, "bn1", "", "kl_from_start", kl) for epoch, kl in enumerate((0.25, 0.5))]
+        >>> plot_drift(rows).axes[0].images[0].get_array().tolist()  # layers × looks
+        [[0.25, 0.5]]
     """
     found, layers, when = by_layer(rows, f"kl_from_{reference}")
     domains = _domains(found)
@@ -131,6 +143,15 @@ def plot_running_against_batch(rows: Sequence[Row], layer: str) -> Figure:
 
     Returns:
         Two panels, mean and variance, with the channels on the x axis, for each domain and kind of image.
+
+    Example:
+        >>> rows = [
+        ...     Row(0, 9, "bn1", "", name, 0.5)
+        ...     for moment in ("mean", "variance")
+        ...     for name in (f"running_{moment}[3]", f"clean_{moment}_batch0[3]", f"clean_{moment}_batch1[3]")
+        ... ]
+        >>> [line.get_label() for line in plot_running_against_batch(rows, "bn1").axes[0].lines]
+        ['running', 'batch 0', 'batch 1']
     """
     found, when = _channels(rows, layer)
     last = max(when.at)
@@ -162,6 +183,12 @@ def plot_gaps(rows: Sequence[Row]) -> Figure:
 
     Returns:
         Two panels, the relative gaps in mean and in variance, with a curve for each domain and kind of image.
+
+    Example:
+        >>> gaps = {"bn1": 0.25, "bn2": 0.75}
+        >>> rows = [Row(0, 9, layer, "", "clean_relative_mean_gap", gap) for layer, gap in gaps.items()]
+        >>> [line.get_ydata().tolist() for line in plot_gaps(rows).axes[0].lines]  # one look, the mean over layers
+        [[0.5]]
     """
     figure = new_figure(10, 3.4)
     when = looks(rows)

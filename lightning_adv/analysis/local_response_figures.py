@@ -42,6 +42,11 @@ def plot_responses(rows: Sequence[Row], domain: str = "") -> Figure:
 
     Returns:
         A figure of two panels.
+
+    Example:
+        >>> rows = [Row(epoch, 10 * epoch, "conv1", "", "max", value) for epoch, value in enumerate((0.25, 0.5))]
+        >>> [line.get_ydata().tolist() for line in plot_responses(rows).axes[0].lines]
+        [[0.25, 0.5]]
     """
     from matplotlib import colormaps
 
@@ -70,6 +75,11 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
 
     Returns:
         A figure of two panels for each domain.
+
+    Example:
+        >>> rows = [Row(0, 9, "conv1", "", statistic, 0.5) for statistic in ("max", "transferred_max")]
+        >>> [line.get_label() for line in plot_last_responses(rows).axes[0].lines]
+        ['own examples', 'transferred examples']
     """
     last = max(row.step for row in rows)
     rows = [row for row in rows if row.step == last]

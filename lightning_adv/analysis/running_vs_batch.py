@@ -236,6 +236,12 @@ def gap_records(running: Statistics, batches: BatchStatistics, channels: Mapping
         batches: The statistics of the batches.
         channels: By layer, the channels of which ``running_mean[c]`` and ``running_variance[c]`` are written down,
             and for each batch b ``clean_mean_batchb[c]``, ``clean_variance_batchb[c]`` and so on.
+
+    Example:
+        >>> running = {"": {"bn1": ChannelStatistics(torch.zeros(1), torch.ones(1), 0.0)}}
+        >>> batches = {"clean": {"": {"bn1": torch.tensor([[[0.5]], [[1.0]]])}}}
+        >>> gap_records(running, batches, channels={})[0]
+        Record(name='bn1', domain='', statistic='clean_mean_gap', value=0.5)
     """
     records: list[Record] = []
     for domain, layers in running.items():

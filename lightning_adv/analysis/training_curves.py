@@ -26,7 +26,7 @@ _LAST_EPOCH = 1e9  # what is after it is a damaged number
 
 
 def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the CSVLogger's file, also one that is being written: an unfinished last line is left out.
+    r"""Read the CSVLogger's file, also one that is being written: an unfinished last line is left out.
 
     Args:
         path: A ``metrics.csv`` with a column ``epoch``; other columns are metrics, empty where nothing was logged.
@@ -36,6 +36,14 @@ def read_metrics(path: str | Path) -> dict[str, list[tuple[float, float]]]:
 
     Raises:
         UsageError: Something in the file cannot be read; :func:`salvage_metrics` returns the rest.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "metrics.csv")
+        ...     _ = path.write_text("epoch,step,train/loss\n0,9,2.5\n1,19,1.25\n2,2")
+        ...     read_metrics(path)
+        {'train/loss': [(0.0, 2.5), (1.0, 1.25)]}
     """
     curves, problems = salvage_metrics(path)
     if problems:
@@ -121,6 +129,11 @@ def plot_training_curves(curves: Mapping[str, MetricCurve]) -> Figure:
 
     Returns:
         A figure of three panels.
+
+    Example:
+        >>> figure = plot_training_curves({"val/clean_accuracy": [(0, 0.5), (1, 0.75)]})
+        >>> [(line.get_label(), line.get_ydata().tolist()) for line in figure.axes[0].lines]
+        [('clean', [50.0, 75.0])]
     """
     figure = new_figure(12, 3.6)
     accuracy, loss, rate = figure.subplots(1, 3)

@@ -34,6 +34,11 @@ def plot_smoothness(rows: Sequence[Row]) -> Figure:
 
     Returns:
         A figure of two panels.
+
+    Example:
+        >>> rows = [Row(epoch, 10 * epoch, "", "", "quadratic_sum", value) for epoch, value in enumerate((4.0, 2.0))]
+        >>> plot_smoothness(rows).axes[0].lines[0].get_ydata().tolist()
+        [4.0, 2.0]
     """
     figure = new_figure(9, 3.4)
     panels = figure.subplots(1, 2)
@@ -64,6 +69,11 @@ def plot_kernels(rows: Sequence[Row], statistic: str = "high_frequency_share") -
 
     Returns:
         A figure of one panel.
+
+    Example:
+        >>> rows = [Row(0, 9, layer, "", "high_frequency_share", 0.5) for layer in ("conv1", "conv2")]
+        >>> [label.get_text() for label in plot_kernels(rows).axes[0].get_yticklabels()]
+        ['conv1', 'conv2']
     """
     found, names, when = by_layer(rows, statistic)
     figure = layers_figure(1, len(names))

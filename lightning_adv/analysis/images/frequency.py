@@ -65,6 +65,13 @@ def accuracy_over_frequency(
     Raises:
         UsageError: There are no images or no such filter, a radius is outside, or these are no images in [0, 1] of one
             shape with labels.
+
+    Example:
+        >>> x, x_adv = torch.tensor([[[[0.2, 0.8]]]]), torch.tensor([[[[0.6, 0.4]]]])
+        >>> brighter = nn.Flatten()  # of two pixels, the brighter one is the class: it goes by the high frequency
+        >>> rows = accuracy_over_frequency(brighter, x, x_adv, torch.tensor([1]), [0.5], filters=["merged"])
+        >>> [(row.images, row.accuracy) for row in rows]
+        [('clean', 0.0), ('adversarial', 1.0)]
     """
     check_images(x, y)
     check_images(x_adv, y)

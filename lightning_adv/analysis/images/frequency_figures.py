@@ -55,6 +55,12 @@ def plot_frequency_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]])
 
     Raises:
         UsageError: There are no rows.
+
+    Example:
+        >>> rows = [TransformedAccuracy("low_pass", radius, "clean", 8, 10) for radius in (0.5, 1.0)]
+        >>> figure = plot_frequency_accuracy({"standard": rows, "robust": rows})
+        >>> [axes.get_title() for axes in figure.axes]
+        ['Frequencies up to here, standard', 'Frequencies up to here, robust']
     """
     filters = [name for name in FILTERS if any(row.transform == name for rows in tables.values() for row in rows)]
     if not filters:
@@ -89,6 +95,12 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
 
     Raises:
         UsageError: There are no rows.
+
+    Example:
+        >>> rows = [TransformedAccuracy("saturation", level, "correct", 8, 10) for level in (2, 4)]
+        >>> figure = plot_transformed_accuracy({"standard": rows})
+        >>> figure.axes[0].get_xlabel(), figure.axes[0].lines[0].get_ydata().tolist()
+        ('Level (2: the image)', [80.0, 80.0])
     """
     transforms = list(dict.fromkeys(row.transform for rows in tables.values() for row in rows))
     if not transforms:
@@ -128,6 +140,11 @@ def plot_spectra(clean: Tensor, adversarial: Mapping[str, Tensor]) -> Figure:
 
     Raises:
         UsageError: The spectra are not of one shape (H, W).
+
+    Example:
+        >>> figure = plot_spectra(torch.zeros(2, 2), {"standard": torch.ones(2, 2)})
+        >>> figure.axes[1].get_title(), figure.axes[3].get_title()
+        ('adversarial, standard', 'adversarial − clean, standard')
     """
     for name, spectrum in adversarial.items():
         if clean.ndim != 2 or spectrum.shape != clean.shape:

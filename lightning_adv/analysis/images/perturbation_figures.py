@@ -46,6 +46,13 @@ def plot_perturbations(
     Raises:
         UsageError: There are no examples, these are not images in [0, 1] of one shape, or they have another number of
             channels.
+
+    Example:
+        >>> import torch
+        >>> x = torch.full((1, 1, 2, 2), 0.5)
+        >>> figure = plot_perturbations(x, {"pgd": x + 0.1})
+        >>> figure.axes[0].get_title(), figure.axes[2].get_title()
+        ('clean', 'perturbation')
     """
     if not examples or x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UsageError(

@@ -80,6 +80,12 @@ def attack_outcomes(network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, 
         x_adv: Their adversarial examples (N, C, H, W).
         y: Labels (N,).
         batch_size: How many images to classify at a time.
+
+    Example:
+        >>> brighter = nn.Flatten()  # of two pixels, the brighter one is the class
+        >>> x = torch.tensor([[[[0.2, 0.8]]], [[[0.4, 0.6]]]])
+        >>> attack_outcomes(brighter, x, x + torch.tensor([0.2, -0.2]), torch.tensor([1, 1])).successful
+        tensor([False,  True])
     """
     correct, withstood = (correctly_classified(network, images, y, batch_size=batch_size) for images in (x, x_adv))
     return Outcomes(correct & ~withstood, correct & withstood)

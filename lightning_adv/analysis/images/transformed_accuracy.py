@@ -78,6 +78,11 @@ def correctly_classified(network: nn.Module, x: Tensor, y: Tensor, *, batch_size
 
     Returns:
         (N,) bool, on the device of the images.
+
+    Example:
+        >>> brighter = nn.Flatten()  # of two pixels, the brighter one is the class
+        >>> correctly_classified(brighter, torch.tensor([[[[0.2, 0.8]]], [[[0.8, 0.2]]]]), torch.tensor([1, 1]))
+        tensor([ True, False])
     """
     if not len(x):  # not every network takes a batch of none
         return torch.zeros(0, dtype=torch.bool, device=x.device)
@@ -113,6 +118,14 @@ def accuracy_on_correctly_classified(
     Raises:
         UsageError: There is no such transform or level, these are no images in [0, 1] with labels, or the network
             classifies none of them correctly.
+
+    Example:
+        >>> x, brighter = torch.tensor([[[[0.2, 0.8]]], [[[0.8, 0.2]]], [[[0.8, 0.2]]]]), nn.Flatten()
+        >>> levels = {"low_pass": [1.0], "high_pass": [0.5, 1.0]}  # the last leaves nothing, which is class 0
+        >>> random = torch.Generator().manual_seed(0)
+        >>> rows = accuracy_on_correctly_classified(brighter, x, torch.tensor([1, 0, 1]), levels, generator=random)
+        >>> [(row.correct, row.total) for row in rows]
+        [(2, 2), (2, 2), (1, 2)]
     """
     check_images(x, y)
     chosen = PAPER_LEVELS if transforms is None else transforms

@@ -75,6 +75,12 @@ def patch_shuffle(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
     Raises:
         UsageError: ``x`` are no images in [0, 1], or ``k`` does not divide their height and width.
+
+    Example:
+        >>> x = torch.tensor([[[[0.0, 0.25], [0.5, 0.75]]]])
+        >>> shuffled = patch_shuffle(x, 2, torch.Generator().manual_seed(0))
+        >>> shuffled.shape, sorted(shuffled.flatten().tolist())
+        (torch.Size([1, 1, 2, 2]), [0.0, 0.25, 0.5, 0.75])
     """
     check_image_batch(x)
     n, channels, height, width = x.shape
@@ -102,6 +108,10 @@ def low_pass(x: Tensor, radius: float, *, clip: bool = True) -> Tensor:
 
     Raises:
         UsageError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
+
+    Example:
+        >>> low_pass(torch.tensor([[[[0.25, 0.75]]]]), radius=0.5)
+        tensor([[[[0.5000, 0.5000]]]])
     """
     return _masked(x, _within(x, radius), clip)
 
@@ -121,6 +131,11 @@ def high_pass(x: Tensor, radius: float, *, clip: bool = True) -> Tensor:
 
     Raises:
         UsageError: ``x`` are no images in [0, 1], or ``radius`` is not in [0, √2].
+
+    Example:
+        >>> x = torch.tensor([[[[0.25, 0.75]]]])
+        >>> high_pass(x, radius=0.5, clip=False), high_pass(x, radius=0.5)
+        (tensor([[[[-0.2500,  0.2500]]]]), tensor([[[[0.0000, 0.2500]]]]))
     """
     return _masked(x, ~_within(x, radius), clip)
 
@@ -142,6 +157,11 @@ def random_filter(x: Tensor, probability: float, generator: torch.Generator, *, 
 
     Raises:
         UsageError: ``x`` are no images in [0, 1], or ``probability`` is not in [0, 1].
+
+    Example:
+        >>> x, random = torch.tensor([[[[0.25, 0.75]]]]), torch.Generator().manual_seed(0)
+        >>> random_filter(x, 0.0, random), random_filter(x, 1.0, random)
+        (tensor([[[[0.2500, 0.7500]]]]), tensor([[[[0., 0.]]]]))
     """
     check_image_batch(x)
     if not 0 <= probability <= 1:
@@ -172,6 +192,10 @@ def swap_frequencies(low_from: Tensor, high_from: Tensor, radius: float, *, clip
 
     Raises:
         UsageError: These are no images in [0, 1] of one shape, or ``radius`` is not in [0, √2].
+
+    Example:
+        >>> swap_frequencies(torch.tensor([[[[0.25, 0.75]]]]), torch.tensor([[[[0.5, 0.25]]]]), radius=0.5)
+        tensor([[[[0.6250, 0.3750]]]])
     """
     check_image_batch(low_from, "low_from")
     check_image_batch(high_from, "high_from")
