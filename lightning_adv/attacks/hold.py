@@ -19,40 +19,63 @@ BatchNormMode: TypeAlias = Literal["eval", "batch"]
 
 @contextmanager
 def held_still(
-    model: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: str | None = None
+    network: nn.Module, *, batchnorm: BatchNormMode = "eval", domain: str | None = None
 ) -> Iterator[nn.Module]:
-    """Hold a model still while it is attacked, and give it back as it was.
+    """Hold a network still while it is attacked, and give it back as it was.
 
     Inside, every module is in eval mode (with ``batchnorm="batch"`` the BatchNorms use batch statistics and update
     nothing), no parameter requires a gradient, and gradients to the input work even within ``no_grad`` or
     ``inference_mode``. The tensors that enter must be cloned inside: an inference tensor cannot require a gradient.
 
     Args:
-        model: Any network. DDP is unwrapped: a forward through the wrapper would start a gradient reduction.
+        network: Any network. DDP is unwrapped: a forward through the wrapper would start a gradient reduction.
         batchnorm: The BatchNorm mode.
-        domain: The domain of the model's domain BatchNorms; None leaves the active one.
+        domain: The domain of the network's domain BatchNorms; None leaves the active one.
 
     Yields:
         The network to call.
 
     Raises:
-        UsageError: ``domain`` is given and the model has no such domain, or ``batchnorm`` is ``"batch"`` and the model
-            a view whose BatchNorms are folded.
+        UsageError: ``domain`` is given and the network has no such domain, or ``batchnorm`` is ``"batch"`` and the
+            network a view whose BatchNorms are folded.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.BatchNorm1d(2))
+        >>> with held_still(network) as still:
+        ...     still.training, any(parameter.requires_grad for parameter in still.parameters())
+        (False, False)
+        >>> network.training, all(parameter.requires_grad for parameter in network.parameters())
+        (True, True)
     """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    modules = list(model.modules())
-    if batchnorm == "batch" and any(getattr(module, "folds_batchnorm", False) for module in modules):
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    modules = list(network.modules())
+    views = [module for module in modules if getattr(module, "folds_batchnorm", False)]
+    if batchnorm == "batch" and views:
         raise UsageError(
-            "batchnorm='batch' needs the statistics of each batch, and the model is a view with its BatchNorms folded: "
-            "attack the network itself."
+            "batchnorm='batch' needs the statistics of each batch, and the network is a view with its BatchNorms "
+            "folded: attack the network itself."
         )
+    norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
+    with ExitStack() as stack:
+        stack.callback(_Buffers(modules).put_back)
+        stack.enter_context(_eval_mode(modules, norms))
+        stack.enter_context(_without_parameters(network))
+        for view in views:
+            stack.enter_context(cast(Any, view).held())  # it takes its network over as it is now
+        if domain is not None:
+            _select_domain(stack, modules, domain)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield network
+
+
+@contextmanager
+def _eval_mode(modules: list[nn.Module], by_batch: list[_BatchNorm]) -> Iterator[None]:
+    """Put modules into eval mode, but the BatchNorms that are to go by their batch and write nothing down."""
     # Flags are set one by one: train() and eval() would overwrite those of frozen parts on the way back.
     training = [module for module in modules if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    tracked: list[_BatchNorm] = []
-    buffers = _Buffers(modules)
-    norms = [module for module in modules if isinstance(module, _BatchNorm)] if batchnorm == "batch" else []
+    tracked = [norm for norm in by_batch if norm.track_running_stats]
     try:
         for module in training:
             # Networks such as LeViT keep for eval mode what they compute from weights, until they hear of training.
@@ -60,32 +83,30 @@ def held_still(
                 module.train(True)
         for module in modules:
             module.training = False
-        for norm in norms:
+        for norm in by_batch:
             norm.training = True
-            if norm.track_running_stats:
-                tracked.append(norm)
-                norm.track_running_stats = False  # with this flag off, a forward writes to no buffer
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        with ExitStack() as stack:
-            for module in modules:
-                if getattr(module, "folds_batchnorm", False):
-                    stack.enter_context(cast(Any, module).held())  # it takes its network over as it is now
-            if domain is not None:
-                _select_domain(stack, modules, domain)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            yield model
+            norm.track_running_stats = False  # with this flag off, a forward writes to no buffer
+        yield
     finally:
         for module in modules:
             module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(True)
         for norm in tracked:
             norm.track_running_stats = True
         for module in training:
             module.training = True
-        buffers.put_back()
+
+
+@contextmanager
+def _without_parameters(network: nn.Module) -> Iterator[None]:
+    """Leave the parameters out of every gradient."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 class _Buffers:
@@ -116,7 +137,7 @@ def _select_domain(stack: ExitStack, modules: list[nn.Module], domain: str) -> N
     # Found by its attribute, so that attacks need not know how domain BatchNorm is built.
     switches = {id(s): s for m in modules if (s := getattr(m, "domain_switch", None)) is not None}
     if not switches:
-        raise UsageError(f"domain={domain!r} was given, but the model has no domain BatchNorm.")
+        raise UsageError(f"domain={domain!r} was given, but the network has no domain BatchNorm.")
     for module in modules:
         if getattr(module, "chooses_domain", False) and module.domain != domain:
             raise UsageError(f"domain={domain!r} was given, and the network is in {module.domain!r} already.")

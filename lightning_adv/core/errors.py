@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Self
 
 
@@ -43,3 +44,18 @@ class UsageError(ValueError):
 
 class NotFiniteError(UsageError, FloatingPointError):
     """Training or a network gives NaN or infinite numbers: the user can mend it by other settings."""
+
+
+def raised_in(error: BaseException, package: str) -> bool:
+    """Whether an exception was raised by a line of a package or module: a library's words are not an interface.
+
+    Example:
+        >>> import json
+        >>> try:
+        ...     json.loads("{")
+        ... except ValueError as error:
+        ...     raised_in(error, "json"), raised_in(error, "torch.autograd")
+        (True, False)
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}.")

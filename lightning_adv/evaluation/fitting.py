@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,7 +12,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.describe import attack_name
 from lightning_adv.attacks.forward import Forward, NoGradientError, check_gradient
 from lightning_adv.attacks.hold import held_still
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.errors import UsageError, raised_in
 from lightning_adv.evaluation.plan import Case, Plan
 
 
@@ -67,7 +66,8 @@ class _Probe:
         except NoGradientError as error:
             return str(error)
         except RuntimeError as error:
-            if _is_of_autograd(error):  # of an attack of somebody else's
+            # torch could not differentiate, in an attack of somebody else's: it has no class of its own for that
+            if raised_in(error, "torch.autograd"):
                 return str(NoGradientError())
             raise
         return None
@@ -81,12 +81,6 @@ class _Probe:
             except NoGradientError:
                 return False
         return True
-
-
-def _is_of_autograd(error: RuntimeError) -> bool:
-    """Whether torch could not differentiate: it has no class of its own for that."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).startswith("torch.autograd.")
 
 
 def _fitted(case: Case, probe: _Probe, told: dict[str, None]) -> Case | None:

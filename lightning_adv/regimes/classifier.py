@@ -13,7 +13,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.checks import trust
 from lightning_adv.attacks.describe import shortfall
 from lightning_adv.attacks.forward import check_logits
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.errors import UsageError, raised_in
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
@@ -211,7 +211,7 @@ class Classifier(LightningModule):
             try:
                 output = self.network(x)
             except ValueError as error:
-                if "more than 1 value per channel" in str(error):
+                if raised_in(error, "torch.nn.functional"):  # by its batch_norm alone: too few values for statistics
                     raise UsageError(no_statistics(len(x))) from error
                 raise
         return check_logits(output, len(x))

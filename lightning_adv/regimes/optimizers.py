@@ -96,7 +96,7 @@ def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]])
         built = optimizer(groups)
     except (ValueError, TypeError) as error:
         hint = ""
-        if len(groups) > 1 and "parameter group" in str(error) + str(getattr(error, "__notes__", "")):
+        if len(groups) > 1 and _takes_one_group(optimizer, groups):
             hint = ". It takes all parameters as one group: decay_norm_and_bias must be true."
         raise UsageError(f"optimizer cannot be built: {error}{hint}") from error
     if not isinstance(built, Optimizer):
@@ -108,6 +108,15 @@ def _build_optimizer(optimizer: OptimizerCallable, groups: list[dict[str, Any]])
                 if isinstance(value, (int, float, torch.Tensor)) and not allowed(float(value)):
                     raise UsageError(f"optimizer.{name} must be {words}, got {_plain(values)}.")
     return built
+
+
+def _takes_one_group(optimizer: OptimizerCallable, groups: list[dict[str, Any]]) -> bool:
+    """Whether an optimizer that refused parameter groups can be built for all parameters together."""
+    try:
+        optimizer([parameter for group in groups for parameter in group["params"]])
+    except (ValueError, TypeError):  # it is something else that it refuses
+        return False
+    return True
 
 
 def _build_schedule(scheduler: LRSchedulerCallable, optimizer: Optimizer) -> Any:

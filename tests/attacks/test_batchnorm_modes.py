@@ -85,5 +85,5 @@ def test_a_domain_that_does_not_exist(domains, build, images, mixed, state_of):
     with pytest.raises(ValueError, match="domain must be one of main, adversarial, got 'aux'"):
         PGD()(network, *images, domain="aux")
     assert state_of(network) == before
-    with pytest.raises(ValueError, match="domain='adversarial' was given, but the model has no domain BatchNorm"):
+    with pytest.raises(ValueError, match="domain='adversarial' was given, but the network has no domain BatchNorm"):
         PGD()(build("cnn"), *images, domain="adversarial")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from lightning_adv.core.errors import UsageError
+from lightning_adv.core.errors import UsageError, raised_in
 from lightning_adv.core.files import unwritable
 from lightning_adv.core.suggestions import bounded
 
@@ -33,7 +32,7 @@ def told_in_one_line(program: str, *, also: tuple[type[Exception], ...] = ()) ->
     except UsageError as error:
         _end(program, bounded(sentence(error)), error)
     except OSError as error:
-        if error.filename is None or not (_met_by_us(error) or error.errno in _OF_THE_DISK):
+        if error.filename is None or not (raised_in(error, "lightning_adv") or error.errno in _OF_THE_DISK):
             raise
         _end(program, bounded(unwritable(error)) + "".join(getattr(error, "__notes__", ())), error)
     except also as error:
@@ -53,9 +52,3 @@ def sentence(error: UsageError) -> str:
         'attack: eps must be at least 0.'
     """
     return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
-
-
-def _met_by_us(error: OSError) -> bool:
-    """Whether it was a line of this package that met the error, and not one of the user's or of a library."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).startswith("lightning_adv.")
