@@ -39,7 +39,7 @@ Statistics: TypeAlias = Mapping[str, Mapping[str, ChannelStatistics]]
 """The statistics of a network by domain and layer. The domain is the empty string where there are none."""
 
 
-class Distance(NamedTuple):
+class StatisticsDistance(NamedTuple):
     """How far two BatchNorms are apart, channel by channel.
 
     Attributes:
@@ -164,10 +164,10 @@ def symmetric_kl(a: ChannelStatistics, b: ChannelStatistics) -> Tensor:
     return ((p - q) / p * ((p - q) / q) + means.square() * (1 / p + 1 / q)) / 2
 
 
-def distance(a: ChannelStatistics, b: ChannelStatistics) -> Distance:
+def distance(a: ChannelStatistics, b: ChannelStatistics) -> StatisticsDistance:
     """Return how far ``a`` is from ``b``: differences a - b and divergence of each channel (C,), float64."""
     means = a.mean.double() - b.mean.double()
-    return Distance(means, a.variance.double() - b.variance.double(), symmetric_kl(a, b))
+    return StatisticsDistance(means, a.variance.double() - b.variance.double(), symmetric_kl(a, b))
 
 
 # The table ------------------------------------------------------------------------------------------------------------

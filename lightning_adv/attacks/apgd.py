@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv.attacks.ascent import Ascent
-from lightning_adv.attacks.balls import L2, Ball, Linf, Norm, column, get_ball
+from lightning_adv.attacks.balls import L2, Ball, Linf, Norm, get_ball, per_sample
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, parse_distance
@@ -37,7 +37,7 @@ class APGD(Attack):
     Where the paper leaves something open or differs, this follows the authors' code: the start is random, on the
     surface of the ball; a checkpoint comes right after its step (the paper takes one step more), and just 75 % is too
     few (in the paper it is enough); a misclassified point met on the way is the result: the last one; without one, the
-    point with the largest loss. With ``batchnorm="batch"`` this is judged among the batch mates of that moment.
+    point with the largest loss. With ``batchnorm="batch"`` this is judged by what the batch is at that moment.
 
     Args:
         eps: Radius of the ball, a number or a fraction; the paper's for CIFAR-10.
@@ -115,7 +115,7 @@ class APGD(Attack):
         checkpoint, loss_then, halved, rises = 0, loss, torch.ones_like(won), torch.zeros_like(loss)
         checkpoints = _checkpoints(self.steps)
         for step in range(1, self.steps + 1):
-            ahead = project(point + step_size.view(column(clean)) * self.norm.steepest(gradient, point))
+            ahead = project(point + step_size.view(per_sample(clean)) * self.norm.steepest(gradient, point))
             alpha = 1.0 if step == 1 else _ALPHA
             point, previous = project(point + alpha * (ahead - point) + (1 - alpha) * (point - previous)), point
 
@@ -138,7 +138,7 @@ class APGD(Attack):
         """Draw from the surface of the ball: a uniform draw inside, stretched."""
         noise = self.norm.sample(clean, 1.0, generator)
         length = self.norm.norm(noise).clamp_min(torch.finfo(noise.dtype).tiny)
-        return (clean + noise * (self.eps / length).view(column(clean))).clamp(0, 1)
+        return (clean + noise * (self.eps / length).view(per_sample(clean))).clamp(0, 1)
 
 
 def _look(ascent: Ascent, forward: Forward, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.balls import column
+from lightning_adv.attacks.balls import per_sample
 from lightning_adv.attacks.forward import gradient_to
 from lightning_adv.attacks.losses import Loss
 
@@ -112,4 +112,4 @@ def _unit_max(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
 def unit_l1(gradient: Tensor) -> Tensor:
     """Divide each sample's gradient (N, ...) by its L1 norm (Dong et al. 2018, equation 6)."""
     norm = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / norm.view(column(gradient))
+    return gradient / norm.view(per_sample(gradient))

@@ -112,20 +112,20 @@ class L2(Ball):
 
     def project(self, delta: Tensor, eps: float) -> Tensor:
         """Shorten what is longer than ``eps``."""
-        return delta * (eps / self.norm(delta).clamp_min(max(eps, _TINY))).view(column(delta))
+        return delta * (eps / self.norm(delta).clamp_min(max(eps, _TINY))).view(per_sample(delta))
 
     def sample(self, like: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """A Gaussian direction, at a distance of eps U^(1/d)."""
         direction = draw(torch.randn, like.shape, like, generator)
         radius = draw(torch.rand, like.shape[:1], like, generator) ** (1 / max(like.flatten(1).shape[1], 1))
-        return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(column(like))
+        return direction * (eps * radius / self.norm(direction).clamp_min(_TINY)).view(per_sample(like))
 
     def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
         """Return the gradient at unit length; a zero gradient stays zero, and what is NaN counts as zero."""
         gradient = gradient.nan_to_num()  # one such entry would make the image NaN; in the other balls it moves nothing
         # By the largest entry first: the squares of entries below 1e-23 would be zero.
-        scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(column(gradient))
-        return scaled / self.norm(scaled).clamp_min(_TINY).view(column(gradient))
+        scaled = gradient / gradient.flatten(1).abs().amax(1).clamp_min(_TINY).view(per_sample(gradient))
+        return scaled / self.norm(scaled).clamp_min(_TINY).view(per_sample(gradient))
 
 
 class L1(Ball):
@@ -212,7 +212,7 @@ def bring_inside(ball: Ball, clean: Tensor, adversarial: Tensor, eps: float, *, 
         tensor([[0.0500, 0.1000]])
     """
     delta = adversarial - clean
-    inside = (ball.norm(delta) <= eps + slack).view(column(clean))
+    inside = (ball.norm(delta) <= eps + slack).view(per_sample(clean))
     return torch.where(inside, adversarial, clean + ball.project(delta, eps)).clamp(0, 1)
 
 
@@ -234,7 +234,7 @@ def signed_step(ball: Ball, clean: Tensor, eps: float, step_size: float, *, proj
     return step
 
 
-def column(x: Tensor) -> tuple[int, ...]:
+def per_sample(x: Tensor) -> tuple[int, ...]:
     """The shape in which (N,) multiplies (N, ...)."""
     return (-1,) + (1,) * (x.ndim - 1)
 

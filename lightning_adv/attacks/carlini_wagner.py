@@ -34,7 +34,7 @@ class CarliniWagner(Attack):
 
     A sample without a success within ``eps`` is returned clean: to the network it is unbroken. So is a sample whose
     clean image succeeds already, at a distance of 0. Each sample has its own c and its own early stop; with
-    ``batchnorm="batch"`` a success is judged among the batch mates of that moment. The paper's several starting points
+    ``batchnorm="batch"`` a success is judged by what the batch is at that moment. The paper's several starting points
     are left out, as in the authors' code.
 
     Args:

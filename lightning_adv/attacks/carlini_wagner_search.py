@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.balls import column
+from lightning_adv.attacks.balls import per_sample
 from lightning_adv.attacks.diversity import diversify, fork_to_host
 from lightning_adv.attacks.forward import Forward, gradient_to
 from lightning_adv.attacks.labels import TARGETED
@@ -43,7 +43,7 @@ class Search:
     def nearest(self, eps: float | None) -> Tensor:
         """Return the nearest examples (N, ...); the clean image where there is none within ``eps``."""
         inside = self._distance <= (math.inf if eps is None else eps)
-        return torch.where(inside.view(column(self.clean)), self._best, self.clean)
+        return torch.where(inside.view(per_sample(self.clean)), self._best, self.clean)
 
     def run(self, generator: torch.Generator) -> None:
         """Search c: tenfold until a descent succeeds, then by bisection (section V-B)."""
@@ -114,7 +114,7 @@ class Search:
         largest = weight if self.independent else weight.amax().expand_as(weight)
         share = weight / largest.clamp_min(torch.finfo(weight.dtype).tiny)
         descent = (slope if self.targeted else -slope) * share[:, None]
-        gradient = gradient_to(leaf, logits, descent) * largest.view(column(images))
+        gradient = gradient_to(leaf, logits, descent) * largest.view(per_sample(images))
         if seen is not leaf:
             with torch.no_grad():
                 success = self.success(self.forward(images), rows)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 def diversify(x: Tensor, probability: float, scale: float, generator: torch.Generator) -> Tensor:
     """Transform a batch (N, C, H, W) by :func:`resize_and_pad` with a probability (Xie et al. 2019, equation 3.6)."""
-    return resize_and_pad(x, scale, generator) if coin(probability, generator) else x
+    return resize_and_pad(x, scale, generator) if draw_bernoulli(probability, generator) else x
 
 
-def coin(probability: float, generator: torch.Generator) -> bool:
+def draw_bernoulli(probability: float, generator: torch.Generator) -> bool:
     """Return True with a probability. A probability of 0 draws nothing."""
     if probability == 0:
         return False
@@ -22,7 +22,7 @@ def coin(probability: float, generator: torch.Generator) -> bool:
 def fork_to_host(generator: torch.Generator) -> torch.Generator:
     """Return a generator on the CPU that is seeded by another, from which the host draws what it decides by.
 
-    A coin that is drawn on an accelerator has to be waited for: now the host waits once, for the seed. And how often
+    A number that is drawn on an accelerator has to be waited for: now the host waits once, for the seed. And how often
     one run draws is no matter of the next.
     """
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Unbroken:
+class RemainingSamples:
     """The samples of a batch that an attack has not broken yet, among all of them.
 
     A broken sample stays where it was when it left; the others are moved on.

@@ -16,8 +16,8 @@ from lightning_adv.attacks.balls import Ball, Linf, Norm, Step, draw, get_ball, 
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.distance import Distance, StepSize, parse_distance, parse_step_size
-from lightning_adv.attacks.diversity import coin, diversify, fork_to_host
-from lightning_adv.attacks.early_stop import Unbroken
+from lightning_adv.attacks.diversity import diversify, draw_bernoulli, fork_to_host
+from lightning_adv.attacks.early_stop import RemainingSamples
 from lightning_adv.attacks.forward import Forward
 from lightning_adv.attacks.hold import BatchNormMode
 from lightning_adv.attacks.labels import CHANGING, TARGETED, LabelChoice, choose_labels
@@ -268,7 +268,7 @@ class PGD(Attack):
         """Yield where each step of one run leads: (N, C, H, W), in fp32; with ``early_stop`` always in one tensor."""
         step = self._step(clean)
         velocity = torch.zeros_like(clean) if self.momentum else None
-        unbroken = Unbroken(adversarial) if self.early_stop else None
+        unbroken = RemainingSamples(adversarial) if self.early_stop else None
         coins = fork_to_host(generator) if self.diversity_probability else generator
         for number in range(steps):
             gradient, logits = ascent.gradient(lambda images: forward(self._diversify(images, coins)), adversarial)
@@ -294,7 +294,7 @@ class PGD(Attack):
         return lambda x, gradient: (x + self.step_size * self.norm.steepest(gradient, x)).clamp(0, 1)
 
     def _start(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        if self.start == "zero" or coin(self.clean_start_probability, generator):
+        if self.start == "zero" or draw_bernoulli(self.clean_start_probability, generator):
             return clean
         if self.start == "gaussian":
             noise = draw(torch.randn, clean.shape, clean, generator)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_adv.attacks.balls import column
+from lightning_adv.attacks.balls import per_sample
 
 
 class Run(NamedTuple):
@@ -41,4 +41,4 @@ def worse(first: Run, second: Run) -> Run:
 
 def where(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Return ``new`` (N, ...) for the samples in ``mask`` (N,), and ``old`` (N, ...) for the rest."""
-    return torch.where(mask.view(column(new)), new, old)
+    return torch.where(mask.view(per_sample(new)), new, old)

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import column
+from lightning_adv.attacks.balls import per_sample
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.checks import check_counts
 from lightning_adv.attacks.forward import Forward, NoGradientError, at_least_fp32
@@ -189,7 +189,7 @@ class _Best:
         """Keep what succeeds more smoothly, or for the first time, or failing all that, comes nearer."""
         won, had_won = success > 0, self._success > 0
         better = torch.where(had_won, won & (smoothness < self._smoothness), success > self._success)
-        self.flow = torch.where(better.view(column(flow)), flow, self.flow)
+        self.flow = torch.where(better.view(per_sample(flow)), flow, self.flow)
         self._success = torch.where(better, success, self._success)
         self._smoothness = torch.where(better, smoothness, self._smoothness)
 

@@ -167,7 +167,7 @@ def test_a_misclassified_point_met_on_the_way_is_the_result(setup):
     wrong = torch.stack(watching.logits).argmax(2) != y
     assert (_correct(network, x_adv, y) == ~wrong.any(0)).all()
     assert 0 < wrong.any(0).sum() < len(x)
-    # Unbroken: the point with the largest loss of all seen.
+    # RemainingSamples: the point with the largest loss of all seen.
     loss = torch.stack([nn.functional.cross_entropy(logits, y, reduction="none") for logits in watching.logits])
     final = nn.functional.cross_entropy(network(x_adv), y, reduction="none")
     unbroken = ~wrong.any(0)

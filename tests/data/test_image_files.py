@@ -263,7 +263,10 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path, format):
 def test_what_is_no_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", tmp_path, "/dev/zero"):
-        with within(2), pytest.raises(ValueError, match=f"^data.root holds {path}, .* is not a file but a folder, pipe"):
+        with (
+            within(2),
+            pytest.raises(ValueError, match=f"^data.root holds {path}, .* is not a file but"),
+        ):
             read(path)
     with within(2), pytest.raises(ValueError, match="1 of 1 images cannot be read"):
         check_image_files(tmp_path, [str(tmp_path / "pipe.png")], "quick")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv.attacks.balls import L1, L2, Ball, Linf, column
+from lightning_adv.attacks.balls import L1, L2, Ball, Linf, per_sample
 from lightning_adv.attacks.base import Attack
 from lightning_adv.attacks.distance import Distance, parse_distance
 from lightning_adv.attacks.external.adapters import (
@@ -143,7 +143,7 @@ class FoolboxAttack(Attack):
             kept &= (found != given).flatten(1).sum(1) <= self.eps
         else:
             found = inside_as_given(norm, given, found, self.eps)
-        return torch.where(kept.view(column(x)), found, given)
+        return torch.where(kept.view(per_sample(x)), found, given)
 
     def _find(
         self, attack: Any, forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float | None
