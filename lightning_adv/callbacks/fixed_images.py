@@ -94,6 +94,21 @@ def take_images(
 
     Raises:
         UsageError: There is no such data, it has no index, or it has fewer images than were asked for.
+
+    Example:
+        >>> from lightning.pytorch import Callback
+        >>> from lightning_adv.nn import Backbone
+        >>> from lightning_adv.regimes import StandardTraining
+        >>> from lightning_adv.testing import SmallImages
+        >>> class Look(Callback):
+        ...     def on_train_start(self, trainer, module):
+        ...         self.images = take_images(trainer, module, observer="look", images=12, batch_size=8)
+        >>> look, data = Look(), SmallImages(in_channels=1, num_classes=2)
+        >>> regime = StandardTraining(Backbone("small_cnn", in_channels=1, options={"width": 4}), num_classes=2)
+        >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(accelerator="cpu", callbacks=[look], fast_dev_run=True, **quiet).fit(regime, data)
+        >>> [len(batch.x) for batch in look.images.batches]
+        [8, 4]
     """
     dataset, given, collate = _images_of(trainer, split, observer)
     if images is not None and images > len(given):

@@ -43,6 +43,11 @@ def to_images(batch: UInt8Batch) -> tuple[Tensor, Tensor]:
     """Return ``(x, y)``: the augmented images (N, C, H, W) as float32 in [0, 1], and the labels (N,).
 
     The Trainer does this by itself, on the device. Call it where a loader is used without a Trainer.
+
+    Example:
+        >>> batch = UInt8Batch(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8), labels=torch.tensor([7]))
+        >>> to_images(batch)
+        (tensor([[[[0.0000, 0.2000, 1.0000]]]]), tensor([7]))
     """
     images = batch.images
     if batch.offsets is not None and batch.flips is not None:

@@ -109,6 +109,13 @@ def smooth_backward(network: nn.Module) -> Iterator[None]:
     Raises:
         UsageError: The network has no such activation, or checkpoints its gradients: the forward pass that is repeated
             for them would come after the context has closed, with the other gradient.
+
+    Example:
+        >>> x, network = torch.zeros(1, requires_grad=True), SmoothBackwardReLU()
+        >>> with smooth_backward(network):
+        ...     smooth = torch.autograd.grad(network(x), x)[0]
+        >>> smooth, torch.autograd.grad(network(x), x)[0]
+        (tensor([0.5000]), tensor([0.]))
     """
     modules = list(network.modules())
     switches = {module.gradient_switch for module in modules if isinstance(module, SmoothBackwardReLU)}

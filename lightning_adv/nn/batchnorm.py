@@ -40,6 +40,11 @@ def convert_batchnorm(network: nn.Module, domains: Sequence[str] = ("main", "adv
     Raises:
         UsageError: ``domains`` is empty or has a bad name, or the network has no BatchNorm, is one itself, has domains
             already, uses gradient checkpointing, or keeps a BatchNorm beside its registered modules.
+
+    Example:
+        >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+        >>> list(network[1].norms), network[1].domain_switch.active
+        (['main', 'adversarial'], 'main')
     """
     _check_names(domains)
     if isinstance(network, _BatchNorm):
@@ -184,6 +189,11 @@ def domain_norms(network: nn.Module, name: str) -> list[_BatchNorm]:
 
     Raises:
         UsageError: The network has no domain BatchNorm, or none of that name.
+
+    Example:
+        >>> network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+        >>> [norm is network[1].norms["adversarial"] for norm in domain_norms(network, "adversarial")]
+        [True]
     """
     return [cast(_BatchNorm, module.norms[name]) for module in _domain_batchnorms(network, name)]
 

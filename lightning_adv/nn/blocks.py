@@ -178,6 +178,13 @@ def freeze_except(network: nn.Module, blocks: Sequence[Block], *, only_batchnorm
 
     Raises:
         UsageError: Nothing would be left to train, or a block is not of this network.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+        >>> freeze_except(network, [Block("m1", modules=("1",))])[0] is network[0]  # what must be in eval mode
+        True
+        >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        ['1.weight', '1.bias']
     """
     roots = [_find(network.get_submodule, path, block) for block in blocks for path in block.modules]
     chosen = {module for root in roots for module in root.modules()}
@@ -210,6 +217,12 @@ def reinitialize(network: nn.Module, fresh: nn.Module, blocks: Sequence[Block]) 
 
     Raises:
         UsageError: A block's parameters or buffers differ in name or shape between the networks; nothing is copied.
+
+    Example:
+        >>> network, fresh = (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)) for _ in range(2))
+        >>> reinitialize(network, fresh, [Block("m1", modules=("1",))])
+        >>> [torch.equal(layer.weight, initial.weight) for layer, initial in zip(network, fresh, strict=True)]
+        [False, True]
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     for block in blocks:

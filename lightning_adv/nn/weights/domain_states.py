@@ -41,6 +41,12 @@ def plain_state_dict(state: Mapping[str, Tensor], domain: str = "main") -> dict[
 
     Raises:
         UsageError: The state dict has no domain BatchNorm, or none of that name.
+
+    Example:
+        >>> from lightning_adv.nn.batchnorm import convert_batchnorm
+        >>> network = convert_batchnorm(nn.Sequential(nn.BatchNorm2d(4, affine=False)))
+        >>> list(plain_state_dict(network.state_dict(), "adversarial"))
+        ['0.running_mean', '0.running_var', '0.num_batches_tracked']
     """
     domains = state_domains(state)
     if not domains:

@@ -84,6 +84,14 @@ def export_network(
 
     Raises:
         UsageError: The network has no such domain.
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_adv.nn import Normalize
+        >>> network = NormalizedNetwork(Normalize(mean=[0.5], std=[0.25]), nn.Linear(2, 3))
+        >>> exported = export_network(network, {"library": "timm", "name": "resnet18"}, num_classes=3)
+        >>> list(exported.state), exported.description["normalization"]
+        (['weight', 'bias'], {'mean': [0.5], 'std': [0.25]})
     """
     state: Mapping[str, Tensor] = network.network.state_dict()
     if state_domains(state) or domain is not None:
@@ -113,6 +121,14 @@ def write_network(exported: ExportedNetwork, folder: Path, *, overwrite: bool = 
 
     Raises:
         UsageError: One of them is there already and ``overwrite`` is False, or one cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> exported = ExportedNetwork({"weight": torch.ones(2)}, {"num_classes": 2})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_network(exported, Path(folder))
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['model.json', 'model.safetensors']
     """
     from safetensors.torch import save
 

@@ -72,6 +72,16 @@ def load_weights(
         UsageError: The file is missing, cannot be read, holds no weights, those of another network or such that are NaN
             or infinite, has no such domain, or is of a regime whose network only the regime can build. The network is
             then unchanged.
+
+    Example:
+        >>> import tempfile
+        >>> network, trained = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"model": trained.state_dict()}, f"{folder}/trained.pt")
+        ...     load_weights(network, f"{folder}/trained.pt").loaded
+        ('weight', 'bias')
+        >>> torch.equal(network.weight, trained.weight)
+        True
     """
     file = _open(path, argument)
     if file.unlike_recipe is not None and recipe is not None:
