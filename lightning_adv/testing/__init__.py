@@ -1,6 +1,8 @@
 """What every part promises, as ready checks: for parts of one's own, and for those of this package."""
 
-from lightning_adv.testing.attacks import check_attack as check_attack
-from lightning_adv.testing.images import SmallImages as SmallImages
-from lightning_adv.testing.observers import check_observer as check_observer
-from lightning_adv.testing.regimes import check_regime as check_regime
+from lightning_adv.testing.attacks import check_attack
+from lightning_adv.testing.images import SmallImages
+from lightning_adv.testing.observers import check_observer
+from lightning_adv.testing.regimes import check_regime
+
+__all__ = ["SmallImages", "check_attack", "check_observer", "check_regime"]
