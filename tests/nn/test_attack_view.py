@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import lightning_adv.nn.view.weights as view_weights
 from lightning_adv.attacks import MIFGSM, PGD
@@ -788,9 +787,3 @@ def test_batch_statistics_are_refused(network, x):
 def test_bad_arguments(network, arguments, message):
     with pytest.raises(ValueError, match=message):
         attack_view(network, **arguments)
-
-
-def test_batchnorms_are_gone(network, x):
-    view = attack_view(network)
-    view(x)
-    assert not any(isinstance(module, _BatchNorm) for module in view.modules())

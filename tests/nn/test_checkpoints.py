@@ -43,31 +43,11 @@ def test_files_of_torch_are_read_with_their_wrappers(tmp_path, suffix, wrapper):
     assert _equal(target, source)
 
 
-def test_safetensors_are_read(tmp_path):
-    source, target = _plain(1), _plain(2)
-    save_file(source.state_dict(), tmp_path / "weights.safetensors")
-    load_weights(target, tmp_path / "weights.safetensors")
-    assert _equal(target, source)
-
-
 def test_files_of_torch_before_its_zip_format_are_read(tmp_path):
     source, target = _plain(1), _plain(2)
     torch.save(source.state_dict(), tmp_path / "weights.pth", _use_new_zipfile_serialization=False)
     load_weights(target, tmp_path / "weights.pth")
     assert _equal(target, source)
-
-
-@pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "model.", "backbone.", "network.", "model._orig_mod.module."]
-)
-@pytest.mark.parametrize("whole", [True, False])
-def test_prefixes_are_stripped_for_a_normalized_network(tmp_path, prefix, whole):
-    source, target = _normalized(1, mean=0.25), _normalized(2, mean=0.75)
-    state = (source if whole else source.network).state_dict()
-    torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "weights.pth")
-    load_weights(target, tmp_path / "weights.pth")
-    assert _equal(target.network, source.network)
-    assert target.normalize.mean.item() == (0.25 if whole else 0.75)  # plain keys leave the normalisation alone
 
 
 def test_prefixes_that_the_network_has_itself_stay(tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_adv.nn.batchnorm import (
     DomainBatchNorm,
+    InDomain,
     convert_batchnorm,
     domain,
     domain_norms,
@@ -181,7 +182,7 @@ def test_plain_state_dicts_keep_the_versions_of_modules():
         plain.load_state_dict(state)
 
 
-@pytest.mark.parametrize("call", [export_plain, domain_norms, lambda network, name: domain(network, name).__enter__()])
+@pytest.mark.parametrize("call", [export_plain, domain_norms, InDomain, lambda *given: domain(*given).__enter__()])
 def test_a_domain_that_a_network_does_not_have(call):
     with pytest.raises(ValueError, match=r"main, adversarial, got 'adversarail'\. Did you mean 'adversarial'\?"):
         call(_trained(), "adversarail")

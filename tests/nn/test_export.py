@@ -102,12 +102,6 @@ def test_tied_weights_are_written(tmp_path):
     assert torch.equal(load_file(tmp_path / "model.safetensors")["twin.bias"], network.network.twin.bias)
 
 
-def test_unknown_domain_is_refused():
-    for network, message in ((RECIPE.build(5), "no domain BatchNorm"), (convert_batchnorm(RECIPE.build(5)), "main")):
-        with pytest.raises(ValueError, match=message):
-            export_network(network, RECIPE.architecture(), 5, domain="auxiliary")
-
-
 def test_files_that_are_there_stay(tmp_path):
     exported = export_network(RECIPE.build(5), RECIPE.architecture(), 5)
     write_network(exported, tmp_path / "new" / "folder")

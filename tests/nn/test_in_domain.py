@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 from lightning_adv.attacks import PGD
 from lightning_adv.nn import AttackView, InDomain, convert_batchnorm, domain, domain_norms, export_plain
 from lightning_adv.nn.batchnorm import active_domain, through
-from lightning_adv.nn.layers import named_batchnorms, named_layers
 from tests.nn.test_folding import stir
 
 
@@ -112,12 +111,6 @@ def test_distributed_data_parallel_goes_around_it(network, x, tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_layers_have_the_names_that_they_have_without_it(network):
-    wrapped = InDomain(network, "adversarial")
-    assert list(named_layers(wrapped)) == list(named_layers(network)) == ["0", "1", "2", "3", "4"]
-    assert list(named_batchnorms(wrapped).values()) == domain_norms(network, "adversarial")
-
-
 def test_another_domain_cannot_be_asked_for(network, x):
     wrapped = InDomain(network, "adversarial")
     with pytest.raises(ValueError, match="is in the domain 'adversarial' already"):
@@ -126,15 +119,3 @@ def test_another_domain_cannot_be_asked_for(network, x):
         AttackView(wrapped, domain="main")
     with pytest.raises(ValueError, match="domain='main' was given, and the network is in 'adversarial' already"):
         PGD(0.1, 1, 0.1)(wrapped, x, torch.zeros(5, dtype=torch.long), domain="main")
-
-
-@pytest.mark.parametrize(
-    ("build", "name", "message"),
-    [
-        (lambda network: nn.Linear(2, 2), "main", "no domain BatchNorm: convert_batchnorm first"),
-        (lambda network: network, "adverse", "domain must be one of main, adversarial, got 'adverse'"),
-    ],
-)
-def test_a_network_without_the_domain(network, build, name, message):
-    with pytest.raises(ValueError, match=message):
-        InDomain(build(network), name)

@@ -124,16 +124,6 @@ def test_every_activation(name):
         assert torch.equal(other.eval()(x), replaced.eval()(x))
 
 
-def test_only_smooth_relu_adds_keys_its_own():
-    plain = timm.create_model("densenet121", growth_rate=4, block_config=(1, 1, 1, 1))
-    network = replace_activations(copy.deepcopy(plain), "smooth_relu", image_shape=(3, 32, 32))
-    added = [key for key in network.state_dict() if key not in plain.state_dict()]
-    assert added
-    assert all(key.endswith(".act.beta") for key in added)
-    assert set(plain.state_dict()) <= set(network.state_dict())
-    network.load_state_dict(plain.state_dict(), strict=False)
-
-
 def test_options():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ReLU6(inplace=True), nn.Sigmoid(), nn.Hardswish())
     network = replace_activations(network, "celu", options={"alpha": 1.5}, image_shape=(3, 8, 8))

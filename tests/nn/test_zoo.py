@@ -173,13 +173,6 @@ def test_there_are_no_pretrained_weights(name):
         create_backbone(name, 10, pretrained=True, options=options)
 
 
-def test_relus_are_modules_so_that_they_can_be_replaced():
-    for network in (PreActResNet(), SmallCNN(), WideResNet(depth=10, widen_factor=1)):
-        convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-        relus = [m for m in network.modules() if isinstance(m, nn.ReLU)]
-        assert len(relus) == len(convolutions)  # one before each but the stem, and one before the pooling
-
-
 def test_the_stage_that_trades_registers_and_never_runs_is_left_out_and_told(tmp_path):
     """TRADES' models/wideresnet.py has ``sub_block1``, built as ``block1`` is."""
     options = {"depth": 10, "widen_factor": 1}
