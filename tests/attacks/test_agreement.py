@@ -133,17 +133,11 @@ def _towards(label, peer, network, x, y):
 fb, art = foolbox.attacks, _art_loop
 DIVERSITY = {"diversity_probability": 0.7, "diversity_scale": 0.75}
 ZERO = {"start": "zero"}
-# ours, the peer's
+# ours, the peer's; what CELLS compares below is left out
 PAIRS = {
-    "FGSM, foolbox": (FGSM(eps=0.06), partial(_foolbox, fb.LinfFastGradientAttack(), 0.06)),
-    "FGSM, ART": (FGSM(eps=0.06), partial(_art, FastGradientMethod, eps=0.06)),
     "FGSM L2, ART": (FGSM(eps=0.5, norm="l2"), partial(_art, FastGradientMethod, eps=0.5, norm=2)),
     "I-FGSM, foolbox": (IFGSM(**LINF), _fb(fb.LinfBasicIterativeAttack, **LINF)),
     "I-FGSM, ART": (IFGSM(**LINF), art(BasicIterativeMethod, **LINF)),
-    "PGD, foolbox": (PGD(**LINF, **ZERO), _fb(fb.LinfProjectedGradientDescentAttack, **LINF)),
-    "PGD, ART": (PGD(**LINF, **ZERO), art(ProjectedGradientDescentPyTorch, **LINF)),
-    "PGD L2, foolbox": (PGD(**L2_, norm="l2", **ZERO), _fb(fb.L2ProjectedGradientDescentAttack, **L2_)),
-    "PGD L2, ART": (PGD(**L2_, norm="l2", **ZERO), art(ProjectedGradientDescentPyTorch, **L2_, norm=2)),
     "PGD L1 along the gradient, foolbox": (PGD(**L1_, norm=GradientL1(), **ZERO), _fb(FoolboxL1, **L1_)),
     "PGD L1, foolbox": (PGD(**SPARSE, norm=L1(density=4 / 64), **ZERO), _fb(FoolboxSparseL1, **SPARSE, quantile=0.95)),
     "MI-FGSM, ART": (MIFGSM(**LINF, momentum=0.9), art(MomentumIterativeMethod, **LINF, decay=0.9)),

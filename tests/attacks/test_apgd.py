@@ -188,19 +188,6 @@ def test_the_worst_restart_is_kept(setup):
     torch.testing.assert_close(losses[3][unbroken], losses[:3].amax(0)[unbroken])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_sample_does_not_depend_on_its_batch_mates(setup, norm):
-    network, x, y = setup
-    x, y = x[:12], y[:12]
-    start = APGD(EPS[norm], norm=norm)._start(x, _generator())
-    together = StartingAt(start, EPS[norm], norm=norm, steps=30)(network, x, y)
-    alone = [
-        StartingAt(start[i : i + 1], EPS[norm], norm=norm, steps=30)(network, x[i : i + 1], y[i : i + 1])
-        for i in range(12)
-    ]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-9)
-
-
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_few_steps(setup, steps):
     network, x, y = setup
@@ -227,21 +214,8 @@ def test_bad_arguments(setup):
         APGD(norm="l3")
     with pytest.raises(ValueError, match="loss must be one of cross_entropy, dlr, got 'margin'"):
         APGD(loss="margin")
-    with pytest.raises(ValueError, match="batchnorm must be one of eval, batch, got 'train'"):
-        APGD(batchnorm="train")
-    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
-        APGD(steps=0)
     with pytest.raises(ValueError, match=r"restarts must be an integer of at least 1, got 1.5"):
         APGD(restarts=1.5)
-    with pytest.raises(ValueError, match="eps must be between 0 and 1, got 8"):
-        APGD(8)
-    network, x, y = setup
-    with pytest.raises(ValueError, match=r"y must lie in \[0, 10\)"):
-        APGD()(network, x, y + 5)
+    _, x, y = setup
     with pytest.raises(ValueError, match="compares three classes"):
         APGD(loss="dlr")(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).double(), x, y % 2)
-
-
-def test_recipe():
-    config = APGD("8/255", steps=20, norm="l2", loss="dlr", restarts=2, batchnorm="batch").to_config()
-    assert APGD.from_config(config).to_config() == config

@@ -1,6 +1,5 @@
 import copy
 import math
-from functools import partial
 
 import foolbox
 import pytest
@@ -225,21 +224,6 @@ def test_margin_in_linf_against_madrys_loop(setup):
 # Its parts
 
 
-@pytest.mark.parametrize("diversity", [{}, {"diversity_probability": 0.5, "diversity_scale": 0.7}], ids=["", "diverse"])
-@pytest.mark.parametrize("abort_early", [True, False])
-def test_a_sample_does_not_depend_on_its_batch_mates(setup, abort_early, diversity):
-    network, x, y = copy.deepcopy(setup[0]).double(), setup[1][:6].double(), setup[2][:6]
-    y = y.clone()
-    y[1] = (y[1] + 1) % 10  # wrong already: it takes no part
-    attack = CarliniWagner(**FAST | {"steps": 30, "binary_search_steps": 5}, abort_early=abort_early, **diversity)
-    together = attack(network, x, y, generator=_generator())
-    alone = [
-        attack(network, *s, generator=_generator()) for s in zip(x.split([1, 2, 3]), y.split([1, 2, 3]), strict=True)
-    ]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-9)
-    assert (_predict(network, together) != y).all()
-
-
 def test_early_stops_save_work_and_little_is_lost(setup):
     network, x, y = setup[0], setup[1][:10], setup[2][:10]
     work, found = [], []
@@ -413,16 +397,3 @@ def test_named_settings_are_settings(setup):
 def test_arguments_outside_their_range(argument, value):
     with pytest.raises(ValueError, match=argument):
         CarliniWagner(**{argument: value})
-
-
-def test_bad_images_and_labels(linear):
-    network, x, _, _ = linear
-    watching, y = Watching(network), torch.zeros(20, dtype=torch.long)
-    call = partial(CarliniWagner(), watching)
-    for bad, message in (((x + 1, y), "x must lie in"), ((x, y[:-1]), "y must be integer labels")):
-        with pytest.raises(ValueError, match=message):
-            call(*bad)
-    assert not watching.shapes
-    with pytest.raises(ValueError, match=r"y must lie in \[0, 2\), got labels from 2 to 2"):
-        call(x, y + 2)
-    assert len(watching.shapes) == 1

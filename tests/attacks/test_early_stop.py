@@ -154,16 +154,6 @@ def test_an_iterate_on_the_way_counts():
     assert stopped == pytest.approx([0.53, 0.53, 0.37])  # the start is no iterate: a first step is taken from it
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_images_in_half_precision(network, batch, dtype):
-    x, y = batch[0].to(dtype), batch[1]
-    attack = PGD(eps=0.06, step_size=0.01, steps=5, early_stop=True)
-    x_adv = attack(network.float().to(dtype), x, y, generator=_generator())
-    assert x_adv.dtype == dtype
-    assert (x_adv.double() - x.double()).abs().max() <= np.float32(0.06)
-    assert 0 <= x_adv.min() <= x_adv.max() <= 1
-
-
 def test_an_empty_batch(network, batch):
     x, y = batch
     assert PGD(restarts=2, early_stop=True)(network, x[:0], y[:0]).shape == (0, 3, 4, 4)

@@ -92,17 +92,3 @@ def test_what_is_switched_on_makes_a_difference(setup):
 def test_options_reach_the_loop(attack):
     built = attack(norm="l2", label="least_likely", batchnorm="batch")
     assert (built.norm.name, built.label, built.batchnorm) == ("l2", "least_likely", "batch")
-
-
-@pytest.mark.parametrize("attack", [FGSM, IFGSM, MIFGSM, DIFGSM, MDIFGSM, GD])
-@pytest.mark.parametrize("bad", [{"eps": 8}, {"norm": "l7"}, {"label": "no"}, {"batchnorm": "train"}])
-def test_bad_arguments_are_named(attack, bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        attack(**bad)
-
-
-@pytest.mark.parametrize("attack", [IFGSM, MIFGSM, DIFGSM, MDIFGSM, GD])
-@pytest.mark.parametrize("steps", [0, -1])
-def test_too_few_steps(attack, steps):
-    with pytest.raises(ValueError, match="steps"):
-        attack(steps=steps)

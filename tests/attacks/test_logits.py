@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks.logits import logits_in_batches
-from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain
 
 
 class Counts(nn.Module):
@@ -47,13 +46,3 @@ def test_eval_mode_in_batches_and_back(network, batch_size, sizes):
 
 def test_no_images_are_one_empty_batch(network):
     assert [tuple(part.shape) for part in logits_in_batches(network, torch.rand(0, 3, 2, 2))] == [(0, 4)]
-
-
-def test_through_a_domain(network):
-    convert_batchnorm(network)
-    network[1].norms["adversarial"].running_mean.fill_(3)
-    x, eval_mode = torch.rand(5, 3, 2, 2), deepcopy(network).eval()
-    for name in ("main", "adversarial"):
-        with domain(eval_mode, name), torch.no_grad():
-            expected = eval_mode(x)
-        assert torch.equal(logits_in_batches(InDomain(network, name), x)[0], expected)

@@ -10,9 +10,6 @@ from torch.nn import functional as F
 
 from lightning_adv.attacks import spatial
 from lightning_adv.attacks.spatial import StAdv, flow_smoothness, warp
-from lightning_adv.nn.batchnorm import convert_batchnorm
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _generator(seed=0):
@@ -26,10 +23,6 @@ def _random(*shape, seed=0, dtype=torch.float32):
 def _predict(network, x):
     with torch.no_grad():
         return network(x).argmax(1)
-
-
-def _autocast(precision):
-    return torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -247,32 +240,7 @@ def test_the_bound(setup):
         StAdv().scaled(0.5)
 
 
-# The promises of attacks
-
-
-@pytest.mark.parametrize("batchnorm", ["eval", "batch"])
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", ["cnn", "resnet", "efficientnet", "vit"])
-def test_result_and_model_and_gradients(build, images, mixed, state_of, name, precision, batchnorm):
-    network, during = mixed(build(name)), set()
-    x, y = images
-    before = state_of(network)
-    handle = network.register_forward_hook(
-        lambda *_: during.update(parameter.requires_grad for parameter in network.parameters())
-    )
-    with _autocast(precision):
-        x_adv = StAdv(3, label="predicted", batchnorm=batchnorm)(network, x, y, generator=_generator())
-    handle.remove()
-    after = state_of(network)
-    for part, value in before.items():
-        assert after[part] == value, part
-    assert during == {False}
-    assert not x_adv.requires_grad
-    assert x_adv.grad_fn is None
-    assert (x_adv.dtype, x_adv.device, x_adv.shape) == (x.dtype, x.device, x.shape)
-    assert x_adv.min() >= 0
-    assert x_adv.max() <= 1
-    assert (x_adv != x).flatten(1).any(1).all()
+# Its parts
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -281,30 +249,6 @@ def test_half_precision_examples_are_those_that_the_network_saw(setup, dtype):
     x_adv = StAdv(label="predicted")(network, x, y)
     assert x_adv.dtype == dtype
     assert (_predict(network, x_adv) != _predict(network, x)).float().mean() > 0.95
-
-
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_without_gradients(build, images, context, precision):
-    network = build("cnn").eval()
-    attack = StAdv(3, label="predicted")
-    with _autocast(precision):
-        expected = attack(network, *images)
-        with context():
-            x, y = images[0].clone(), images[1].clone()
-            assert torch.equal(attack(network, x, y), expected)
-    assert (expected != images[0]).any()
-
-
-@pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_a_sample_does_not_depend_on_its_batch_mates(build, images, name):
-    network = build(name).double()
-    x, y = images[0].double(), images[1]
-    attack = StAdv(8, label="predicted")
-    together = attack.flow(network, x, y)
-    alone = torch.cat([attack.flow(network, *s) for s in zip(x.split([1, 2, 3]), y.split([1, 2, 3]), strict=True)])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
-    assert (together != 0).flatten(1).any(1).all()
 
 
 def test_batch_statistics_are_those_of_the_whole_batch(setup):
@@ -324,22 +268,6 @@ def test_batch_statistics_are_those_of_the_whole_batch(setup):
     # No sample reaches a confidence of 100: the field of the largest margin is returned, the last one.
     found = StAdv(5, tau=0.02, confidence=100, batchnorm="batch").flow(network, x, y)
     torch.testing.assert_close(found, flow.detach(), rtol=0, atol=1e-9)
-
-
-def test_domain_and_generator(setup):
-    network, x, y = convert_batchnorm(copy.deepcopy(setup[0])), setup[1][:10], setup[2][:10]
-    for module in network.modules():
-        if hasattr(module, "norms"):
-            module.norms["adversarial"].running_mean += 0.3
-    attack, state = StAdv(10, label="random"), torch.get_rng_state()
-    first = attack(network, x, y, domain="adversarial", generator=_generator())
-    assert torch.equal(first, attack(network, x, y, domain="adversarial", generator=_generator()))
-    assert not torch.equal(first, attack(network, x, y, domain="main", generator=_generator()))
-    assert not torch.equal(first, attack(network, x, y, domain="adversarial", generator=_generator(1)))
-    assert not torch.equal(attack(network, x, y), attack(network, x, y)), "each call draws anew"
-    assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(ValueError, match="wrong"):
-        attack(network, x, y, domain="wrong")
 
 
 # Settings

@@ -39,7 +39,7 @@ OURS = [
     CarliniWagner(eps=9, **NEAREST),
     CarliniWagnerLinf(steps=2),
     StAdv(steps=3),
-    RandomNoise(draws=5),
+    RandomNoise(eps=4, draws=5, norm="l1"),
     FoolboxAttack("L2PGD", eps=0.5, options={"steps": 2}),
 ]
 
