@@ -111,14 +111,6 @@ def test_a_curve_that_is_not_allowed(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("eps", "text"),
-    [(8 / 255, "8/255"), (0.5 / 255, "0.5/255"), (0.2, "0.2"), (0.031, "0.031"), (128 / 255, "128/255")],
-)
-def test_distances_are_told_as_people_write_them(eps, text):
-    assert tell_distance(eps) == text
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"y": torch.tensor([0, 1, 0, 2])}, r"y must lie in \[0, 2\), got labels from 0 to 2"),

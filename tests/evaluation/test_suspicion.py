@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.evaluation.suspicion.find import covering_radius, find_suspicions
-from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 from lightning_adv.nn.normalize import Normalize
 from tests.evaluation.suspects import SOUND, Around, probe, seeded, trained
 
@@ -242,16 +241,6 @@ def test_without_gradients(context):
     assert expected
     with context():
         assert suspect(network, 32) == expected
-
-
-def test_the_domain_is_a_choice():
-    network = convert_batchnorm(
-        nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)).eval()
-    )
-    seen = []
-    network[0].register_forward_hook(lambda *_: seen.append(network[1].domain_switch.active))
-    suspect(InDomain(network, "adversarial"), 16)
-    assert set(seen) == {"adversarial"}
 
 
 # Bad input

@@ -8,9 +8,8 @@ from torchvision.transforms import v2
 
 from lightning_adv.attacks import LogitEnsemble
 from lightning_adv.evaluation.suspicion.normalisation import normalised_twice
-from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
-from tests.evaluation.suspects import MEAN, SOUND, STD, Around, probe, trained
+from tests.evaluation.suspects import MEAN, STD, Around, probe, trained
 
 
 def accuracy(network, x, y):
@@ -30,11 +29,6 @@ class Buffers(nn.Module):
     def forward(self, x):
         mean, std = (getattr(self, name) for name in self.names)
         return (x - mean) / std
-
-
-@pytest.mark.parametrize("kind", SOUND)
-def test_sound_networks(kind):
-    assert normalised_twice(trained(kind), *probe()) is None
 
 
 def test_a_network_without_normalisation():
@@ -163,26 +157,3 @@ def test_the_network_is_left_as_it_was():
         torch.testing.assert_close(network[0].mean, torch.full((1, 1, 1), 0.5))
     finally:
         network.eval()
-
-
-def test_the_domain_is_a_choice():
-    network = convert_batchnorm(
-        nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10)).eval()
-    )
-    seen = []
-    network[0].register_forward_hook(lambda *_: seen.append(network[1].domain_switch.active))
-    normalised_twice(InDomain(network, "adversarial"), *probe(8))
-    assert set(seen) == {"adversarial"}
-
-
-def test_bad_images():
-    x, y = probe(8)
-    for images, told in (
-        (x.flatten(1), "images \\(N, C, H, W\\)"),
-        (x * 3 - 1, "x must lie in"),
-        (x[:0], "at least one"),
-    ):
-        with pytest.raises(ValueError, match=told):
-            normalised_twice(trained("standard"), images, y[: len(images)])
-    with pytest.raises(ValueError, match="y must lie in"):
-        normalised_twice(trained("standard"), x, y + 10)

@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib
 import numpy as np
 import pytest
 
@@ -109,11 +108,3 @@ def test_rows_that_cannot_be_drawn(plot):
     rows = single(["a", "b"], ["a", "b"])
     with pytest.raises(ValueError, match="got 9 rows for 8: add up those of several chunks by add_rates"):
         plot([*rows, rows[0]])
-
-
-def test_nothing_global_is_touched(tmp_path):
-    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
-    plot_transfer(single(["a", "b"], ["a", "b"])).savefig(tmp_path / "a.png")
-    plot_ensemble_transfer(ensembles(["a", "b"])).savefig(tmp_path / "b.png")
-    assert dict(matplotlib.rcParams) == before
-    assert matplotlib.rcParams._get("backend") == backend
