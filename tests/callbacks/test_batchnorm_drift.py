@@ -20,14 +20,15 @@ from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 LAYERS = ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
 
 
-def fit(folder, callback, module="madry", *, epochs=2, ckpt_path=None, others=(), **options):
+def fit(folder, callback, module="madry", *, epochs=2, data=None, ckpt_path=None, others=(), **options):
     """Train the toy regime; return the trainer, the module and the run folder."""
     module = make(module, folder) if isinstance(module, str) else module
     logger = CSVLogger(folder, name="run", version=0)
     callbacks = [callback, *others, LastCheckpoint()]
     options = {"max_epochs": epochs, "num_sanity_val_steps": 0, "enable_checkpointing": True} | options
     trainer = quiet_trainer(folder, callbacks=callbacks, logger=logger, **options)
-    trainer.fit(module, ResumableToyData(), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    data = ResumableToyData() if data is None else data
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer, module, folder / "run" / "version_0"
 
 

@@ -206,16 +206,6 @@ def test_drawings_become_rarer_with_the_table(tmp_path):
     assert looks_between[-2] == 3  # a tenth of more than 30
 
 
-def test_a_dry_run_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    observer = FirstWeight(every_n_steps=1)
-    quiet_trainer(tmp_path, callbacks=[observer], fast_dev_run=True).fit(module(), ToyData())
-    assert list(tmp_path.iterdir()) == []
-    assert observer.drawn == []
-    with pytest.raises(ValueError, match="FirstWeight has no run folder"):
-        _ = observer.table
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

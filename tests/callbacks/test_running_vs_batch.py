@@ -3,35 +3,27 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import CSVLogger
 
 from lightning_adv.analysis.batchnorm_drift import running_statistics, sample_channels
 from lightning_adv.analysis.running_vs_batch import batch_statistics, gap_records
 from lightning_adv.attacks import FGSM, PGD
-from lightning_adv.callbacks import LastCheckpoint
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.core.table import Record, read_table
 from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_batchnorms
 from tests.callbacks.overfitting import Recorder
-from tests.callbacks.test_batchnorm_drift import untracked, without_batchnorm
+from tests.callbacks.test_batchnorm_drift import fit as fit_observed
 from tests.regimes.every_regime import make
-from tests.regimes.toy import ResumableToyData, ToyData, quiet_trainer
+from tests.regimes.toy import ResumableToyData, ToyData
 
 LAYERS = ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
 STILL = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")
 
 
-def fit(folder, callback, module="madry", *, epochs=2, data=None, others=(), ckpt_path=None, **options):
+def fit(folder, callback, module="madry", **options):
     """Train the toy regime; return the trainer, the module and the run folder."""
     module = make(module, folder, evaluation_attack=STILL) if isinstance(module, str) else module
-    logger = CSVLogger(folder, name="run", version=0)
-    callbacks = [callback, *others, LastCheckpoint()]
-    options = {"max_epochs": epochs, "num_sanity_val_steps": 0, "enable_checkpointing": True} | options
-    trainer = quiet_trainer(folder, callbacks=callbacks, logger=logger, **options)
-    data = ResumableToyData() if data is None else data
-    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-    return trainer, module, folder / "run" / "version_0"
+    return fit_observed(folder, callback, module, **options)
 
 
 def table_of(folder):
@@ -192,22 +184,6 @@ def test_mixed_precision(tmp_path):
 
 
 # What the user gets wrong ---------------------------------------------------------------------------------------------
-
-
-def test_a_pattern_that_matches_no_layer(tmp_path):
-    names = r"There are layer1\.1, layer2\.1, layer3\.1, layer4\.1\."
-    with pytest.raises(ValueError, match=rf"^bn_gap\.layers has the pattern 'layer5\.1', .*{names}"):
-        fit(tmp_path, RunningVsBatch(layers="layer5.1"))
-    with pytest.raises(ValueError, match=r"^bn_gap\.channel_layers has the pattern 'fc'"):
-        fit(tmp_path, RunningVsBatch(channel_layers="fc"))
-
-
-def test_without_batchnorm_to_look_at(tmp_path):
-    needs = "^RunningVsBatch needs BatchNorms with running statistics. The network, a"
-    with pytest.raises(ValueError, match=f"{needs} VisionTransformer, has no BatchNorm"):
-        fit(tmp_path, RunningVsBatch(), without_batchnorm())
-    with pytest.raises(ValueError, match=f"{needs} SmallCNN, has BatchNorms .*track_running_stats"):
-        fit(tmp_path, RunningVsBatch(), untracked())
 
 
 @pytest.mark.parametrize(

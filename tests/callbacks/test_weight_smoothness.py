@@ -139,11 +139,6 @@ def test_mixed_precision_rounds_no_weight(tmp_path):
             )
 
 
-def test_a_pattern_without_a_match(tmp_path):
-    with pytest.raises(ValueError, match=r"smoothness.layers has the pattern 'layer9.\*\*', .* There are layer1.0, "):
-        fit(tmp_path, WeightSmoothness(layers="layer9.**"))
-
-
 def test_a_network_without_kernels(tmp_path):
     module = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=ATTACK)
     module.network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(128, 2))
