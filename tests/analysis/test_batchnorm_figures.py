@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib
 import pytest
 
 from lightning_adv.analysis.batchnorm_figures import (
@@ -130,16 +129,6 @@ def test_figure_of_batches(tmp_path):
     assert lines(figure.axes[-1]) == last
 
 
-def test_figure_without_domains():
-    figure = plot_running_against_batch(gap_table(1, domains=("",)), "b")
-    assert [axes.get_title() for axes in figure.axes] == [
-        "Mean, clean images",
-        "Variance, clean images",
-        "Mean, adversarial images",
-        "Variance, adversarial images",
-    ]
-
-
 def test_figure_of_gaps(tmp_path):
     figure = plot_gaps(gap_table(3))
     figure.savefig(tmp_path / "figure.png")
@@ -153,13 +142,3 @@ def test_figure_of_gaps(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def test_nothing_global_is_touched(tmp_path):
-    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
-    drift, gaps = drift_table(2), gap_table(2)
-    drawn = [plot_drift(drift), plot_channels_by_domain(drift, "b"), plot_gaps(gaps)]
-    for figure in [*drawn, plot_running_against_batch(gaps, "b")]:
-        figure.savefig(tmp_path / "figure.png")
-    assert dict(matplotlib.rcParams) == before
-    assert matplotlib.rcParams._get("backend") == backend

@@ -14,7 +14,6 @@ from lightning_adv.analysis.images.frequency import (
     log_amplitude_spectrum,
 )
 from lightning_adv.analysis.images.transformed_accuracy import TransformedAccuracy
-from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
 
 
 def wave(u, v, amplitude, size=16):
@@ -106,16 +105,6 @@ def test_batches_and_modes_change_nothing():
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
-def test_through_a_domain():
-    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
-    convert_batchnorm(network)
-    network[1].norms["adversarial"].weight.data.neg_()
-    x, y = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 2, 2), torch.tensor([0])
-    for domain, correct in (("main", 1), ("adversarial", 0)):
-        rows = accuracy_over_frequency(InDomain(network, domain), x, x, y, FREQUENCY_SCALE[-1:], filters=["low_pass"])
-        assert [row.correct for row in rows] == [correct] * 2
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -156,12 +145,6 @@ def test_spectrum_of_a_wave():
     expected[8, 8] = math.log(128)
     expected[11, 13] = expected[5, 3] = math.log(128 * 0.3)
     torch.testing.assert_close(log_amplitude_spectrum(x), expected, rtol=0, atol=1e-5)
-
-
-def test_energy_is_that_of_the_image():
-    """Parseval."""
-    x = torch.rand(1, 1, 9, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert (2 * log_amplitude_spectrum(x)).exp().sum().item() == pytest.approx(108 * x.square().sum().item())
 
 
 def test_spectrum_of_no_images_is_an_error():

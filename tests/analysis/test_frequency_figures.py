@@ -1,6 +1,5 @@
 """The figures show the numbers that they are given."""
 
-import matplotlib
 import pytest
 import torch
 
@@ -93,11 +92,3 @@ def test_spectra_of_clean_images_alone_and_of_no_difference(tmp_path):
     plot_spectra(clean, {"": clean}).savefig(tmp_path / "same.png")
     with pytest.raises(ValueError, match=r"one shape \(H, W\), got \(4, 4\) and for Madry \(2, 2\)"):
         plot_spectra(clean, {"Madry": torch.zeros(2, 2)})
-
-
-def test_nothing_global_is_touched(tmp_path):
-    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
-    plot_frequency_accuracy({"": frequency_table()}).savefig(tmp_path / "a.png")
-    plot_spectra(torch.rand(4, 4), {"": torch.rand(4, 4)}).savefig(tmp_path / "b.png")
-    assert dict(matplotlib.rcParams) == before
-    assert matplotlib.rcParams._get("backend") == backend

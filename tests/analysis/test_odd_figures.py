@@ -1,10 +1,14 @@
-"""Figures of odd tables: names that are no words, numbers that are none. A picture must not end an evaluation."""
+"""Figures of odd tables: names that are no words, numbers that are none. A picture must not end an evaluation.
+
+Nor does any figure change what is global to matplotlib.
+"""
 
 import io
 import itertools
 import math
 import warnings
 
+import matplotlib
 import pytest
 import torch
 
@@ -32,6 +36,13 @@ from tests.report.fake_runs import _drift, _gap, _response, _smoothness
 NAMES = ["$x_{$", "_orig_mod.x", "层.é", "\x1b[31m", "\udcff", "x" * 200]
 DOMAINS = ["main", "_$y^{$"]
 VALUES = [math.nan, math.inf, -math.inf, 0.0, -1.0, 3e38]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_global_is_touched():
+    before, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")
+    yield
+    assert (dict(matplotlib.rcParams), matplotlib.rcParams._get("backend")) == (before, backend)
 
 
 def draw(figure):

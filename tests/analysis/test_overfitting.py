@@ -16,11 +16,6 @@ def look(fgsm, robust, train):
     return Accuracies(fgsm_accuracy=fgsm, robust_accuracy=robust, train_robust_accuracy=train)
 
 
-def test_gaps():
-    assert look(0.9, 0.25, 0.75).catastrophic_gap == pytest.approx(0.65)
-    assert look(0.9, 0.25, 0.75).robust_gap == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize(
     ("now", "best", "already", "expected"),
     [
