@@ -3,12 +3,9 @@
 ``tests/testing/test_regimes.py`` checks what all of them promise; here are those that an axis could treat otherwise.
 """
 
-import copy
-
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.nn.batchnorm import domain
@@ -55,25 +52,6 @@ def test_compiled_network_trains_the_same(tmp_path, name, monkeypatch):
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[key], value, msg=key)
     torch._dynamo.reset()
-
-
-@regimes("madry", "smooth_relu")
-def test_weight_averaging(tmp_path, name):
-    """Lightning's own callback: what is tested afterwards are the averaged weights, by hand here."""
-    decay, seen = 0.5, []
-
-    class Record(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append(copy.deepcopy(pl_module.network.state_dict()))
-
-    module = make(name, tmp_path)
-    average = EMAWeightAveraging(decay=decay, use_buffers=False)
-    quiet_trainer(tmp_path, callbacks=[Record(), average], limit_val_batches=0).fit(module, ToyData())
-    weight = next(key for key in seen[0] if key.endswith("layer1.0.weight"))
-    expected = seen[0][weight]
-    for state in seen[1:]:
-        expected = decay * expected + (1 - decay) * state[weight]
-    torch.testing.assert_close(module.network.state_dict()[weight], expected)
 
 
 @regimes("madry", "trades", "mixture_bn", "batchnorm")

@@ -204,13 +204,6 @@ def test_validation_measures_what_the_network_does(tmp_path):
         assert metrics[f"val/{kind}_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_prediction_is_a_distribution(tmp_path):
-    batches = quiet_trainer(tmp_path).predict(regime(num_classes=2), ToyData())
-    probabilities = torch.cat(batches)
-    assert probabilities.shape == (32, 2)
-    torch.testing.assert_close(probabilities.sum(1), torch.ones(32))
-
-
 def test_checkpoint_does_not_fetch_the_first_weights_again(tmp_path):
     weights = tmp_path / "first.pth"
     torch.save(BACKBONE.build(2).state_dict(), weights)

@@ -151,13 +151,6 @@ def test_starts_from_a_run_of_any_regime(tmp_path, pretrained, kind):
     assert torch.equal(module.eval()(x), source.eval()(x))
 
 
-def test_a_checkpoint_of_another_activation_is_refused(tmp_path):
-    source = SmoothAdversarialTraining(BACKBONE, num_classes=2, attack=ATTACK)
-    path = checkpoint_of(source, tmp_path)
-    with pytest.raises(ValueError, match="silu"):
-        BlockwiseRetraining(replace(BACKBONE, checkpoint=path), num_classes=2)
-
-
 def test_test_after_training_keeps_the_weights(tmp_path, pretrained):
     """The hook that chooses blocks runs again for the test: it must not reinitialise."""
     module, _, trainer = retrain(tmp_path, pretrained, cutoff=2)

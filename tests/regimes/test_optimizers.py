@@ -47,14 +47,6 @@ def test_schedule_and_interval():
     assert config["lr_scheduler"]["scheduler"].optimizer is config["optimizer"]
 
 
-def test_partial_survives_as_plain_data():
-    factory = callable_from_config(callable_to_config(partial(torch.optim.SGD, lr=0.25, momentum=0.5)))
-    optimizer = factory(network().parameters())
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert optimizer.defaults["lr"] == 0.25
-    assert optimizer.defaults["momentum"] == 0.5
-
-
 def test_lambda_cannot_be_written_down():
     assert callable_to_config(lambda p: torch.optim.SGD(p, lr=0.1)) is None
 
