@@ -219,11 +219,3 @@ def test_export_needs_no_trainer(run):
     code = f"import sys, lightning_adv.cli; lightning_adv.cli.main(['export', '--checkpoint', {str(run / 'checkpoints' / 'best.ckpt')!r}]); print('lightning' in sys.modules)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-def test_help_names_the_command(capsys):
-    main([])
-    assert "export" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["export", "--help"])
-    assert "--overwrite" in capsys.readouterr().out

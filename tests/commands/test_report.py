@@ -121,14 +121,6 @@ def test_arguments_that_do_not_parse(run, capsys):
         assert said in refused(capsys, run, f"--interval={given}", status=2)
 
 
-def test_help_names_the_command(capsys):
-    main([])
-    assert "lightning-adv report RUN RUN -o report.html" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["report", "--help"])
-    assert "--follow" in capsys.readouterr().out
-
-
 def test_starts_without_torch_and_lightning(run):
     code = f"import sys; from lightning_adv.cli import main; main(['report', {str(run)!r}]); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -42,21 +42,6 @@ RESULTS = {
 }
 
 
-def test_table(capsys, tmp_path):
-    print_results(RESULTS | {"training_seconds": 12.34, "images_per_second": 5678.9}, tmp_path)
-    printed = capsys.readouterr().out
-    for words in (
-        "50.0 %  (95 %: 40.0 to 60.0 %)",
-        "25.0 %",
-        "Linf, eps 8/255",
-        "12.3 s",
-        "5,679",
-        "1,360",
-        "best.ckpt, epoch 3",
-    ):
-        assert words in printed
-
-
 def test_table_of_a_targeted_attack_in_no_ball(capsys):
     attack = {"name": "GD-5, random targets", **GD(label="random").to_config()}
     print_results(RESULTS | {"evaluation_attack": attack, "threat_model": None, "checkpoint": None}, None)

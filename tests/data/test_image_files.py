@@ -74,15 +74,6 @@ def test_decoding_finds_damage_inside(tmp_path, size, check):
         check_image_files(tmp_path, [str(path)], check)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_every_image_is_read_as_rgb(tmp_path, mode):
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    path = tmp_path / "image.tiff"
-    Image.fromarray(pixels).convert(mode).save(path)
-    image = read_image(str(path))
-    assert (image.mode, image.size) == ("RGB", (8, 8))
-
-
 def read(path):
     return np.asarray(read_image(str(path)))
 
@@ -108,12 +99,6 @@ def within(seconds):
 
 SIXTEEN = np.rint(65535 * RAMP).astype(np.uint16)
 TWELVE = np.rint(4095 * RAMP).astype(np.uint16)
-
-
-@pytest.mark.parametrize("format", ["png", "tiff", "ppm"])
-def test_sixteen_bits_are_scaled_by_their_range(tmp_path, format):
-    Image.fromarray(SIXTEEN).save(tmp_path / "x.png", format)
-    assert (read(tmp_path / "x.png") == grey(SIXTEEN / 65535)).all()
 
 
 @pytest.mark.parametrize(

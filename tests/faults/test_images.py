@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,13 @@ from PIL import Image
 from lightning_adv.data import ImageFolderDataModule, to_images
 from lightning_adv.data.image_files import check_image_files, read_image
 from tests.data.fake_folder import write_dataset, write_image
+from tests.data.test_image_files import within
 from tests.data.tiff import tiff
 
 RNG = np.random.default_rng(0)
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, about what is damaged
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError(f"after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def tried(call: Callable[[], Any]) -> tuple[Any, str]:

@@ -180,11 +180,6 @@ def test_two_processes_find_what_one_finds(evaluate, checkpoint, tmp_path):
     assert verdicts[0] == verdicts[1]
 
 
-def test_the_output_is_in_the_run_by_default(run, checkpoint):
-    main(["evaluate", f"--checkpoint={checkpoint}", "--images=3", "--accelerator=cpu", "--name=three"])
-    assert (run / "three" / "evaluation.json").is_file()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names("evaluation"))
 def test_every_preset_runs(name, evaluate):
@@ -234,12 +229,3 @@ def test_double_precision_finds_what_single_does(evaluate):
     assert double["clean"] == single["clean"]
     left = [results["threat_models"][0]["all_or_nothing"]["correct"] for results in (double, single)]
     assert abs(left[0] - left[1]) <= 2  # other noise
-
-
-def test_help_names_the_presets(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["evaluate", "--help"])
-    assert ended.value.code == 0
-    told = capsys.readouterr().out
-    for word in ("evaluation/quick", "--exhaustive", "--checkpoint", "--eps", "As in {linf"):
-        assert word.lower() in told.lower(), word
