@@ -15,13 +15,10 @@ from lightning_adv.analysis.images.transforms import (
     saturate,
     swap_frequencies,
 )
+from tests.seeded import seeded
 
 SIZES = [(8, 8), (7, 9), (6, 5), (1, 4), (32, 32)]
 DTYPES = [torch.float32, torch.float64]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n=3, channels=3, size=(8, 8), dtype=torch.float64, seed=0):

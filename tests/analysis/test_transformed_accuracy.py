@@ -15,10 +15,7 @@ from lightning_adv.analysis.images.transformed_accuracy import (
 from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
 from lightning_adv.core.shares import wilson_interval
 from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.seeded import seeded
 
 
 class Brighter(nn.Module):

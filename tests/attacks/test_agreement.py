@@ -31,6 +31,7 @@ from torch import nn
 from lightning_adv.attacks import APGD, DIFGSM, FGSM, GD, IFGSM, L1, MDIFGSM, MIFGSM, PGD, CarliniWagner
 from lightning_adv.attacks.diversity import fork_to_host, resize_and_pad
 from lightning_adv.attacks.labels import choose_labels
+from tests.seeded import is_correct
 
 SAMPLES = 200
 # So that each attack breaks some of these digits and not others.
@@ -163,17 +164,12 @@ PAIRS = {
 }  # fmt: skip
 
 
-def _correct(network, x, y):
-    with torch.no_grad():
-        return network(x).argmax(1) == y
-
-
 @pytest.mark.parametrize("pair", PAIRS)
 def test_robust_accuracy_agrees(setup, pair):
     network, x, y = setup
     attack, peer = PAIRS[pair]
-    ours = _correct(network, attack(network, x, y, generator=_generator()), y)
-    theirs = _correct(network, peer(copy.deepcopy(network), x, y), y)
+    ours = is_correct(network, attack(network, x, y, generator=_generator()), y)
+    theirs = is_correct(network, peer(copy.deepcopy(network), x, y), y)
     print(
         f"{pair}: {ours.sum()} and {theirs.sum()} of {SAMPLES} stay correct, {(ours != theirs).sum()} verdicts differ"
     )
@@ -192,8 +188,8 @@ L1_PEERS = {
 @pytest.mark.parametrize("peer", L1_PEERS)
 def test_the_default_l1_attack_is_not_weaker(setup, peer):
     network, x, y = setup
-    ours = _correct(network, PGD(**SPARSE, norm="l1", **ZERO)(network, x, y), y).sum()
-    theirs = _correct(network, L1_PEERS[peer](copy.deepcopy(network), x, y), y).sum()
+    ours = is_correct(network, PGD(**SPARSE, norm="l1", **ZERO)(network, x, y), y).sum()
+    theirs = is_correct(network, L1_PEERS[peer](copy.deepcopy(network), x, y), y).sum()
     print(f"L1: {ours} stay correct, with {peer} {theirs}")
     assert ours <= theirs
 
@@ -271,9 +267,9 @@ def cell(digits, train):
     @functools.cache
     def cell(name, attack, eps):
         network, (ours, peers) = trained(name), CELLS[attack](eps)
-        verdicts = {"ours": _correct(network, ours(network, x, y, generator=_generator()), y)}
+        verdicts = {"ours": is_correct(network, ours(network, x, y, generator=_generator()), y)}
         for peer, run in peers.items():
-            verdicts[peer] = _correct(network, run(copy.deepcopy(network), x, y), y)
+            verdicts[peer] = is_correct(network, run(copy.deepcopy(network), x, y), y)
         return verdicts
 
     return cell

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_adv.attacks import APGD, L1
 from lightning_adv.attacks.apgd import _checkpoints
+from tests.seeded import is_correct, seeded
 
 EPS = {"linf": 0.1, "l2": 0.5}  # so that each breaks some of these digits and not others
 
@@ -39,15 +40,6 @@ class StartingAt(APGD):
         return self.start
 
 
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _correct(network, x, y):
-    with torch.no_grad():
-        return network(x).argmax(1) == y
-
-
 @pytest.fixture(scope="module")
 def setup(digits, train):
     """A network trained on 1,500 digits, and 120 other digits."""
@@ -59,7 +51,7 @@ def setup(digits, train):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_authors_code_from_the_same_start(setup, norm, loss):
     network, x, y = setup
-    start = APGD(EPS[norm], norm=norm)._start(x, _generator())
+    start = APGD(EPS[norm], norm=norm)._start(x, seeded())
     ours = StartingAt(start, EPS[norm], norm=norm, loss=loss)(network, x, y)
     authors = APGDAttack(
         network,
@@ -78,7 +70,7 @@ def test_the_authors_code_from_the_same_start(setup, norm, loss):
         same = same[correct]
     print(f"{norm}, {loss}: {same.double().mean():.3f} of the results are the same")
     assert same.double().mean() > 0.97
-    assert (_correct(network, ours, y) == correct).all()
+    assert (is_correct(network, ours, y) == correct).all()
     assert 0.05 < correct.double().mean() < 0.95
 
 
@@ -86,7 +78,7 @@ def test_the_authors_code_from_the_same_start(setup, norm, loss):
 def test_starts_are_drawn_as_by_the_authors(norm):
     # A cube's surface, or a sphere's: one entry at eps, or the same mean of squares.
     x = torch.full((4000, 1, 2, 3), 0.5)
-    delta = (APGD(0.3, norm=norm)._start(x, _generator()) - x).flatten(1)
+    delta = (APGD(0.3, norm=norm)._start(x, seeded()) - x).flatten(1)
     authors = APGDAttack(None, norm={"linf": "Linf", "l2": "L2"}[norm], eps=0.3)
     authors.init_hyperparam(x)
     with torch.random.fork_rng():
@@ -118,7 +110,7 @@ def test_checkpoints_at_100_steps_are_those_of_the_authors_code():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_worst_point_of_a_linear_network(norm):
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False)).double()
-    x, y = 0.4 + 0.2 * torch.rand(20, 3, 2, 2, generator=_generator(), dtype=torch.float64), torch.arange(20) % 2
+    x, y = 0.4 + 0.2 * torch.rand(20, 3, 2, 2, generator=seeded(), dtype=torch.float64), torch.arange(20) % 2
     weight = network[1].weight.detach()
     ascent = (weight[1 - y] - weight[y]).view_as(x)
     unit = ascent.sign() if norm == "linf" else ascent / ascent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -134,26 +126,26 @@ def test_the_worst_point_of_a_linear_network(norm):
             wanted = torch.where(still, -1.01, -0.9) * reach - lead
             return z + wanted[:, None] * nn.functional.one_hot(1 - y, 2)
 
-    x_adv = APGD(0.2, norm=norm)(Biased(), x, y, generator=_generator())
+    x_adv = APGD(0.2, norm=norm)(Biased(), x, y, generator=seeded())
     torch.testing.assert_close(x_adv[still], (x + 0.2 * unit)[still], rtol=0, atol=1e-3 if norm == "l2" else 1e-9)
-    assert (_correct(Biased(), x_adv, y) == still).all()
+    assert (is_correct(Biased(), x_adv, y) == still).all()
 
 
 def test_a_confident_network_is_not_taken_for_a_robust_one(setup):
     network, x, y = setup
     network = network.float()
-    x = x.float()[_correct(network, x.float(), y)]
+    x = x.float()[is_correct(network, x.float(), y)]
     y = network(x).argmax(1)
 
     class Confident(nn.Module):
         def forward(self, images):
             return 300 * network(images)
 
-    expected = _correct(network, APGD(0.1)(network, x, y, generator=_generator()), y).double().mean()
-    ours = _correct(network, APGD(0.1)(Confident(), x, y, generator=_generator()), y).double().mean()
+    expected = is_correct(network, APGD(0.1)(network, x, y, generator=seeded()), y).double().mean()
+    ours = is_correct(network, APGD(0.1)(Confident(), x, y, generator=seeded()), y).double().mean()
     authors = APGDAttack(Confident().eval(), norm="Linf", eps=0.1, device="cpu")
     with torch.random.fork_rng():
-        theirs = _correct(network, authors.perturb(x, y), y).double().mean()
+        theirs = is_correct(network, authors.perturb(x, y), y).double().mean()
     network.double()
     print(f"robust accuracy {expected:.3f}, of the confident network {ours:.3f}, by the cross-entropy {theirs:.3f}")
     assert abs(ours - expected) < 0.05
@@ -163,9 +155,9 @@ def test_a_confident_network_is_not_taken_for_a_robust_one(setup):
 def test_a_misclassified_point_met_on_the_way_is_the_result(setup):
     network, x, y = setup
     watching = Watching(network)
-    x_adv = APGD(0.04, steps=40)(watching, x, y, generator=_generator())
+    x_adv = APGD(0.04, steps=40)(watching, x, y, generator=seeded())
     wrong = torch.stack(watching.logits).argmax(2) != y
-    assert (_correct(network, x_adv, y) == ~wrong.any(0)).all()
+    assert (is_correct(network, x_adv, y) == ~wrong.any(0)).all()
     assert 0 < wrong.any(0).sum() < len(x)
     # RemainingSamples: the point with the largest loss of all seen.
     loss = torch.stack([nn.functional.cross_entropy(logits, y, reduction="none") for logits in watching.logits])
@@ -177,11 +169,11 @@ def test_a_misclassified_point_met_on_the_way_is_the_result(setup):
 
 def test_the_worst_restart_is_kept(setup):
     network, x, y = setup
-    attack, generator = APGD(0.1, steps=5), _generator()
+    attack, generator = APGD(0.1, steps=5), seeded()
     runs = [attack(network, x, y, generator=generator) for _ in range(3)]
-    together = APGD(0.1, steps=5, restarts=3)(network, x, y, generator=_generator())
-    correct = torch.stack([_correct(network, run, y) for run in runs])
-    assert (_correct(network, together, y) == correct.all(0)).all()
+    together = APGD(0.1, steps=5, restarts=3)(network, x, y, generator=seeded())
+    correct = torch.stack([is_correct(network, run, y) for run in runs])
+    assert (is_correct(network, together, y) == correct.all(0)).all()
     assert (correct.sum(1) > correct.all(0).sum()).all()
     losses = torch.stack([nn.functional.cross_entropy(network(run), y, reduction="none") for run in [*runs, together]])
     unbroken = correct.all(0)
@@ -191,17 +183,17 @@ def test_the_worst_restart_is_kept(setup):
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_few_steps(setup, steps):
     network, x, y = setup
-    x_adv = APGD(0.1, steps=steps)(network, x, y, generator=_generator())
+    x_adv = APGD(0.1, steps=steps)(network, x, y, generator=seeded())
     assert ((x_adv - x).abs() <= 0.1 + 1e-12).all()
-    assert _correct(network, x_adv, y).sum() < _correct(network, x, y).sum()
+    assert is_correct(network, x_adv, y).sum() < is_correct(network, x, y).sum()
 
 
 def test_scaled_by_a_warm_up(setup):
     network, x, y = setup
     half = APGD(0.1, steps=5).scaled(0.5)
     assert half.eps == 0.05
-    expected = APGD(0.05, steps=5)(network, x, y, generator=_generator())
-    assert torch.equal(half(network, x, y, generator=_generator()), expected)
+    expected = APGD(0.05, steps=5)(network, x, y, generator=seeded())
+    assert torch.equal(half(network, x, y, generator=seeded()), expected)
     assert torch.equal(APGD(0)(network, x, y), x)
 
 

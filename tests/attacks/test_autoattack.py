@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.attacks import APGD, PGD, AutoAttack
+from tests.seeded import is_correct, seeded
 
 TWO = ["apgd-ce", "apgd-t"]
 # The package's components with fewer steps; in L1 APGD counts its steps by the other name.
@@ -32,15 +33,6 @@ class Short(AutoAttack):
 
     def _library(self, *arguments):
         return _shorten(super()._library(*arguments))
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _correct(network, x, y):
-    with torch.no_grad():
-        return network(x).argmax(1) == y
 
 
 @pytest.fixture(scope="module")
@@ -76,31 +68,31 @@ def _by_the_package(network, x, y, norm, eps, attacks, batch_size, seed, short=S
 )
 def test_as_the_package_evaluates(setup, norm, eps, attacks):
     network, x, y = setup
-    ours = Short(eps, norm=norm, attacks=attacks, batch_size=10)(network, x, y, generator=_generator(7))
-    seed = int(torch.randint(2**31, (), generator=_generator(7)))
+    ours = Short(eps, norm=norm, attacks=attacks, batch_size=10)(network, x, y, generator=seeded(7))
+    seed = int(torch.randint(2**31, (), generator=seeded(7)))
     theirs = _by_the_package(network, x, y, norm, eps, attacks, 10, seed)
     # The package's L1 projection leaves the ball by a rounding.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 if norm == "l1" else 0)
-    correct = _correct(network, ours, y)
-    assert (correct == _correct(network, theirs, y)).all()
-    assert 0 < correct.sum() < _correct(network, x, y).sum()
+    correct = is_correct(network, ours, y)
+    assert (correct == is_correct(network, theirs, y)).all()
+    assert 0 < correct.sum() < is_correct(network, x, y).sum()
 
 
 def test_as_the_package_evaluates_at_full_length(setup):
     network, x, y = (value[:4] if isinstance(value, torch.Tensor) else value for value in setup)
     attack = AutoAttack(0.2, batch_size=3)
-    ours = attack(network, x, y, generator=_generator(7))
-    seed = int(torch.randint(2**31, (), generator=_generator(7)))
+    ours = attack(network, x, y, generator=seeded(7))
+    seed = int(torch.randint(2**31, (), generator=seeded(7)))
     theirs = _by_the_package(network, x, y, "linf", 0.2, attack.attacks, 3, seed, short={})
     assert torch.equal(ours, theirs)
-    assert 0 < _correct(network, ours, y).sum() < _correct(network, x, y).sum()
+    assert 0 < is_correct(network, ours, y).sum() < is_correct(network, x, y).sum()
 
 
 def test_unbroken_and_misclassified_samples_are_returned_clean(setup):
     network, x, y = setup
-    x_adv = Short(0.15, attacks=TWO)(network, x, y, generator=_generator())
+    x_adv = Short(0.15, attacks=TWO)(network, x, y, generator=seeded())
     kept = (x_adv == x).flatten(1).all(1)
-    clean, correct = _correct(network, x, y), _correct(network, x_adv, y)
+    clean, correct = is_correct(network, x, y), is_correct(network, x_adv, y)
     assert (kept == (~clean | correct)).all()
     assert (~clean).any()
     assert 0 < correct.sum() < clean.sum()
@@ -110,7 +102,7 @@ def test_statistics_of_a_batch_that_shrinks(build, images):
     network, (x, y) = build("cnn").eval(), images
     sizes = []
     handle = network.register_forward_hook(lambda module, arguments, output: sizes.append(len(arguments[0])))
-    Short(0.01, attacks=TWO, batch_size=4, batchnorm="batch")(network, x, y, generator=_generator())
+    Short(0.01, attacks=TWO, batch_size=4, batchnorm="batch")(network, x, y, generator=seeded())
     handle.remove()
     assert set(sizes) == {4}
 
@@ -121,12 +113,12 @@ def test_a_component_attacks_what_those_before_left(setup):
     handle = network.register_forward_hook(lambda module, arguments, output: seen.append(len(arguments[0])))
     attack = Short(0.2, attacks=TWO, batch_size=50)
     first, second = attack.stages()
-    survivors = _correct(network, first(network, x, y, generator=_generator()), y)
+    survivors = is_correct(network, first(network, x, y, generator=seeded()), y)
     seen.clear()
-    attack(network, x, y, generator=_generator())
+    attack(network, x, y, generator=seeded())
     handle.remove()
     assert seen[0] == len(x)
-    assert seen[1] == _correct(network, x, y).sum()
+    assert seen[1] == is_correct(network, x, y).sum()
     assert survivors.sum() in seen
     assert min(seen) < survivors.sum()
     assert [list(stage.attacks) for stage in (first, second)] == [["apgd-ce"], ["apgd-t"]]
@@ -137,8 +129,8 @@ def test_more_classes_than_targets_and_fewer(setup, images, build):
     # 5 classes: of 9 targets the package would take a class that is not there.
     network, x = build("cnn").eval(), images[0]
     y = network(x).argmax(1)
-    x_adv = Short(0.01, attacks=["apgd-t", "fab-t"])(network, x, y, generator=_generator())
-    assert _correct(network, x_adv, y).sum() < 6
+    x_adv = Short(0.01, attacks=["apgd-t", "fab-t"])(network, x, y, generator=seeded())
+    assert is_correct(network, x_adv, y).sum() < 6
     with pytest.raises(IndexError):
         _by_the_package(network, x, y, "linf", 1e-6, ["apgd-t"], 10, 0)
 
@@ -151,7 +143,7 @@ def test_few_classes(setup, classes, attack, works):
     _, x, y = setup
     network, y = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)), y % classes
     if works:
-        assert _correct(network, Short(0.3, attacks=[attack])(network, x, y), y).sum() < len(x) / 2
+        assert is_correct(network, Short(0.3, attacks=[attack])(network, x, y), y).sum() < len(x) / 2
     else:
         with pytest.raises(ValueError, match=f"{attack}.*needs at least {classes + 1} classes.*has {classes}"):
             Short(attacks=["apgd-ce", attack])(network, x, y)
@@ -176,7 +168,7 @@ def test_the_model_is_untouched(build, images, mixed, state_of, name, precision,
 
     handle = network.register_forward_hook(look)
     with torch.autocast("cpu", precision, enabled=precision is not None):
-        x_adv = attack(network, x, y, generator=_generator())
+        x_adv = attack(network, x, y, generator=seeded())
     handle.remove()
     after = state_of(network)
     for part in before:
@@ -194,13 +186,13 @@ def test_images_of_other_dtypes_stay_in_the_ball(setup, dtype, norm, order, eps)
     network, x, _ = setup
     network, x = copy.deepcopy(network).to(dtype), (0.9 * x + 0.05).to(dtype)
     y = network(x).argmax(1)
-    x_adv = Short(eps, norm=norm, attacks=["apgd-ce", "fab-t"])(network, x, y, generator=_generator())
+    x_adv = Short(eps, norm=norm, attacks=["apgd-ce", "fab-t"])(network, x, y, generator=seeded())
     assert x_adv.dtype == dtype
     delta = (x_adv.double() - x.double()).flatten(1)
     assert delta.norm(order, 1).max() <= eps * (1 + 1e-6)
     assert (x_adv >= 0).all()
     assert (x_adv <= 1).all()
-    assert _correct(network, x_adv, y).sum() < len(x)
+    assert is_correct(network, x_adv, y).sum() < len(x)
 
 
 def test_images_in_channels_last(build, images):
@@ -209,29 +201,29 @@ def test_images_in_channels_last(build, images):
     y = network(x).argmax(1)
     for norm, eps in (("linf", 0.01), ("l2", 0.3), ("l1", 3)):
         attack = Short(eps, norm=norm, attacks=["apgd-ce", "fab-t"])
-        assert _correct(network, attack(network, x, y, generator=_generator()), y).sum() < 6
+        assert is_correct(network, attack(network, x, y, generator=seeded()), y).sum() < 6
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(setup, context):
     network, x, y = setup
-    expected = Short(0.2, attacks=TWO)(network, x, y, generator=_generator())
+    expected = Short(0.2, attacks=TWO)(network, x, y, generator=seeded())
     assert (expected != x).any()
     with context():
-        x_adv = Short(0.2, attacks=TWO)(network, x.clone(), y.clone(), generator=_generator())
+        x_adv = Short(0.2, attacks=TWO)(network, x.clone(), y.clone(), generator=seeded())
     assert torch.equal(x_adv, expected)
 
 
 def test_ddp(setup, tmp_path):
     network, x, y = setup
     attack = Short(0.2, attacks=["fab-t"])
-    expected = attack(network, x, y, generator=_generator())
+    expected = attack(network, x, y, generator=seeded())
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         wrapped = DistributedDataParallel(copy.deepcopy(network))
         reductions = []
         wrapped.register_comm_hook(None, lambda state, bucket: reductions.append(bucket))
-        assert torch.equal(attack(wrapped, x, y, generator=_generator()), expected)
+        assert torch.equal(attack(wrapped, x, y, generator=seeded()), expected)
         assert not reductions
     finally:
         torch.distributed.destroy_process_group()
@@ -251,7 +243,7 @@ def test_global_random_states_are_left_alone(setup, generator):
 def test_a_seed_decides_the_result(setup):
     network, x, y = setup
     attack = Short(0.2, attacks=TWO)
-    first, second, other = (attack(network, x, y, generator=_generator(seed)) for seed in (1, 1, 2))
+    first, second, other = (attack(network, x, y, generator=seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     with torch.random.fork_rng():
@@ -350,5 +342,5 @@ def test_recipe_and_warm_up():
 
 def test_it_is_not_weaker_than_apgd(setup):
     network, x, y = setup
-    ours = _correct(network, APGD(0.2, steps=10)(network, x, y, generator=_generator()), y).sum()
-    assert _correct(network, Short(0.2, attacks=TWO)(network, x, y, generator=_generator()), y).sum() <= ours
+    ours = is_correct(network, APGD(0.2, steps=10)(network, x, y, generator=seeded()), y).sum()
+    assert is_correct(network, Short(0.2, attacks=TWO)(network, x, y, generator=seeded()), y).sum() <= ours

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adv.attacks import L1, L2, Linf
 from lightning_adv.attacks.balls import get_ball
+from tests.seeded import seeded
 
 BALLS = {"linf": Linf(), "l2": L2(), "l1": L1()}
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
@@ -16,10 +17,6 @@ ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
 @pytest.fixture(params=BALLS)
 def name(request):
     return request.param
-
-
-def _generator():
-    return torch.Generator().manual_seed(0)
 
 
 def _extreme_points(name, dimension):
@@ -33,7 +30,7 @@ def _extreme_points(name, dimension):
 
 
 def test_norm(name):
-    delta = torch.randn(5, 3, 4, 4, generator=_generator(), dtype=torch.float64)
+    delta = torch.randn(5, 3, 4, 4, generator=seeded(), dtype=torch.float64)
     expected = [np.linalg.norm(sample.numpy().ravel(), ORDER[name]) for sample in delta]
     np.testing.assert_allclose(BALLS[name].norm(delta).numpy(), expected, rtol=1e-12)
 
@@ -42,7 +39,7 @@ def test_norm(name):
 def test_projection_is_the_nearest_point(name, eps):
     # p is the nearest point of a convex set to z exactly if it lies in it and <z - p, q - p> <= 0 for all its points
     # q; checking the extreme points is enough.
-    delta = 2 * torch.randn(50, 6, generator=_generator(), dtype=torch.float64)
+    delta = 2 * torch.randn(50, 6, generator=seeded(), dtype=torch.float64)
     delta[:10] *= 0.01  # inside already
     projected = BALLS[name].project(delta, eps)
     z, p, points = delta.numpy(), projected.numpy(), eps * _extreme_points(name, 6)
@@ -56,7 +53,7 @@ def test_projection_is_the_nearest_point(name, eps):
 
 
 def test_l1_projection_against_bisection_in_fp32():
-    delta = torch.randn(8, 3, 16, 16, generator=_generator())
+    delta = torch.randn(8, 3, 16, 16, generator=seeded())
     magnitude, eps = np.abs(delta.flatten(1).double().numpy()), 12.0
     low, high = np.zeros((8, 1)), magnitude.max(1, keepdims=True)
     for _ in range(100):
@@ -68,15 +65,15 @@ def test_l1_projection_against_bisection_in_fp32():
 
 
 def test_a_ball_of_radius_zero_is_a_point(name):
-    delta = torch.randn(5, 3, 4, 4, generator=_generator())
+    delta = torch.randn(5, 3, 4, 4, generator=seeded())
     delta[0] = 0
     assert (BALLS[name].project(delta, 0.0) == 0).all()
-    assert (BALLS[name].sample(delta, 0.0, _generator()) == 0).all()
+    assert (BALLS[name].sample(delta, 0.0, seeded()) == 0).all()
 
 
 def test_samples_are_uniform(name):
     eps, dimension = 0.4, 3
-    points = BALLS[name].sample(torch.empty(4000, 1, 1, dimension), eps, _generator()).flatten(1).double().numpy()
+    points = BALLS[name].sample(torch.empty(4000, 1, 1, dimension), eps, seeded()).flatten(1).double().numpy()
     radius = np.linalg.norm(points, ORDER[name], axis=1)
     assert radius.max() <= eps * (1 + 1e-6)
     # Volume grows as radius^d, whatever the norm.
@@ -93,12 +90,12 @@ def test_samples_are_uniform(name):
 
 
 def test_an_empty_batch_has_no_samples(name):
-    assert BALLS[name].sample(torch.empty(0, 3, 4, 4), 1.0, _generator()).shape == (0, 3, 4, 4)
+    assert BALLS[name].sample(torch.empty(0, 3, 4, 4), 1.0, seeded()).shape == (0, 3, 4, 4)
 
 
 @pytest.mark.parametrize(("name", "ball"), [("linf", Linf()), ("l2", L2()), ("l1", L1(density=1e-6))])
 def test_steepest_maximises_a_linear_loss(name, ball):
-    gradient = torch.randn(30, 6, generator=_generator(), dtype=torch.float64)
+    gradient = torch.randn(30, 6, generator=seeded(), dtype=torch.float64)
     direction = ball.steepest(gradient, torch.full_like(gradient, 0.5)).numpy()
     gained = (gradient.numpy() * direction).sum(1)
     best = (gradient.numpy() @ _extreme_points(name, 6).T).max(1)
@@ -123,8 +120,8 @@ def test_l1_steepest_leaves_entries_that_cannot_move():
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
 def test_steepest_does_not_depend_on_the_gradients_length(name, scale):
-    gradient = torch.randn(4, 3, 5, 5, generator=_generator())
-    x = torch.rand(4, 3, 5, 5, generator=_generator())
+    gradient = torch.randn(4, 3, 5, 5, generator=seeded())
+    x = torch.rand(4, 3, 5, 5, generator=seeded())
     factor = torch.tensor([1.0, scale, 1.0, scale]).view(4, 1, 1, 1)
     expected, scaled = BALLS[name].steepest(gradient, x), BALLS[name].steepest(factor * gradient, x)
     assert (expected.flatten(1) != 0).any(1).all()
@@ -132,7 +129,7 @@ def test_steepest_does_not_depend_on_the_gradients_length(name, scale):
 
 
 def test_a_zero_gradient_has_no_direction(name):
-    gradient = torch.randn(3, 2, 4, 4, generator=_generator())
+    gradient = torch.randn(3, 2, 4, 4, generator=seeded())
     gradient[1] = 0
     direction = BALLS[name].steepest(gradient, torch.full_like(gradient, 0.5))
     assert (direction[1] == 0).all()
@@ -159,7 +156,7 @@ def _near(clean, delta):
     [("linf", 8 / 255, 2 / 255, 2.0**-24), ("linf", 0.3, 0.5, 2.0**-24), ("l2", 0.7, 0.4, 2.0**-22)],
 )  # 2^-24 is an ulp below 1
 def test_a_projected_step_is_the_written_out_form(name, eps, step_size, error):
-    ball, generator = BALLS[name], _generator()
+    ball, generator = BALLS[name], seeded()
     clean = (1.5 * torch.rand(20, 3, 5, 5, generator=generator) - 0.25).clamp(0, 1)  # edges of [0, 1] included
     x = _near(clean, ball.sample(clean, eps, generator))
     gradient = torch.randn(clean.shape, generator=generator)
@@ -189,7 +186,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_a_linf_step_is_three_passes_over_the_images():
-    clean = torch.rand(4, 3, 5, 5, generator=_generator())
+    clean = torch.rand(4, 3, 5, 5, generator=seeded())
     gradient, step = clean - 0.5, Linf().projected_step(clean, 0.1, 0.02)
     with Operations() as seen:
         step(clean, gradient)

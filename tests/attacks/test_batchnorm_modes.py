@@ -10,10 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.seeded import seeded
 
 
 def _fgsm_in_train_mode(network, x, y, eps):
@@ -48,9 +45,9 @@ def domains(request, build):
     plain = {name: build(request.param) for name in ("main", "adversarial")}
     for module in plain["adversarial"].modules():
         if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.weight, 0.2, 2, generator=_generator(1))
-            nn.init.uniform_(module.running_mean, -1, 1, generator=_generator(2))
-            nn.init.uniform_(module.running_var, 0.5, 2, generator=_generator(3))
+            nn.init.uniform_(module.weight, 0.2, 2, generator=seeded(1))
+            nn.init.uniform_(module.running_mean, -1, 1, generator=seeded(2))
+            nn.init.uniform_(module.running_var, 0.5, 2, generator=seeded(3))
     network = convert_batchnorm(build(request.param))
     for name, module in network.named_modules():
         if hasattr(module, "domain_switch"):
@@ -64,7 +61,7 @@ def test_the_domain_is_a_choice(domains, images, state_of, batchnorm):
     attack = PGD(eps=0.03, steps=2, batchnorm=batchnorm)
 
     def run(model, name):
-        return attack(model, *images, domain=name, generator=_generator())
+        return attack(model, *images, domain=name, generator=seeded())
 
     expected = {name: run(model, None) for name, model in plain.items()}
     assert not torch.equal(expected["main"], expected["adversarial"])

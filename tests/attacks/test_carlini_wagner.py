@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_adv.attacks import PGD, CarliniWagner, CarliniWagnerLinf, DCarliniWagner
+from tests.seeded import classes_of, seeded
 
 FAST = {"steps": 100, "learning_rate": 0.05, "binary_search_steps": 7, "initial_const": 0.01}
 
@@ -26,17 +27,8 @@ class Watching(nn.Module):
         return self.network(x)
 
 
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def _distance(x_adv, x):
     return (x_adv - x).flatten(1).norm(dim=1)
-
-
-def _predict(network, x):
-    with torch.no_grad():
-        return network(x).argmax(1)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +46,9 @@ def linear():
     """Two classes, images near the middle of [0, 1], and their signed distances to the plane between the classes."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()
     with torch.no_grad():
-        network[1].weight.copy_(torch.randn(2, 12, generator=_generator(0)))
+        network[1].weight.copy_(torch.randn(2, 12, generator=seeded(0)))
         network[1].bias.copy_(torch.tensor([0.1, -0.1]))
-    x = 0.3 + 0.4 * torch.rand(20, 3, 2, 2, generator=_generator(1), dtype=torch.float64)
+    x = 0.3 + 0.4 * torch.rand(20, 3, 2, 2, generator=seeded(1), dtype=torch.float64)
     normal = network[1].weight[0] - network[1].weight[1]
     bias = network[1].bias[0] - network[1].bias[1]
     network.requires_grad_(False)
@@ -67,7 +59,7 @@ def linear():
 @pytest.mark.parametrize("confidence", [0.0, 0.5])
 def test_a_linear_network_is_crossed_at_its_exact_distance(linear, label, confidence):
     network, x, lead, length = linear
-    y = _predict(network, x)
+    y = classes_of(network, x)
     x_adv = CarliniWagner(steps=500, confidence=confidence, label=label)(network, x, y)
     exact = (lead.abs() + confidence) / length
     found = _distance(x_adv, x)
@@ -81,7 +73,7 @@ def test_a_linear_network_is_crossed_at_its_exact_distance(linear, label, confid
 
 def test_a_sample_that_is_wrong_already_is_left_alone(linear):
     network, x, _, _ = linear
-    predicted = _predict(network, x)
+    predicted = classes_of(network, x)
     y = predicted.clone()
     y[::2] = 1 - y[::2]
     watching = Watching(network)
@@ -89,14 +81,14 @@ def test_a_sample_that_is_wrong_already_is_left_alone(linear):
     assert (moved == (y == predicted)).all()
     assert [shape[0] for shape in watching.shapes[:2]] == [20, 10]  # nor does it cost anything
     x_adv = CarliniWagner(steps=100, label="predicted")(network, x, y)
-    assert (_predict(network, x_adv) != predicted).all()
+    assert (classes_of(network, x_adv) != predicted).all()
 
 
 def test_only_examples_within_eps_are_returned(linear):
     network, x, lead, length = linear
     exact = lead.abs() / length
     eps = exact.median().item() * 1.02
-    y = _predict(network, x)
+    y = classes_of(network, x)
     free, bounded = (CarliniWagner(e, steps=300)(network, x, y) for e in (None, eps))
     within = exact < eps / 1.01
     beyond = exact > eps
@@ -113,7 +105,7 @@ def test_only_examples_within_eps_are_returned(linear):
 
 def test_no_success_is_the_clean_image(linear):
     network, x, _, _ = linear
-    y = _predict(network, x)
+    y = classes_of(network, x)
     x_adv = CarliniWagner(steps=1, binary_search_steps=3)(network, x, y)
     assert torch.equal(x_adv, x)
     hopeless = CarliniWagner(steps=20, confidence=1e4)(network, x, y)
@@ -124,10 +116,10 @@ def test_no_success_is_the_clean_image(linear):
 def test_half_precision_examples_are_those_that_the_network_saw(linear, dtype):
     network, x, lead, length = linear
     network, x = copy.deepcopy(network).to(dtype), x.to(dtype)
-    y = _predict(network, x)
+    y = classes_of(network, x)
     x_adv = CarliniWagner(steps=300)(network, x, y)
     assert x_adv.dtype == dtype
-    assert (_predict(network, x_adv) != y).all()
+    assert (classes_of(network, x_adv) != y).all()
     found = _distance(x_adv.double(), x.double())
     assert (found < lead.abs() / length + 0.05).all()
     for eps in (found[::4] * 0.9999).tolist():  # what is measured is the rounded example
@@ -162,7 +154,7 @@ def test_agreement_with_foolbox(setup, settings, targeted, edges):
     network, x, y = setup
     if edges:
         x = (x - 0.1) / 0.8
-    x, y = x.clamp(0, 1)[:20], _predict(network, x.clamp(0, 1))[:20]
+    x, y = x.clamp(0, 1)[:20], classes_of(network, x.clamp(0, 1))[:20]
     with torch.no_grad():
         target = network(x).argmin(1)
     criterion = (
@@ -171,7 +163,7 @@ def test_agreement_with_foolbox(setup, settings, targeted, edges):
     theirs = _foolbox(network, x, criterion, **FAST, **settings)
     ours = CarliniWagner(**FAST, **settings, label="least_likely" if targeted else "true")(network, x, y)
     for images in (ours, theirs):
-        predicted = _predict(network, images)
+        predicted = classes_of(network, images)
         assert ((predicted == target) if targeted else (predicted != y)).all()
     distances = _distance(ours, x), _distance(theirs, x)
     print(f"median {distances[0].median():.4f}, foolbox {distances[1].median():.4f}")
@@ -182,7 +174,7 @@ def test_agreement_with_foolbox(setup, settings, targeted, edges):
 
 def test_art_finds_nothing_nearer(setup):
     network, x, y = setup
-    x, y = x[:20], _predict(network, x[:20])
+    x, y = x[:20], classes_of(network, x[:20])
     classifier = PyTorchClassifier(
         copy.deepcopy(network), nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10, clip_values=(0.0, 1.0),
         device_type="cpu",
@@ -193,8 +185,8 @@ def test_art_finds_nothing_nearer(setup):
     )  # fmt: skip
     theirs = torch.tensor(attack.generate(x.numpy(), y.numpy()))
     ours = CarliniWagner(**FAST)(network, x, y)
-    assert (_predict(network, ours) != y).all()
-    broken = _predict(network, theirs) != y
+    assert (classes_of(network, ours) != y).all()
+    broken = classes_of(network, theirs) != y
     assert broken.float().mean() > 0.9
     distances = _distance(ours, x)[broken], _distance(theirs, x)[broken]
     print(f"median {distances[0].median():.4f}, ART {distances[1].median():.4f}")
@@ -207,7 +199,7 @@ def test_margin_in_linf_against_madrys_loop(setup):
     """Their loss is cut off at a confidence of 50: -relu(z_y - max of the others + 50)."""
     network, x, y = setup
     attack = CarliniWagnerLinf(eps=0.1, steps=10, step_size=0.02)
-    adversarial = PGD(eps=0.1, steps=1, step_size=0)(network, x, y, generator=_generator())  # the random start
+    adversarial = PGD(eps=0.1, steps=1, step_size=0)(network, x, y, generator=seeded())  # the random start
     for _ in range(10):
         leaf = adversarial.clone().requires_grad_()
         logits = network(leaf)
@@ -215,10 +207,10 @@ def test_margin_in_linf_against_madrys_loop(setup):
         own, other = (mask * logits).sum(1), ((1 - mask) * logits - 1e4 * mask).amax(1)
         (gradient,) = torch.autograd.grad(-F.relu(own - other + 50).sum(), leaf)
         adversarial = torch.clamp(adversarial + 0.02 * gradient.sign(), x - 0.1, x + 0.1).clamp(0, 1)
-    ours = attack(network, x, y, generator=_generator())
+    ours = attack(network, x, y, generator=seeded())
     assert (ours - adversarial).abs().gt(1e-5).float().mean() < 0.005
-    assert (_predict(network, ours) != y).equal(_predict(network, adversarial) != y)
-    assert 0.1 < (_predict(network, ours) != y).float().mean() < 0.95
+    assert (classes_of(network, ours) != y).equal(classes_of(network, adversarial) != y)
+    assert 0.1 < (classes_of(network, ours) != y).float().mean() < 0.95
 
 
 # Its parts
@@ -302,7 +294,7 @@ def test_autocast_finds_examples_as_near(setup):
     for precision in (torch.bfloat16, torch.float16):
         with torch.autocast("cpu", precision):
             x_adv = CarliniWagner(**FAST)(network, x, y)
-            assert (_predict(network, x_adv) != y).all()
+            assert (classes_of(network, x_adv) != y).all()
         assert _distance(x_adv, x).median() < 1.1 * expected.median()
 
 
@@ -322,7 +314,7 @@ def test_success_is_judged_without_diversity(setup):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(8), network).eval()
     watching = Watching(network)
     attack = DCarliniWagner(steps=60, learning_rate=0.05, confidence=1, diversity_scale=1.5, binary_search_steps=5)
-    x_adv = attack(watching, x, y, generator=_generator())
+    x_adv = attack(watching, x, y, generator=seeded())
     with torch.no_grad():
         logits = network(x_adv)
     own = logits.gather(1, y[:, None])[:, 0]
@@ -379,7 +371,7 @@ def test_named_settings_are_settings(setup):
         ),
     ]
     for named, plain in pairs:
-        first, second = (attack(network, x, y, generator=_generator()) for attack in (named, plain))
+        first, second = (attack(network, x, y, generator=seeded()) for attack in (named, plain))
         assert torch.equal(first, second)
         assert (first != x).any()
 

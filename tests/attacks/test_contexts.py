@@ -10,12 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_adv.attacks import FGSM, PGD, held_still
+from tests.seeded import seeded
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def _generator():
-    return torch.Generator().manual_seed(0)
 
 
 def _autocast(precision):
@@ -45,8 +42,8 @@ def test_model_compiled_to_machine_code(build, images):
     network = build("cnn")
     compiled = torch.compile(build("cnn"), backend="inductor" if headers and shutil.which("g++") else "aot_eager")
     attack = PGD(eps=0.03, steps=2)
-    x_adv = attack(compiled, *images, generator=_generator())
-    assert (x_adv == attack(network, *images, generator=_generator())).float().mean() > 0.99
+    x_adv = attack(compiled, *images, generator=seeded())
+    assert (x_adv == attack(network, *images, generator=seeded())).float().mean() > 0.99
 
 
 class KeepsForEval(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks import MIFGSM, PGD
+from tests.seeded import seeded
 
 SAMPLES, CLASSES, STEPS = 60, 4, 12
 NEVER = STEPS + 1
@@ -23,10 +24,6 @@ class Counting(nn.Module):
         return self.network(x)
 
 
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.fixture
 def network():
     with torch.random.fork_rng():
@@ -38,7 +35,7 @@ def network():
 @pytest.fixture
 def batch(network):
     """Images with labels that are those of the network, but for every tenth."""
-    x = torch.rand(SAMPLES, 3, 4, 4, generator=_generator(1), dtype=torch.float64)
+    x = torch.rand(SAMPLES, 3, 4, 4, generator=seeded(1), dtype=torch.float64)
     y = network(x).argmax(1)
     y[::10] = (y[::10] + 1) % CLASSES
     network.sizes.clear()
@@ -48,7 +45,7 @@ def batch(network):
 def _goal(label, network, x, y):
     """Return which class counts, (N,), and whether it is to be reached: what success is, in the test's own words."""
     if label == "random":
-        return (y + torch.randint(1, CLASSES, y.shape, generator=_generator(7))) % CLASSES, True
+        return (y + torch.randint(1, CLASSES, y.shape, generator=seeded(7))) % CLASSES, True
     logits = network(x)
     return {"true": (y, False), "predicted": (logits.argmax(1), False), "least_likely": (logits.argmin(1), True)}[label]
 
@@ -87,13 +84,13 @@ def _settings(name):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_each_sample_keeps_its_first_success(network, batch, name):
     (x, y), settings = batch, _settings(name)
-    iterates = PGD(steps=STEPS, **settings).iterates(network, x, y, range(1, STEPS + 1), generator=_generator(7))
+    iterates = PGD(steps=STEPS, **settings).iterates(network, x, y, range(1, STEPS + 1), generator=seeded(7))
     first = _first_success(network, iterates, _goal(settings.get("label", "true"), network, x, y))
     assert len(set(first)) > 4
     assert 5 < (first == NEVER).sum() < 50
 
     network.sizes.clear()
-    x_adv = PGD(steps=STEPS, early_stop=True, **settings)(network, x, y, generator=_generator(7))
+    x_adv = PGD(steps=STEPS, early_stop=True, **settings)(network, x, y, generator=seeded(7))
     expected = torch.stack([iterates[min(step, STEPS) - 1][i] for i, step in enumerate(first)])
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-9)
 
@@ -107,9 +104,9 @@ def test_restarts(network, batch, norm):
     """A sample that one run has broken takes no part in the next, and the others start where they would have."""
     (x, y), (eps, step_size) = batch, NORMS[norm]
     settings = {"eps": 4 * eps, "step_size": step_size / 2, "steps": 4, "norm": norm}  # the start matters
-    generator = _generator(7)
+    generator = seeded(7)
     runs = [PGD(**settings).iterates(network, x, y, range(1, 5), generator=generator) for _ in range(4)]
-    x_adv = PGD(restarts=4, early_stop=True, **settings)(network, x, y, generator=_generator(7))
+    x_adv = PGD(restarts=4, early_stop=True, **settings)(network, x, y, generator=seeded(7))
     broken_by = []
     for i in range(SAMPLES):
         won = [[network(images[i : i + 1]).argmax() != y[i] for images in run] for run in runs]
@@ -128,12 +125,12 @@ def test_restarts(network, batch, norm):
 def test_when_all_are_broken_nothing_more_is_passed(network, batch):
     (x, y) = batch
     attack = PGD(eps=0.5, step_size=0.1, steps=40, restarts=3, early_stop=True)
-    x_adv = attack(network, x, y, generator=_generator())
+    x_adv = attack(network, x, y, generator=seeded())
     sizes = network.sizes[:]
     assert (network(x_adv).argmax(1) != y).all()
     assert min(sizes) > 0
     assert len(sizes) < 40
-    iterates = attack.iterates(network, x, y, (1, 30, 40), generator=_generator())
+    iterates = attack.iterates(network, x, y, (1, 30, 40), generator=seeded())
     assert torch.equal(iterates[1], iterates[2])
     assert not torch.equal(iterates[0], iterates[1])
 

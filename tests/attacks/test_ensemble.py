@@ -5,10 +5,7 @@ from torch import nn
 
 from lightning_adv.attacks import FGSM, PGD, CarliniWagner, CarliniWagnerLinf, LogitEnsemble
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.seeded import seeded
 
 
 class Linear(nn.Module):
@@ -16,8 +13,8 @@ class Linear(nn.Module):
 
     def __init__(self, seed, classes=3):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, 12, generator=_generator(seed)))
-        self.bias = nn.Parameter(torch.randn(classes, generator=_generator(seed + 100)))
+        self.weight = nn.Parameter(torch.randn(classes, 12, generator=seeded(seed)))
+        self.bias = nn.Parameter(torch.randn(classes, generator=seeded(seed + 100)))
 
     def forward(self, x):
         return x.flatten(1) @ self.weight.T + self.bias
@@ -25,7 +22,7 @@ class Linear(nn.Module):
 
 @pytest.fixture
 def batch():
-    return torch.rand(8, 3, 2, 2, generator=_generator(9)), torch.arange(8) % 3
+    return torch.rand(8, 3, 2, 2, generator=seeded(9)), torch.arange(8) % 3
 
 
 @pytest.mark.parametrize(
@@ -66,8 +63,8 @@ def test_fgsm_follows_the_weighted_gradient(batch):
 def test_one_network_is_itself_bit_for_bit(build, images, name, attack, precision):
     network = build(name)
     with torch.autocast("cpu", precision, enabled=precision is not None):
-        expected = attack(network, *images, generator=_generator())
-        assert torch.equal(attack(LogitEnsemble([network]), *images, generator=_generator()), expected)
+        expected = attack(network, *images, generator=seeded())
+        assert torch.equal(attack(LogitEnsemble([network]), *images, generator=seeded()), expected)
     assert (expected != images[0]).any()
 
 
@@ -86,7 +83,7 @@ def test_a_domain_is_that_of_the_networks_that_have_it(build, images):
     plain, two = build("cnn"), convert_batchnorm(build("efficientnet"))
     for module in two.modules():
         if hasattr(module, "domain_switch"):
-            nn.init.uniform_(module.norms["adversarial"].weight, 0.2, 2, generator=_generator(1))
+            nn.init.uniform_(module.norms["adversarial"].weight, 0.2, 2, generator=seeded(1))
     ensemble = LogitEnsemble([plain, two], [0.3, 0.7])
     results = {name: FGSM(eps=0.03)(ensemble, *images, domain=name) for name in ("main", "adversarial")}
     assert not torch.equal(results["main"], results["adversarial"])

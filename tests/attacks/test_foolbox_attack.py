@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks import FoolboxAttack
+from tests.seeded import is_correct, seeded
 
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 # name, norm, eps, options
@@ -24,15 +25,6 @@ ATTACKS = [
     ("InversionAttack", "l2", 3.0, {"distance": "l2"}),
     ("BoundaryAttack", "l2", 2.0, {"steps": 10}),
 ]
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _correct(network, x, y):
-    with torch.no_grad():
-        return network(x).argmax(1) == y
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +54,19 @@ def _by_foolbox(network, x, y, name, eps, options, seed):
 def test_as_foolbox_clips_it(setup, name, norm, eps, options):
     network, x, y = setup
     attack = FoolboxAttack(name, eps, options=options)
-    ours = attack(network, x, y, generator=_generator(7))
-    theirs = _by_foolbox(
-        network, x, y, name, eps, options, int(torch.randint(2**31, (), generator=_generator(7)))
-    ).detach()
+    ours = attack(network, x, y, generator=seeded(7))
+    theirs = _by_foolbox(network, x, y, name, eps, options, int(torch.randint(2**31, (), generator=seeded(7)))).detach()
     torch.testing.assert_close(ours, theirs.clamp(0, 1), rtol=0, atol=1e-6)
     assert attack.norm.name == norm
     assert (ours - x).flatten(1).norm(ORDERS[norm], 1).max() <= eps * (1 + 1e-5)
-    assert _correct(network, ours, y).sum() < _correct(network, x, y).sum()
+    assert is_correct(network, ours, y).sum() < is_correct(network, x, y).sum()
 
 
 def test_in_l0_an_example_beyond_eps_is_returned_clean(setup):
     network, x, y = setup
     attack = FoolboxAttack("L0FMNAttack", 3, options={"steps": 30})
-    x_adv = attack(network, x, y, generator=_generator())
-    seed = int(torch.randint(2**31, (), generator=_generator()))
+    x_adv = attack(network, x, y, generator=seeded())
+    seed = int(torch.randint(2**31, (), generator=seeded()))
     nearest = _by_foolbox(network, x, y, "L0FMNAttack", None, {"steps": 30}, seed)
     changed = (nearest != x).flatten(1).sum(1)
     assert attack.norm is None
@@ -111,7 +101,7 @@ def test_what_is_not_a_number_is_returned_clean():
 def test_images_of_other_dtypes_stay_in_the_ball(setup, dtype, name, norm, eps):
     network, x, y = setup
     network, x = copy.deepcopy(network).to(dtype), (0.9 * x + 0.05).to(dtype)
-    x_adv = FoolboxAttack(name, eps, options={"steps": 3})(network, x, y, generator=_generator())
+    x_adv = FoolboxAttack(name, eps, options={"steps": 3})(network, x, y, generator=seeded())
     assert x_adv.dtype == dtype
     assert (x_adv.double() - x.double()).flatten(1).norm(ORDERS[norm], 1).max() <= eps * (1 + 1e-6)
     assert (x_adv >= 0).all()
@@ -126,7 +116,7 @@ def test_randomness(setup, name):
     options = {"steps": 50 if name == "SaltAndPepperNoiseAttack" else 3}
     attack = FoolboxAttack(name, 0.1, options=options)
     before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
-    first, second, other = (attack(network, x, y, generator=_generator(seed)) for seed in (1, 1, 2))
+    first, second, other = (attack(network, x, y, generator=seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert not torch.equal(attack(network, x, y), attack(network, x, y))

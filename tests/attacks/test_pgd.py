@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_adv.attacks import GD, L1, L2, MIFGSM, PGD, Attack, Linf
+from tests.seeded import seeded
 
 ORDER = {"linf": np.inf, "l2": 2}
 
@@ -39,13 +40,9 @@ class Counting(nn.Module):
         return self.network(x)
 
 
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.fixture
 def batch():
-    return torch.rand(8, 3, 2, 2, generator=_generator(1), dtype=torch.float64), torch.arange(8) % 3
+    return torch.rand(8, 3, 2, 2, generator=seeded(1), dtype=torch.float64), torch.arange(8) % 3
 
 
 def _by_hand(points, x, y, *, order, eps, step_size, steps, momentum=0.0, sign=1.0, direction="steepest"):
@@ -81,11 +78,11 @@ def test_the_loop_by_hand(batch, norm, momentum):
 @pytest.mark.parametrize("label", ["random", "least_likely"])
 def test_targets_by_hand(batch, label):
     model, (x, y) = Prototypes(), batch
-    x_adv = PGD(eps=0.4, step_size=0.05, steps=20, start="zero", label=label)(model, x, y, generator=_generator(5))
+    x_adv = PGD(eps=0.4, step_size=0.05, steps=20, start="zero", label=label)(model, x, y, generator=seeded(5))
     logits = model(x).detach()
     target = logits.argmin(1)
     if label == "random":
-        target = (y + torch.randint(1, 3, y.shape, generator=_generator(5))) % 3
+        target = (y + torch.randint(1, 3, y.shape, generator=seeded(5))) % 3
     expected = _by_hand(
         model.points.detach().numpy(), x, target, order=np.inf, eps=0.4, step_size=0.05, steps=20, sign=-1.0
     )
@@ -99,8 +96,8 @@ def test_targets_by_hand(batch, label):
 @pytest.mark.parametrize("loss", ["kl", "margin"])
 def test_other_losses_against_a_plain_loop(batch, loss):
     model, (x, y) = Prototypes(), batch
-    x_adv = PGD(eps=0.2, step_size=0.06, steps=5, loss=loss)(model, x, y, generator=_generator())
-    adversarial = (x + Linf().sample(x, 0.2, _generator())).clamp(0, 1)
+    x_adv = PGD(eps=0.2, step_size=0.06, steps=5, loss=loss)(model, x, y, generator=seeded())
+    adversarial = (x + Linf().sample(x, 0.2, seeded())).clamp(0, 1)
     clean = F.softmax(model(x), dim=1).detach()
     for _ in range(5):
         adversarial.requires_grad_()
@@ -121,8 +118,8 @@ def test_other_losses_against_a_plain_loop(batch, loss):
 def test_restarts_keep_the_worst_of_each_sample(batch, loss, label):
     model, (x, y) = Prototypes(), batch
     settings = {"eps": 0.25, "step_size": 0.1, "steps": 1, "loss": loss, "label": label}
-    restarted = PGD(**settings, restarts=4)(model, x, y, generator=_generator())
-    generator = _generator()
+    restarted = PGD(**settings, restarts=4)(model, x, y, generator=seeded())
+    generator = seeded()
     runs = [PGD(**settings)(model, x, y, generator=generator) for _ in range(4)]
     target = y if label == "true" else model(x).argmin(1)
     winners = set()
@@ -147,9 +144,7 @@ def test_signed_steps_in_l2_by_hand(batch):
     x_adv = PGD(**settings, norm="l2", start="zero")(model, x, y)
     expected = _by_hand(model.points.detach().numpy(), x, y, order=2, **settings)
     np.testing.assert_allclose(x_adv.numpy(), expected, rtol=0, atol=1e-12)
-    in_linf = [
-        PGD(eps=0.1, direction=direction)(model, x, y, generator=_generator()) for direction in ("sign", "steepest")
-    ]
+    in_linf = [PGD(eps=0.1, direction=direction)(model, x, y, generator=seeded()) for direction in ("sign", "steepest")]
     assert torch.equal(*in_linf)
 
 
@@ -181,11 +176,11 @@ AIMED = {"eps": 0.1, "step_size": 0.02, "steps": 12}
 def test_each_restart_draws_a_target(early_stop):
     """A sample is broken if any of the runs breaks it, each with a target of its own, as an evaluation runs them."""
     model = Prototypes(**TARGETS)
-    x = torch.rand(60, 3, 2, 2, generator=_generator(1), dtype=torch.float64)
+    x = torch.rand(60, 3, 2, 2, generator=seeded(1), dtype=torch.float64)
     y = model(x).argmax(1)
     attack = PGD(**AIMED, label="random", restarts=4, early_stop=early_stop)
-    x_adv = attack(model, x, y, generator=_generator())
-    generator = _generator()
+    x_adv = attack(model, x, y, generator=seeded())
+    generator = seeded()
     runs = [stage(model, x, y, generator=generator) for stage in attack.stages()]  # the same draws, in the same order
     broken = torch.stack([model(run).argmax(1) != y for run in runs])
     assert torch.equal(model(x_adv).argmax(1) != y, broken.any(0))
@@ -197,7 +192,7 @@ def test_each_restart_draws_a_target(early_stop):
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_all_targets_one_after_another(early_stop):
     model = Prototypes(**TARGETS)
-    x = torch.rand(40, 3, 2, 2, generator=_generator(1), dtype=torch.float64)
+    x = torch.rand(40, 3, 2, 2, generator=seeded(1), dtype=torch.float64)
     logits, points = model(x).detach(), model.points.detach().numpy()
     y = logits.argmax(1)
     order = torch.from_numpy(np.argsort(-logits.numpy(), 1, kind="stable")[:, 1:].copy())  # from the likeliest other on
@@ -232,17 +227,15 @@ def test_restarts_prefer_success_over_loss():
     assert losses[0] < losses[1]
     x, y = torch.full((200, 1, 1, 1), 0.5), torch.zeros(200, dtype=torch.long)
     attack = PGD(eps=0.4, step_size=0, steps=1)
-    assert 50 < (attack(Two(), x, y, generator=_generator()) > 0.5).sum() < 150
-    x_adv = PGD(eps=0.4, step_size=0, steps=1, restarts=20)(Two(), x, y, generator=_generator())
+    assert 50 < (attack(Two(), x, y, generator=seeded()) > 0.5).sum() < 150
+    x_adv = PGD(eps=0.4, step_size=0, steps=1, restarts=20)(Two(), x, y, generator=seeded())
     assert (x_adv <= 0.5).all()
 
 
 def test_clean_starts_are_drawn_for_whole_batches(batch):
     model, (x, y) = Prototypes(), batch
     attack = PGD(eps=0.2, steps=1, step_size=0, clean_start_probability=0.2)
-    moved = torch.stack(
-        [(attack(model, x, y, generator=_generator(seed)) != x).flatten(1).any(1) for seed in range(400)]
-    )
+    moved = torch.stack([(attack(model, x, y, generator=seeded(seed)) != x).flatten(1).any(1) for seed in range(400)])
     assert ((moved.sum(1) == 0) | (moved.sum(1) == len(x))).all()
     assert 50 < (~moved[:, 0]).sum() < 110  # 80 are expected, with a standard deviation of 8
     for probability, expected in ((0.0, True), (1.0, False)):
@@ -253,8 +246,8 @@ def test_clean_starts_are_drawn_for_whole_batches(batch):
 @pytest.mark.parametrize(("norm", "ball"), [("linf", Linf()), ("l2", L2()), ("l1", L1())])
 def test_the_random_start_is_the_balls(batch, norm, ball):
     model, (x, y) = Prototypes(), batch
-    x_adv = PGD(eps=0.2, steps=1, step_size=0, norm=norm)(model, x, y, generator=_generator())
-    torch.testing.assert_close(x_adv, (x + ball.sample(x, 0.2, _generator())).clamp(0, 1))
+    x_adv = PGD(eps=0.2, steps=1, step_size=0, norm=norm)(model, x, y, generator=seeded())
+    torch.testing.assert_close(x_adv, (x + ball.sample(x, 0.2, seeded())).clamp(0, 1))
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
@@ -262,7 +255,7 @@ def test_input_diversity_happens_with_its_probability(batch, probability):
     model, (x, y) = Counting(nn.Sequential(nn.AdaptiveAvgPool2d(2), Prototypes())), batch
     x = F.interpolate(x, 10)
     PGD(eps=0.2, steps=300, step_size=0.01, diversity_probability=probability, diversity_scale=1.5)(
-        model, x, y, generator=_generator()
+        model, x, y, generator=seeded()
     )
     assert set(model.sizes) <= {(10, 10), (15, 15)}
     share = model.sizes.count((15, 15)) / 300
@@ -271,9 +264,9 @@ def test_input_diversity_happens_with_its_probability(batch, probability):
 
 def test_gd_leaves_the_ball_and_keeps_to_its_own(batch):
     model, (x, y) = Prototypes(), batch
-    distance = (GD(eps=0.02, steps=5, step_size=0.01)(model, x, y, generator=_generator()) - x).abs().max()
+    distance = (GD(eps=0.02, steps=5, step_size=0.01)(model, x, y, generator=seeded()) - x).abs().max()
     assert 0.04 < distance <= 0.02 + 5 * 0.01 + 1e-12
-    projected = PGD(eps=0.02, steps=5, step_size=0.01)(model, x, y, generator=_generator())
+    projected = PGD(eps=0.02, steps=5, step_size=0.01)(model, x, y, generator=seeded())
     assert (projected - x).abs().max() <= 0.02 + 1e-12
 
 
@@ -347,9 +340,9 @@ def test_the_start_of_trades_is_a_thousandth_of_a_normal():
     x = torch.full((64, 3, 8, 8), 0.5, dtype=torch.float64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2, dtype=torch.float64))
     y = torch.zeros(64, dtype=torch.long)
-    noise = PGD(eps=0.2, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=_generator()) - x
+    noise = PGD(eps=0.2, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=seeded()) - x
     assert stats.kstest(noise.flatten() / 1e-3, "norm").pvalue > 0.01
-    small = PGD(eps=1e-3, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=_generator()) - x
+    small = PGD(eps=1e-3, steps=1, step_size=1e-12, start="gaussian")(model, x, y, generator=seeded()) - x
     assert small.abs().max() <= 1e-3 + 1e-12
     assert (small.abs() > 0.999e-3).float().mean() == pytest.approx(0.317, abs=0.02)  # beyond one standard deviation
 
@@ -459,7 +452,7 @@ def test_every_loss_can_be_named_in_yaml(batch, loss):
     built = parser.instantiate(parser.parse_args([f"--attack={text}"])).attack
     assert (built.loss, built.early_stop) == (loss, True)
     again = PGD.from_config(built.to_config())
-    assert torch.equal(again(model, x, y, generator=_generator()), built(model, x, y, generator=_generator()))
+    assert torch.equal(again(model, x, y, generator=seeded()), built(model, x, y, generator=seeded()))
 
 
 def test_stages_are_the_restarts():

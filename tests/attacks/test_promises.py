@@ -24,6 +24,7 @@ from lightning_adv.attacks import (
 )
 from lightning_adv.nn.view.attack_view import attack_view
 from lightning_adv.testing import check_attack
+from tests.seeded import seeded
 
 DIVERSE = {"diversity_probability": 1, "diversity_scale": 0.8}  # below 1: a ViT takes one size only
 # So large a constant that few steps succeed; from the predicted label, as a wrong sample would not move.
@@ -39,10 +40,6 @@ ATTACKS = {
     "APGD l2": (lambda: APGD(eps=0.5, steps=3, norm="l2", loss="dlr", restarts=2), 2, 0.5),
 }  # fmt: skip
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def _autocast(precision):
@@ -71,7 +68,7 @@ def test_on_a_view_of_the_network(build, images, mixed, state_of, attack, networ
     (build_attack, order, radius), (x, y) = ATTACKS[attack], images
     network = mixed(build(network))
     before, view = state_of(network), attack_view(network, dtype=dtype)
-    x_adv = build_attack()(view, x, y, generator=_generator())
+    x_adv = build_attack()(view, x, y, generator=seeded())
     assert state_of(network) == before
     _assert_inside(x, x_adv, order, radius)
     assert (x_adv.dtype, x_adv.requires_grad) == (x.dtype, False)
@@ -88,7 +85,7 @@ def test_on_a_view_of_the_network(build, images, mixed, state_of, attack, networ
 def test_images_in_half_precision(build, images, dtype, attack):
     build_attack, order, radius = ATTACKS[attack]
     x, y = images[0].to(dtype), images[1]
-    x_adv = build_attack()(build("cnn").to(dtype), x, y, generator=_generator())
+    x_adv = build_attack()(build("cnn").to(dtype), x, y, generator=seeded())
     assert x_adv.dtype == dtype
     _assert_inside(x, x_adv, order, radius)
     assert (x_adv != x).float().mean() > (0.005 if attack == "l1" else 0.5)

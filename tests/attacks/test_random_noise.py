@@ -7,12 +7,9 @@ from torch import nn
 
 from lightning_adv.attacks.hold import held_still
 from lightning_adv.attacks.random_noise import RandomNoise
+from tests.seeded import seeded
 
 RADIUS = {"linf": 0.05, "l2": 0.5, "l1": 4.0}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Linear(nn.Module):

@@ -10,19 +10,11 @@ from torch.nn import functional as F
 
 from lightning_adv.attacks import spatial
 from lightning_adv.attacks.spatial import StAdv, flow_smoothness, warp
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.seeded import classes_of, seeded
 
 
 def _random(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(*shape, generator=_generator(seed), dtype=dtype)
-
-
-def _predict(network, x):
-    with torch.no_grad():
-        return network(x).argmax(1)
+    return torch.rand(*shape, generator=seeded(seed), dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +22,7 @@ def setup(digits, train):
     """A network trained on 1,500 digits, and 60 other digits that it classifies correctly."""
     x, y = digits
     network = train(x[:1500], y[:1500], epochs=5)
-    correct = _predict(network, x[1500:]) == y[1500:]
+    correct = classes_of(network, x[1500:]) == y[1500:]
     return network, x[1500:][correct][:60], y[1500:][correct][:60]
 
 
@@ -79,8 +71,8 @@ def test_against_scipy_and_grid_sample(reach):
 def test_values_stay_between_those_that_they_are_read_from():
     # Only 0, 1 and their neighbours in fp32: the first to leave [0, 1] if anything does.
     edges = torch.tensor([0.0, 1.0, 2.0**-149, 1 - 2.0**-24])
-    x = edges[torch.randint(4, (50, 3, 16, 16), generator=_generator())]
-    moved = warp(x, torch.randn(50, 2, 16, 16, generator=_generator(1)))
+    x = edges[torch.randint(4, (50, 3, 16, 16), generator=seeded())]
+    moved = warp(x, torch.randn(50, 2, 16, 16, generator=seeded(1)))
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert (warp(torch.ones(5, 1, 9, 9), 3 * _random(5, 2, 9, 9)) == 1).all()
@@ -98,7 +90,7 @@ def test_the_gradient_to_the_flow():
 
 
 def test_smoothness_against_a_loop_over_pixels():
-    flow = torch.randn(3, 2, 4, 5, generator=_generator(), dtype=torch.float64)
+    flow = torch.randn(3, 2, 4, 5, generator=seeded(), dtype=torch.float64)
     expected = [0.0, 0.0, 0.0]
     for i in range(3):
         for row in range(4):
@@ -123,13 +115,13 @@ def test_a_standard_network_breaks_where_noise_and_random_flows_as_large_do_not(
     flow = attack.flow(network, x, y)
     x_adv = attack(network, x, y)
     assert torch.equal(x_adv, warp(x, flow))
-    broken = (_predict(network, x_adv) != y).float().mean()
+    broken = (classes_of(network, x_adv) != y).float().mean()
     length = (x_adv - x).flatten(1).norm(dim=1)
-    noise = torch.randn(x.shape, generator=_generator())
+    noise = torch.randn(x.shape, generator=seeded())
     noise *= (length / noise.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
-    by_noise = (_predict(network, (x + noise).clamp(0, 1)) != y).float().mean()
-    order = torch.randperm(64, generator=_generator())
-    by_chance = (_predict(network, warp(x, flow.flatten(2)[..., order].view_as(flow))) != y).float().mean()
+    by_noise = (classes_of(network, (x + noise).clamp(0, 1)) != y).float().mean()
+    order = torch.randperm(64, generator=seeded())
+    by_chance = (classes_of(network, warp(x, flow.flatten(2)[..., order].view_as(flow))) != y).float().mean()
     print(f"stAdv {broken:.3f}, noise of that length {by_noise:.3f}, the flow in another order {by_chance:.3f}")
     assert broken > 0.97
     assert by_noise < 0.2
@@ -140,13 +132,13 @@ def test_a_standard_network_breaks_where_noise_and_random_flows_as_large_do_not(
 @pytest.mark.parametrize("label", ["random", "least_likely"])
 def test_targets(setup, label):
     network, x, y = setup
-    x_adv = StAdv(200, label=label)(network, x, y, generator=_generator())
+    x_adv = StAdv(200, label=label)(network, x, y, generator=seeded())
     if label == "random":
-        target = (y + torch.randint(1, 10, y.shape, generator=_generator())) % 10
+        target = (y + torch.randint(1, 10, y.shape, generator=seeded())) % 10
     else:
         with torch.no_grad():
             target = network(x).argmin(1)
-    assert (_predict(network, x_adv) == target).float().mean() > 0.9
+    assert (classes_of(network, x_adv) == target).float().mean() > 0.9
     assert (target != y).all()
 
 
@@ -190,7 +182,7 @@ def test_no_rougher_than_l_bfgs_on_each_sample(setup):
     losses = np.array([[objective(i)(flow)[0], theirs[i].fun] for i, flow in enumerate(ours)])
     print("median loss", np.median(losses, axis=0), "won", (losses[:, 0] < losses[:, 1]).sum(), "of", len(x))
     assert np.median(losses[:, 0]) <= np.median(losses[:, 1])
-    assert (_predict(network, warp(x, torch.tensor(ours).view(-1, 2, 8, 8))) != y).all()
+    assert (classes_of(network, warp(x, torch.tensor(ours).view(-1, 2, 8, 8))) != y).all()
 
 
 def _leads(logits, y):
@@ -248,7 +240,7 @@ def test_half_precision_examples_are_those_that_the_network_saw(setup, dtype):
     network, x, y = copy.deepcopy(setup[0]).to(dtype), setup[1].to(dtype), setup[2]
     x_adv = StAdv(label="predicted")(network, x, y)
     assert x_adv.dtype == dtype
-    assert (_predict(network, x_adv) != _predict(network, x)).float().mean() > 0.95
+    assert (classes_of(network, x_adv) != classes_of(network, x)).float().mean() > 0.95
 
 
 def test_batch_statistics_are_those_of_the_whole_batch(setup):

@@ -1,11 +1,6 @@
 """Stopped at any step and resumed, a run ends in the weights, and the metrics, of one that never stopped."""
 
 import csv
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,35 +35,6 @@ def assert_same_end(run, other):
 def rows_of(run):
     with (run / "metrics.csv").open(newline="") as file:
         return sorted((int(row["step"]), sorted(row.items())) for row in csv.DictReader(file))
-
-
-def test_killed_and_resumed_is_bit_identical(tmp_path, monkeypatch):
-    """``kill -9`` somewhere in the second epoch, in a process of its own."""
-    monkeypatch.chdir(tmp_path)
-    main([*DIGITS, "--trainer.logger.init_args.name=whole"])
-    command = [sys.executable, "-m", "lightning_adv", *DIGITS, "--trainer.logger.init_args.name=killed"]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    run, whole = Path("runs/killed/version_0"), Path("runs/whole/version_0")
-    last = run / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 600
-    while not last.is_file() or torch.load(last, weights_only=True)["global_step"] < 24:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    step = weights_of(run)["global_step"]
-    assert 20 < step < 60
-    assert not (run / "results.json").exists()
-    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(last)])
-    assert [path.name for path in Path("runs/killed").iterdir()] == ["version_0"]
-    assert_same_end(whole, run)
-    for name in ("clean_accuracy", "robust_accuracy", "robust_loss"):
-        assert results(whole)[name] == results(run)[name]
-    # The metrics go on in the same file, and what was there before is kept beside it.
-    assert rows_of(run) == rows_of(whole)
-    assert len(list(run.glob("metrics-until-resume-*.csv"))) == 1
-    assert (run / "config-resumed.yaml").is_file()
 
 
 @pytest.mark.parametrize(("stop", "step"), [("max_steps=3", 3), ("max_epochs=1", 5), ("max_steps=8", 8)])

@@ -7,6 +7,7 @@ import torch
 
 from lightning_adv import attacks
 from lightning_adv.attacks import (
+    APGD,
     DIFGSM,
     FGSM,
     GD,
@@ -20,6 +21,7 @@ from lightning_adv.attacks import (
     CarliniWagner,
     CarliniWagnerLinf,
     DCarliniWagner,
+    RandomNoise,
 )
 from lightning_adv.core.moved import new_class_path
 from lightning_adv.core.recipe import Recipe, check_class_paths, find_class, import_class, public_path
@@ -36,6 +38,8 @@ RECIPES = [
     CarliniWagner(eps="128/255", confidence=5, abort_early=False, initial_const=0.1),
     DCarliniWagner(binary_search_steps=3, label="random"),
     CarliniWagnerLinf(eps="4/255", restarts=2, diversity_probability=0.5),
+    APGD("8/255", steps=20, norm="l2", loss="dlr", restarts=2, batchnorm="batch"),
+    RandomNoise(eps="8/255", draws=7, norm="l2", batchnorm="batch"),
     L1(density=0.05),
 ]
 

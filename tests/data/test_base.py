@@ -2,10 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_adv.data import CIFAR10DataModule, DigitsDataModule, ImageDataModule, ImageFolderDataModule
+from lightning_adv.data import CIFAR10DataModule, DigitsDataModule, ImageFolderDataModule
 from tests.data.fake_cifar10 import write_fake_cifar10
 from tests.data.fake_folder import write_dataset
 
@@ -159,18 +158,3 @@ def test_overfit_batches_works(any_datamodule):
     trainer = quiet_trainer(overfit_batches=1, max_epochs=2)
     trainer.fit(module, datamodule=any_datamodule)
     assert len(module.seen["train"]) == 2
-
-
-@pytest.mark.filterwarnings("ignore")  # instantiate_classes: its new name needs jsonargparse 4.49
-def test_a_config_builds_them(tmp_path):
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(ImageDataModule, "data")
-    options = {"root": str(tmp_path), "train_transform": {"scale": [0.5, 1.0], "color_jitter": None}, "seed": 3}
-    for name, init_args in (
-        ("lightning_adv.data.DigitsDataModule", {"batch_size": 7}),
-        ("lightning_adv.data.CIFAR10DataModule", {"root": "elsewhere", "augment": False}),
-        ("lightning_adv.data.ImageFolderDataModule", options),
-    ):
-        config = parser.parse_object({"data": {"class_path": name, "init_args": init_args}})
-        built = parser.instantiate_classes(config).data
-        assert {key: built.hparams[key] for key in init_args} == init_args

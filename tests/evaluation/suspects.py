@@ -9,14 +9,11 @@ from torch.nn import functional as F
 
 from lightning_adv.attacks import PGD
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
+from tests.seeded import seeded
 
 MEAN, STD = 0.3053, 0.3760
 TRAINED_ON = 500  # from this image on
 SOUND = ("standard", "madry", "standard with BatchNorm", "madry with BatchNorm")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @functools.cache

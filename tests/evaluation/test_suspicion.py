@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.evaluation.suspicion.find import covering_radius, find_suspicions
 from lightning_adv.nn.normalize import Normalize
-from tests.evaluation.suspects import SOUND, Around, probe, seeded, trained
+from tests.evaluation.suspects import SOUND, Around, probe, trained
+from tests.seeded import classes_of, seeded
 
 EPS = 0.2
 BLACK, FULL, STEPS = "blackbox_beats_whitebox", "full_eps_leaves_accuracy", "more_steps_do_not_help"
@@ -69,11 +70,6 @@ def suspect(network, number=128, **settings):
     return {suspicion.name: suspicion for suspicion in found}
 
 
-def classified(network, x):
-    with torch.no_grad():
-        return network(x).argmax(1)
-
-
 @pytest.mark.parametrize(
     "fault", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in FAULTS]
 )
@@ -124,7 +120,7 @@ def test_faults_in_other_norms(norm, eps):
 
 def test_where_there_is_no_gradient_nothing_moves():
     network, (x, y) = FAULTS["rounding"][0](), probe()
-    found, correct = suspect(network), int((classified(network, x) == y).sum())
+    found, correct = suspect(network), int((classes_of(network, x) == y).sum())
     assert found[ZERO].evidence["zero"] == len(x)
     steps, full = found[STEPS].evidence, found[FULL].evidence
     assert (steps["images"], steps["loss_grown"], steps["few_steps"], steps["many_steps"]) == (correct, 0, 1, 100)
@@ -132,7 +128,7 @@ def test_where_there_is_no_gradient_nothing_moves():
     assert (full["images"], full["unbroken"], full["eps"]) == (correct, correct, 1.0)
     # PGD stays where it starts: it breaks what one uniform draw breaks
     start = (x + 0.2 * (2 * torch.rand(x.shape, generator=seeded(9)) - 1)).clamp(0, 1)
-    by_chance = int(((classified(network, start) != y) & (classified(network, x) == y)).sum())
+    by_chance = int(((classes_of(network, start) != y) & (classes_of(network, x) == y)).sum())
     assert abs(found[BLACK].evidence["whitebox_broken"] - by_chance) < 12
     assert found[BLACK].evidence["blackbox_only"] > 30
 
@@ -141,8 +137,8 @@ def test_fgsm_by_plain_autograd():
     network, (x, y) = FAULTS["rugged"][0](), probe()
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
-    broken = classified(network, (x + EPS * gradient.sign()).clamp(0, 1)) != y
-    correct = classified(network, x) == y
+    broken = classes_of(network, (x + EPS * gradient.sign()).clamp(0, 1)) != y
+    correct = classes_of(network, x) == y
     evidence = suspect(network)[FGSM_WINS].evidence
     assert (evidence["images"], evidence["eps"], evidence["norm"]) == (int(correct.sum()), EPS, "linf")
     assert abs(evidence["fgsm_broken"] - int((broken & correct).sum())) <= 1
@@ -166,7 +162,7 @@ def test_pixels_that_a_clipping_network_does_not_see():
     network = Around(trained("standard"), lambda x: x.clamp(0.3, 0.7))
     found = {suspicion.name: suspicion.evidence for suspicion in find_suspicions(network, x, y, eps=EPS)}
     assert found[ZERO]["zero"] == len(x)
-    assert found[FULL]["unbroken"] == found[FULL]["images"] == int((classified(network, x) == y).sum())
+    assert found[FULL]["unbroken"] == found[FULL]["images"] == int((classes_of(network, x) == y).sum())
 
 
 @pytest.mark.parametrize(("norm", "radius"), [("linf", 1), ("l2", math.sqrt(192)), ("l1", 192)])
@@ -198,7 +194,7 @@ class Counting(Around):
 
 def test_its_cost():
     network, (x, y) = Counting(trained("madry")), probe()
-    correct = classified(trained("madry"), x) == y
+    correct = classes_of(trained("madry"), x) == y
     assert find_suspicions(network, x[correct], y[correct], eps=EPS, batch_size=50) == []
     number = int(correct.sum())
     assert network.backwards == 203 * number
@@ -208,7 +204,7 @@ def test_its_cost():
 
 def test_a_network_that_is_always_wrong_is_not_attacked():
     (x, _), network = probe(), Counting(trained("standard"))
-    wrong = (classified(network, x) + 1) % 10
+    wrong = (classes_of(network, x) + 1) % 10
     assert find_suspicions(network, x, wrong, eps=EPS) == []
     assert network.backwards == len(x)  # by the search for zero gradients
 

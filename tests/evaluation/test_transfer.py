@@ -16,6 +16,7 @@ from lightning_adv.evaluation.transfer.rates import (
     transfer_rates,
 )
 from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.testing.untouched import Snapshot
 
 EPS = 0.1
 
@@ -220,18 +221,10 @@ def test_networks_are_left_as_they_were(trained):
         network[0].weight.requires_grad_(False)
         network[0].bias.grad = torch.ones(8)
 
-    def state(network):
-        return (
-            [module.training for module in network.modules()],
-            [(p.requires_grad, p.grad) for p in network.parameters()],
-            [value.clone() for value in network.state_dict().values()],
-        )
-
-    before, random = {name: state(network) for name, network in networks.items()}, torch.get_rng_state()
+    before, random = [Snapshot(network) for network in networks.values()], torch.get_rng_state()
     rates = transfer_rates(networks, ITERATIVE, x, y) + ensemble_rates(networks, ITERATIVE, x, y)
     assert torch.equal(torch.get_rng_state(), random)
-    for name, network in networks.items():
-        assert str(state(network)) == str(before[name])
+    assert [each.difference() for each in before] == [None] * 3
     in_eval_mode = {name: network.eval() for name, network in networks.items()}
     assert transfer_rates(in_eval_mode, ITERATIVE, x, y) + ensemble_rates(in_eval_mode, ITERATIVE, x, y) == rates
 
