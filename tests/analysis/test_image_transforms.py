@@ -231,9 +231,7 @@ def test_what_is_no_image_is_told(transform, x, told):
     ("call", "told"),
     [
         (lambda x: patch_shuffle(x, 4, seeded()), "k must divide .* 8 × 6, got 4"),
-        (lambda x: patch_shuffle(x, 0, seeded()), "k must divide .* got 0"),
         (lambda x: low_pass(x, 1.5), r"radius must lie in \[0, √2\].* got 1.5"),
-        (lambda x: high_pass(x, -0.1), r"radius must lie in \[0, √2\].* got -0.1"),
         (lambda x: swap_frequencies(x, x, math.nan), r"radius must lie in \[0, √2\].* got nan"),
         (lambda x: swap_frequencies(x, x[:, :, :4], 0.5), r"one shape, got \(1, 3, 8, 6\) and \(1, 3, 4, 6\)"),
         (lambda x: swap_frequencies(x, x + 1, 0.5), "high_from must be images"),

@@ -370,14 +370,11 @@ def _changed(x, value):
     ("change", "message"),
     [
         (lambda x, y: (_changed(x, 1.01), y), "x must lie in"),
-        (lambda x, y: (_changed(x, -0.01), y), "x must lie in"),
         (lambda x, y: (_changed(x, float("nan")), y), "x must lie in"),
-        (lambda x, y: (_changed(x, float("inf")), y), "x must lie in"),
         (lambda x, y: ((255 * x).byte(), y), "x must be floating-point"),
         (lambda x, y: (x[:, 0, 0, 0], y), "x must be floating-point"),
         (lambda x, y: (x, y[:-1]), "y must be integer labels"),
         (lambda x, y: (x, y.double()), "y must be integer labels"),
-        (lambda x, y: (x, F.one_hot(y)), "y must be integer labels"),
     ],
 )
 def test_bad_images_and_labels_are_named_before_the_model_runs(batch, change, message):

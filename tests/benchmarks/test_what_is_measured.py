@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.regimes import AdvPropTraining
@@ -18,27 +15,6 @@ EPS = 0.01
 def test_ratios_are_taken_round_by_round(timing):
     """By hand: 2/1, 2/2 and 9/3; their median is 2, although the medians' ratio is 1."""
     assert timing.cells([2.0, 2.0, 9.0], [1.0, 2.0, 3.0]) == "2000.0 | 2.000 | 1.000 to 3.000"
-
-
-def test_a_ratio_within_the_noise_is_marked(script):
-    """By hand: the second measurement strays by 0.1, so 1.08 says nothing, and 0.85 does."""
-    seconds = {"a": [1.0, 1.0, 1.0], "a again": [0.9, 1.05, 1.0], "b": [1.08, 1.0, 1.2], "c": [0.85, 0.85, 2.0]}
-    column = script("attack_step").Column(seconds, "a", "a again")
-    assert [column.ratio(name) for name in seconds] == ["1.000", "≈ 1.000", "≈ 1.080", "0.850"]
-
-
-def test_what_an_attack_leaves_behind_is_found(script, workload):
-    def careless(network):
-        def attack(x, y):
-            network.train()
-            cross_entropy(network(x), y).backward()
-            return x
-
-        return attack
-
-    left_behind, network = script("attack_step").left_behind, workload.regime().network
-    assert left_behind(network, careless(network), workload) == "gradients, train flags, buffers"
-    assert left_behind(workload.regime().network, lambda x, y: x, workload) == "nothing"
 
 
 def test_the_bounds_make_the_passes_of_the_regimes(script, timing, workload):
@@ -75,13 +51,6 @@ def test_resnet18_takes_the_operations_that_the_literature_says(script):
     """0.56 billion multiplications in a forward pass on CIFAR-10 (He et al.'s network with the CIFAR stem)."""
     benchmark = script("gpu_training")
     assert benchmark.flops_per_image(benchmark.RESNET18) / (2 * 10 + 3) == pytest.approx(2 * 0.56e9, rel=0.02)
-
-
-def test_the_peak_is_that_of_the_fastest_product(script, monkeypatch):
-    """Two products of warm-up do not count."""
-    benchmark, times = script("gpu_training"), iter([0.001, 0.001, 4.0, 2.0])
-    monkeypatch.setattr(benchmark, "seconds", lambda function, device: next(times))
-    assert benchmark.matmul_peak(torch.device("cpu"), size=16, rounds=2) == 2 * 16**3 / 2.0
 
 
 class TwoClasses(nn.Module):
@@ -128,37 +97,3 @@ def test_an_evaluation_leaves_out_what_is_broken(script):
     attacked.clear()
     left = round(float(benchmark.skipping(network, x, y, plan, 25)) / 100 * 60)
     assert sum(attacked) == 60 + left < 120
-
-
-def test_a_command_of_the_startup_that_ends_otherwise_is_an_error(script, tmp_path):
-    benchmark = script("startup")
-    with pytest.raises(RuntimeError, match=r"ended with 3 instead of 0"):
-        benchmark.spend(benchmark.Command(["-c", "raise SystemExit(3)"]), tmp_path, tmp_path)
-
-
-def test_the_update_has_gradients_but_moves_no_weight(timing, workload):
-    network = workload.regime().network
-    before = [parameter.clone() for parameter in network.parameters()]
-    timing.loop_of(lambda x, y: cross_entropy(network(x), y), network)([workload.batch()])
-    for parameter, old in zip(network.parameters(), before, strict=True):
-        assert parameter.grad is not None
-        assert torch.equal(parameter, old)
-
-
-def test_the_attacks_share_of_a_step(timing, workload):
-    """By hand, with a clock that moves when it is told to: 3 seconds inside the attack, 2 around it."""
-    now = [0.0]
-    watch = timing.Stopwatch(lambda: now[0])
-
-    def wait(seconds):
-        now[0] += seconds
-
-    attack = watch.over(wait)
-
-    def loop(loader):
-        for _ in loader:
-            wait(2.0)
-            attack(3.0)
-
-    own = replace(workload, clock=lambda: now[0], passes=2, rounds=3)
-    assert timing.take_turns({"one": loop}, own, watch) == {"one": 3 * [(5.0, 3.0)]}

@@ -24,7 +24,6 @@ from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
     [
         ({"every_n_epochs": 0}, r"every_n_epochs must be an integer of at least 1, got 0"),
         ({"images": 0}, r"images must be an integer of at least 1, got 0"),
-        ({"images": 2.5}, r"images must be an integer of at least 1, got 2.5"),
         ({"catastrophic_gap": -0.1}, r"catastrophic_gap must lie in \[0, 1\], got -0.1"),
         ({"overfitting_gap": float("nan")}, r"overfitting_gap must lie in \[0, 1\], got nan"),
         ({"action": "stpo"}, r"action must be one of warn, stop, restore, got 'stpo'. Did you mean 'stop'"),

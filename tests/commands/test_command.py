@@ -1,4 +1,3 @@
-import csv
 import functools
 import json
 import signal
@@ -231,21 +230,6 @@ def test_fit_reports_the_weights_that_it_saved_with_averaging_too():
     assert results(run)["clean_accuracy"] == correct / len(y)
 
 
-def test_predictions_are_a_table(finished):
-    run = finished
-    main(["predict", *of_best(run)])
-    with (run / "predict" / "version_0" / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    data = DigitsDataModule()
-    data.setup()
-    assert [int(row["index"]) for row in rows] == list(range(360))
-    assert [int(row["label"]) for row in rows] == torch.cat([y for _, y in data.predict_dataloader()]).tolist()
-    for row in rows:
-        probabilities = [float(row[f"probability_{k}"]) for k in range(10)]
-        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-        assert probabilities.index(max(probabilities)) == int(row["predicted"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.TensorBoardLogger"])
 def test_every_run_has_its_folder_whatever_the_logger(logger):
@@ -286,22 +270,6 @@ def test_views_are_settings_of_a_run(settings):
 
 
 # Bad input: one clear error each, before training ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--trainer.max_epoch=3"], ["'trainer.max_epoch'", "Did you mean 'trainer.max_epochs'"]),
-        (["--model.init_args.attack.init_args.start=normal"], ["start", "'uniform', 'zero'", "normal"]),
-        (["--model.init_args.view=on"], ["view", "'auto', 'off'", "on"]),
-        (["--model.init_args.attack_precision=fp8"], ["attack_precision", "'same', 'bf16', 'fp16'", "fp8"]),
-    ],
-)
-def test_arguments_that_do_not_parse(capsys, arguments, words):
-    message = error_of(capsys, "fit", "--config", "digits/madry", *arguments, status=2)
-    assert all(word in message for word in words), message
-    assert len(message.splitlines()) <= 3
-    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

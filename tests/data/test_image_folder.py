@@ -260,7 +260,6 @@ def test_a_deep_folder_of_one_format_more(tmp_path):
         ({"augmentation": "cifr"}, r"data.augmentation must be one of .*'cifr'. Did you mean 'cifar'\?"),
         ({"check_images": "decod"}, r"data.check_images must be one of .* Did you mean 'decode'\?"),
         ({"train_transform": {"h_flip": 1}}, r"data.train_transform's keys must be .* Did you mean 'hflip'\?"),
-        ({"train_transform": {"re_prob": 0.5}}, r"data.train_transform's keys must be .*, got 're_prob'"),
         ({"train_transform": {"hflip": 1}, "augmentation": "none"}, "used by augmentation 'imagenet' only, got"),
         ({"in_memory": True}, "data.in_memory needs augmentation 'cifar' or 'none'"),
         ({"image_size": 0}, "data.image_size must be at least 1, got 0"),

@@ -121,15 +121,6 @@ def test_through_each_domain(network, x, name):
     assert view.folded == 4
 
 
-def test_the_active_domain_is_no_state_of_a_view(network, x):
-    convert_batchnorm(network)
-    view = attack_view(network, domain="adversarial")
-    for name in ("main", "adversarial") * 5:
-        with domain(network, name):
-            view.prepare(x)
-        assert relative(view(x), evaluated(network, x, "adversarial")) < 1e-5
-
-
 def test_no_domain_is_the_active_one(network, x):
     convert_batchnorm(network)
     stir(network, seed=3)
@@ -185,13 +176,6 @@ def test_memory_formats(memory_format, channels):
     # Strides, not is_contiguous(): those of a single channel or pixel pass for both.
     last = memory_format == torch.channels_last
     assert all((features.stride(1) == 1) is last for features in seen)
-
-
-def test_images_of_another_size(network):
-    view = attack_view(network)
-    for side in (8, 12, 8):
-        x = torch.rand(2, 1, side, side)
-        assert relative(view(x), evaluated(network, x)) < 1e-5
 
 
 def test_a_batch_of_none(network):

@@ -44,13 +44,6 @@ def _equal(one, other):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_plain_state_dict_loads_into_every_domain():
-    plain, network = _plain(seed=1), _trained()
-    assert network.load_state_dict(plain.state_dict()) == ([], [])
-    for name in DOMAINS:
-        _equal(export_plain(network, name).state_dict(), plain.state_dict())
-
-
 def test_domains_that_a_plain_state_dict_was_assigned_to_share_nothing():
     network = convert_batchnorm(_plain())
     network.load_state_dict(_plain(seed=1).state_dict(), assign=True)
