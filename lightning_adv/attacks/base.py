@@ -154,9 +154,13 @@ class Attack(Stated, ABC):
         Raises:
             TypeError: They are something else.
         """
-        if not isinstance(adversarial, Tensor) or adversarial.shape != x.shape:
-            told = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial).__name__
-            raise TypeError(f"{type(self).__name__}.perturb must return images of shape {tuple(x.shape)}, got {told}.")
+        told: object = type(adversarial).__name__
+        if isinstance(adversarial, Tensor):
+            told = tuple(adversarial.shape) if adversarial.is_floating_point() else adversarial.dtype
+        if told != tuple(x.shape):
+            raise TypeError(
+                f"{type(self).__name__}.perturb must return floating-point images of shape {tuple(x.shape)}, got {told}."
+            )
         clean = at_least_fp32(x.detach())
         adversarial = adversarial.detach().to(clean)
         ball, eps = self.ball, self.threat_model.eps

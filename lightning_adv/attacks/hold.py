@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -37,7 +37,7 @@ def held_still(
 
     Raises:
         UsageError: ``domain`` is given and the network has no such domain, or ``batchnorm`` is ``"batch"`` and the
-            network a view whose BatchNorms are folded.
+            network a view whose BatchNorms are folded; or the network is not a module.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.BatchNorm1d(2))
@@ -49,6 +49,11 @@ def held_still(
     """
     if isinstance(network, DistributedDataParallel):
         network = network.module
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"The network must be a torch.nn.Module, got a {type(network).__name__}. Within an attack's perturb, "
+            "another attack is called by its own perturb(forward, x, y, generator)."
+        )
     modules = list(network.modules())
     views = [module for module in modules if getattr(module, "folds_batchnorm", False)]
     if batchnorm == "batch" and views:
@@ -106,7 +111,8 @@ def _without_parameters(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for parameter in trainable:
-            parameter.requires_grad_(True)
+            with torch.inference_mode() if parameter.is_inference() else nullcontext():  # such a one refuses elsewhere
+                parameter.requires_grad_(True)
 
 
 class _Buffers:

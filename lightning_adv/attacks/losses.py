@@ -161,7 +161,7 @@ class Loss(Recipe, ABC):
         """Return the gradient (N, K) of the sum of the losses to the logits (N, K).
 
         Raises:
-            UsageError: The loss is not one number for each sample.
+            UsageError: The loss is not one number for each sample, or has no gradient.
         """
         return self._gradient(self, logits, target)
 
@@ -191,6 +191,8 @@ class Loss(Recipe, ABC):
                     f"loss must give one number for each sample, shape ({len(logits)},), got {told}: leave out its "
                     "mean or sum, as by reduction='none'."
                 )
+            if not values.requires_grad:
+                raise UsageError("loss has no gradient to the logits: it must be differentiable, and not detached.")
             return torch.autograd.grad(values.sum(), leaf)[0]
 
 

@@ -14,6 +14,19 @@ from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.threat_model import ThreatModel
 
 
+class _Judges:
+    """The name that ``selects_by_success`` had in version 0.1; a subclass or an instance may still set it.
+
+    It is not a ``__getattr__``, which would hide the error of a property that raises an AttributeError.
+    """
+
+    def __get__(self, attack: Stated | None, owner: type) -> Any:
+        if attack is None:
+            return self
+        _warn_of_judges()
+        return attack.selects_by_success
+
+
 class Stated(Recipe):
     """The attributes of an attack that evaluations, regimes and tables ask for, with their defaults.
 
@@ -41,11 +54,7 @@ class Stated(Recipe):
     batchnorm: BatchNormMode = "eval"
     variant: str = ""
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "judges":
-            _warn_of_judges()
-            return self.selects_by_success
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    judges = _Judges()
 
     @property
     def black_box(self) -> bool:
@@ -59,7 +68,7 @@ class Stated(Recipe):
         Such an example lies just behind the decision boundary that the attack saw. So it must see the network that it
         is judged by, to the precision: by one that rounds otherwise, part of them are classified correctly again.
         """
-        if "judges" in vars(self) or hasattr(type(self), "judges"):  # as a subclass of version 0.1 says it
+        if self.says("judges"):  # as a subclass of version 0.1 says it
             _warn_of_judges()
             return bool(self.judges)
         return True

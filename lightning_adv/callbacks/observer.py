@@ -6,7 +6,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
@@ -159,8 +159,15 @@ class Observer(Callback, ABC):
         return {each.statistic: each.value for each in records if each.name == "" and each.domain in domains}
 
     def look(self, trainer: Trainer, module: ObservedModule) -> Look:
-        """Return all of it: what :meth:`observe` finds, and its :meth:`headline`."""
-        records = [_plain(*record) for record in self.observe(trainer, module)]
+        """Return all of it: what :meth:`observe` finds, and its :meth:`headline`.
+
+        Raises:
+            TypeError: :meth:`observe` gave something else than records.
+        """
+        found = self.observe(trainer, module)
+        if not isinstance(found, Iterable):
+            raise TypeError(f"{type(self).__name__}.observe must yield each Record, got a {type(found).__name__}.")
+        records = [_plain(record, f"{type(self).__name__}.observe") for record in found]
         return Look(self.headline(module, records), records)
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -312,8 +319,16 @@ class Observer(Callback, ABC):
             self.seconds += time.perf_counter() - start
 
 
-def _plain(name: str, domain: str, statistic: str, value: float | torch.Tensor) -> Record:
-    return Record(name, domain, statistic, value.item() if isinstance(value, torch.Tensor) else float(value))
+def _plain(record: object, function: str) -> Record:
+    """Return a record with a number of Python's."""
+    if isinstance(record, tuple) and len(record) == 4:
+        name, domain, statistic, value = record
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            return Record(name, domain, statistic, value.item())
+        if not isinstance(value, torch.Tensor):
+            with suppress(TypeError, ValueError):
+                return Record(name, domain, statistic, float(value))
+    raise TypeError(f"{function} must yield Record(name, domain, statistic, value) with a number each, got {record!r}.")
 
 
 def _observe_by_look(self: Observer, trainer: Trainer, module: ObservedModule) -> Iterable[Record]:

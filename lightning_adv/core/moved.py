@@ -173,4 +173,5 @@ class _MovedModules(MetaPathFinder, Loader):
 def find_moved_modules() -> None:
     """Let Python find modules by their old paths."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())
+        # First: below a package that has moved Python would find a second copy, with classes of its own.
+        sys.meta_path.insert(0, _MovedModules())

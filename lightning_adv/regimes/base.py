@@ -21,7 +21,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.checkpoint_form import LOADABLE, check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say
 from lightning_adv.regimes.attack_runner import AttackPrecision, AttackRunner, View
-from lightning_adv.regimes.checks import check_last_epochs, check_precision, check_training_loss
+from lightning_adv.regimes.checks import check_last_epochs, check_loss_form, check_precision, check_training_loss
 from lightning_adv.regimes.metrics import length_of
 from lightning_adv.regimes.optimizers import callable_from_config, step_plateau
 from lightning_adv.regimes.rebuilding import check_saved_arguments
@@ -181,11 +181,17 @@ class Regime(ResumableClassifier):
         raise NotImplementedError(_NO_LOSS.format(type(self).__name__))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the :meth:`loss` of a batch (a Lightning hook)."""
+        """Return the :meth:`loss` of a batch (a Lightning hook).
+
+        Raises:
+            TypeError: :meth:`loss` gave something else than one number with a gradient.
+        """
         x, y = self.check_batch(batch, batch_idx)
         self.step_noise = self.noise("train", batch_idx)
         try:
-            return self.check_loss(self.loss(x, y))
+            loss = self.loss(x, y)
+            check_loss_form(loss, f"{type(self).__name__}.loss", needs_gradient=self.automatic_optimization)
+            return self.check_loss(loss)
         finally:
             self.step_noise = None
 

@@ -173,6 +173,28 @@ def begin_again(checkpoints: Iterable[Any]) -> str:
     return f"Resume from {kept} with" if kept else "Begin again with"
 
 
+def check_loss_form(loss: object, function: str, *, needs_gradient: bool) -> None:
+    """Check that what a function gives for a loss can be minimised.
+
+    Args:
+        loss: What it gave.
+        function: Its name, for the error.
+        needs_gradient: Whether the loss is what the optimizer's step follows.
+
+    Raises:
+        TypeError: It is not a tensor of one number, or has no gradient although gradients are on.
+    """
+    if not isinstance(loss, Tensor):
+        got = f"a {type(loss).__name__}"
+    elif loss.numel() != 1 or not loss.is_floating_point():
+        got = f"{loss.dtype} of shape {tuple(loss.shape)}"
+    elif needs_gradient and torch.is_grad_enabled() and not loss.requires_grad:
+        got = "a tensor that is detached from the network"
+    else:
+        return
+    raise TypeError(f"{function} must return a tensor of one number with a gradient, got {got}.")
+
+
 def check_training_loss(loss: Tensor, step: int, epoch: int, checkpoints: Iterable[Any] = ()) -> None:
     """Check that a training loss is a number, before its gradient touches the weights.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.attacks import Attack
-from lightning_adv.nn.batchnorm import active_domain, convert_batchnorm
+from lightning_adv.nn.batchnorm import active_domain, convert_batchnorm, without_domain
 from lightning_adv.testing.surroundings import compiled, distributed
 from lightning_adv.testing.untouched import Snapshot
 
@@ -230,7 +230,7 @@ def _check_randomness(trial: _Trial) -> None:
 
 
 def _check_batchnorm(trial: _Trial) -> None:
-    plain = trial.network()
+    plain, _ = without_domain(trial.network())
     if not any(isinstance(module, _BatchNorm) for module in plain.modules()):
         return
     network = convert_batchnorm(plain) if active_domain(plain) is None else plain

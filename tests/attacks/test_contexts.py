@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_adv.attacks import FGSM, PGD, held_still
+from lightning_adv.attacks import FGSM, PGD, RandomNoise, held_still
+from lightning_adv.testing.untouched import Snapshot
 from tests.seeded import seeded
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,3 +77,15 @@ def test_what_a_network_keeps_for_eval_mode_is_that_of_its_weights():
         with torch.no_grad():
             network.head.weight.add_(1)
     assert [module.training for module in network.modules()] == [True, True, False]
+
+
+def test_a_network_that_was_built_in_inference_mode_is_left_as_it_was():
+    """torch differentiates none, and lets nobody set its flags outside."""
+    with torch.inference_mode():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    before = Snapshot(network)
+    x, y = torch.rand(3, 3, 2, 2), torch.tensor([0, 1, 0])
+    assert RandomNoise(eps=0.1)(network, x, y).shape == x.shape
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        FGSM(eps=0.1)(network, x, y)
+    assert before.difference() is None

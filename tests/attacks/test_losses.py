@@ -127,6 +127,7 @@ def test_a_loss_of_ones_own_in_a_file():
             r"one number for each sample, shape \(2,\), got shape \(\): leave out its mean",
         ),
         (lambda logits, y: 1.0, r"one number for each sample, shape \(2,\), got float"),
+        (lambda logits, y: logits.detach().amax(1), "loss has no gradient to the logits"),
     ],
 )
 def test_a_loss_that_is_not_one_number_for_each_sample(loss, told):

@@ -339,3 +339,20 @@ def test_an_interrupted_run_lets_go(tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         fit(tmp_path, observer, StopsAfter(5))
     assert observer.released == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (None, "yield each Record, got a NoneType"),
+        ([3.0], "with a number each, got 3.0"),
+        ([Record("a", "", "s", torch.ones(3))], "with a number each, got Record"),
+    ],
+)
+def test_what_observe_must_give(tmp_path, given, got):
+    class Other(WeightNorms):
+        def observe(self, trainer, module):
+            return given
+
+    with pytest.raises(TypeError, match=f"^Other.observe must .*{got}"):
+        fit(tmp_path, Other(), regime=Plain())

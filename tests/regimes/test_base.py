@@ -55,6 +55,24 @@ def test_a_regime_that_says_nothing_of_its_loss_is_refused_before_training(tmp_p
         quiet_trainer(tmp_path, num_sanity_val_steps=0).fit(Empty(BACKBONE), ToyData())
 
 
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (lambda loss: None, "a NoneType"),
+        (lambda loss: loss.item(), "a float"),
+        (lambda loss: loss.expand(3), r"torch.float32 of shape \(3,\)"),
+        (lambda loss: loss.detach(), "a tensor that is detached from the network"),
+    ],
+)
+def test_what_a_loss_must_return(tmp_path, given, got):
+    class Other(OwnLoss):
+        def loss(self, x, y):
+            return given(super().loss(x, y))
+
+    with pytest.raises(TypeError, match=rf"^Other.loss must return a tensor of one number with a gradient, got {got}"):
+        quiet_trainer(tmp_path).fit(Other(BACKBONE, evaluation_attack=ATTACK), ToyData())
+
+
 def test_each_attack_of_a_step_draws_noise_of_its_own(tmp_path):
     found = []
 

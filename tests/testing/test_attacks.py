@@ -88,14 +88,36 @@ def test_a_ball_of_which_only_the_radius_is_known_is_an_error():
         Unsaid()(network, x, torch.tensor([0, 1]))
 
 
-@pytest.mark.parametrize("given", [None, torch.zeros(2, 3)])
+@pytest.mark.parametrize("given", [None, torch.zeros(2, 3), torch.zeros(2, 3, 1, 1, dtype=torch.int64)])
 def test_what_perturb_must_return(given):
     class Other(Own):
         def perturb(self, forward, x, y, generator):
             return given
 
-    with pytest.raises(TypeError, match=r"Other.perturb must return images of shape \(2, 3, 1, 1\), got "):
+    with pytest.raises(TypeError, match=r"Other.perturb must return floating-point images of shape \(2, 3, 1, 1\), got "):
         Other()(torch.nn.Flatten(), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
+
+
+def test_an_attribute_error_in_a_property_of_ones_own_keeps_its_line():
+    class Asks(Own):
+        @property
+        def reach(self):
+            return self.nowhere.else_
+
+    with pytest.raises(AttributeError, match="no attribute 'nowhere'"):
+        Asks().reach  # noqa: B018
+
+
+class InOther(Own):
+    """Calls another attack on what it was given."""
+
+    def perturb(self, forward, x, y, generator):
+        return PGD(eps=self.eps, steps=1)(forward, x, y)
+
+
+def test_an_attack_on_what_is_not_a_network():
+    with pytest.raises(UsageError, match="must be a torch.nn.Module, got a Forward.*its own perturb"):
+        InOther()(torch.nn.Flatten(), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
 
 
 class Whole(Attack):
