@@ -116,7 +116,7 @@ class InOther(Own):
 
 
 def test_an_attack_on_what_is_not_a_network():
-    with pytest.raises(UsageError, match="must be a torch.nn.Module, got a Forward.*its own perturb"):
+    with pytest.raises(UsageError, match=r"must be a torch.nn.Module, got a Forward.*its own perturb"):
         InOther()(torch.nn.Flatten(), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
 
 
