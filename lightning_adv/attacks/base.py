@@ -158,9 +158,8 @@ class Attack(Stated, ABC):
         if isinstance(adversarial, Tensor):
             told = tuple(adversarial.shape) if adversarial.is_floating_point() else adversarial.dtype
         if told != tuple(x.shape):
-            raise TypeError(
-                f"{type(self).__name__}.perturb must return floating-point images of shape {tuple(x.shape)}, got {told}."
-            )
+            name = type(self).__name__
+            raise TypeError(f"{name}.perturb must return floating-point images of shape {tuple(x.shape)}, got {told}.")
         clean = at_least_fp32(x.detach())
         adversarial = adversarial.detach().to(clean)
         ball, eps = self.ball, self.threat_model.eps

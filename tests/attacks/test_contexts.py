@@ -80,7 +80,7 @@ def test_what_a_network_keeps_for_eval_mode_is_that_of_its_weights():
 
 
 def test_a_network_that_was_built_in_inference_mode_is_left_as_it_was():
-    """torch differentiates none, and lets nobody set its flags outside."""
+    """It is not differentiated by torch, which lets nobody set its flags outside."""
     with torch.inference_mode():
         network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     before = Snapshot(network)

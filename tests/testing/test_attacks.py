@@ -94,7 +94,9 @@ def test_what_perturb_must_return(given):
         def perturb(self, forward, x, y, generator):
             return given
 
-    with pytest.raises(TypeError, match=r"Other.perturb must return floating-point images of shape \(2, 3, 1, 1\), got "):
+    with pytest.raises(
+        TypeError, match=r"Other.perturb must return floating-point images of shape \(2, 3, 1, 1\), got "
+    ):
         Other()(torch.nn.Flatten(), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
 
 
