@@ -181,15 +181,6 @@ def test_every_look_is_at_the_same_images_with_the_same_noise(tmp_path):
     assert not torch.equal(validation[0], train[0])
 
 
-def test_training_on_augmented_images_goes_on_as_without(tmp_path):
-    def trained(callbacks):
-        torch.manual_seed(0)
-        module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
-        return run(tmp_path, callbacks, module, AugmentedData(), max_epochs=2)[1].state_dict()
-
-    assert equal(trained([]), trained([EarlyWarning(images=12)]))
-
-
 def test_measures_in_the_trainers_precision(tmp_path):
     strong = Recorder()
     run(tmp_path, [EarlyWarning(attack=strong, fgsm=FGSM())], max_epochs=1, precision="bf16-mixed")

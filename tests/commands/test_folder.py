@@ -40,14 +40,6 @@ def test_metrics_go_on_and_nothing_is_lost(tmp_path):
     assert steps(folder / "metrics-until-resume-1.csv") == list(range(10))
 
 
-def test_every_resume_keeps_what_was_there(tmp_path):
-    folder = run_folder(tmp_path, step=7)
-    for _ in range(2):
-        continue_metrics(CSVLogger(tmp_path, name="", version="run"), folder / "checkpoints" / "last.ckpt")
-    assert steps(folder / "metrics-until-resume-1.csv") == list(range(10))
-    assert steps(folder / "metrics-until-resume-2.csv") == list(range(7))
-
-
 def test_a_resume_that_was_killed_at_once_loses_no_metrics(tmp_path):
     """It had set the file aside, and not yet written back what goes on."""
     folder = run_folder(tmp_path, step=7)

@@ -138,13 +138,6 @@ def test_retrained_blocks_by_name(tmp_path):
     assert describe_training(regime)["retrained_blocks"] == ["m0", "m1"]
 
 
-def test_a_long_path_is_printed_whole(tmp_path, capsys):
-    folder = tmp_path / ("a-long-name/" * 12) / "version_17"
-    print_results(RESULTS, folder)
-    cells = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert str(folder) in "".join(cell[2].strip() for cell in cells)
-
-
 def test_what_was_not_looked_at_in_full_is_told(tmp_path, capsys):
     regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=FGSM())
     data = ToyData(y=torch.zeros(32, dtype=torch.long))

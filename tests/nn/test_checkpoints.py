@@ -12,7 +12,6 @@ from torchvision import models
 from lightning_adv.nn.batchnorm import convert_batchnorm, domain
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 from lightning_adv.nn.weights.load import check_fits, load_weights, say
-from lightning_adv.nn.weights.report import LoadReport
 
 
 def _plain(seed: int, classes: int = 3) -> nn.Module:
@@ -264,19 +263,6 @@ def test_weights_that_would_compute_something_else_are_refused(tmp_path, theirs,
 
 
 # The report -----------------------------------------------------------------------------------------------------------
-
-
-def test_report_of_a_whole_file_is_short(tmp_path):
-    torch.save({"model": _plain(1).state_dict()}, tmp_path / "weights.pth")
-    report = load_weights(_normalized(2, mean=0.75), tmp_path / "weights.pth")
-    assert isinstance(report, LoadReport)
-    assert str(report) == (
-        f"{tmp_path / 'weights.pth'} (model): 9 of 9 tensors loaded\n"
-        "  normalisation: not in the file, the network keeps its own: mean 0.75; standard deviation 0.5"
-    )
-    assert str(load_weights(_plain(2), tmp_path / "weights.pth")).endswith(
-        "normalisation: the network has none, and none was taken from the file"
-    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.nn.batchnorm import domain
 from lightning_adv.nn.view.attack_view import AttackView
-from lightning_adv.regimes import AdvPropTraining, MadryTraining, SmoothAdversarialTraining, StandardTraining
+from lightning_adv.regimes import AdvPropTraining, MadryTraining, StandardTraining
 from tests.regimes.every_regime import make
 from tests.regimes.toy import BACKBONE, ToyData, quiet_trainer
 
@@ -194,19 +194,6 @@ def test_one_precision_after_the_other(tmp_path):
     assert [model.dtype for model, *_ in SEEN] == [torch.bfloat16, None, None]
 
 
-def test_advprop_attacks_through_the_auxiliary_batchnorms():
-    regime = regime_of(AdvPropTraining)
-    for path, buffer in regime.network.named_buffers():
-        if "norms.adversarial" in path and "running" in path:
-            buffer.mul_(3)
-    probe = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected, other = (_logits(regime.network, probe, name) for name in ("adversarial", "main"))
-    step(regime)
-    assert isinstance(SEEN[0][0], AttackView)
-    torch.testing.assert_close(SEEN[0][2], expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(expected, other, atol=1e-2)
-
-
 def test_no_domain_is_the_one_that_is_active():
     """A view is kept for each: the one of before is not taken for another."""
     regime = regime_of(AdvPropTraining)
@@ -219,33 +206,6 @@ def test_no_domain_is_the_one_that_is_active():
         with domain(regime.network, name):
             regime.attacked(Spy(), data.x, data.y, generator=noise)
         torch.testing.assert_close(SEEN[-1][2], _logits(regime.network, probe, name), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [MadryTraining, AdvPropTraining, SmoothAdversarialTraining])
-def test_the_same_adversarial_examples(kind):
-    """But where a gradient is so near zero that rounding decides its sign."""
-    data, x_adv = ToyData(), {}
-    for view in ("off", "auto"):
-        regime = regime_of(kind, view=view, attack=PGD(0.1, 5, 0.03))
-        through = "adversarial" if kind is AdvPropTraining else None
-        noise = torch.Generator().manual_seed(1)
-        x_adv[view] = regime.train().attacked(regime.attack, data.x, data.y, domain=through, generator=noise)
-    assert (x_adv["off"] != x_adv["auto"]).float().mean() < 0.01
-    assert (x_adv["off"] - data.x).abs().max() > 0.05
-
-
-@pytest.mark.parametrize("smooth", ["attack", "update"])
-def test_smooth_gradient_on_a_view(smooth):
-    data, x_adv = ToyData(), {}
-    for view in ("off", "auto"):
-        attack = PGD(0.1, 1, 0.02, norm="l2")  # its length tells the gradient's size, unlike a sign
-        regime = regime_of(SmoothAdversarialTraining, smooth_gradient=smooth, attack=attack, view=view)
-        with regime._gradient_of("attack"):
-            x_adv[view] = regime.train().attacked(
-                regime.attack, data.x, data.y, generator=torch.Generator().manual_seed(1)
-            )
-    torch.testing.assert_close(x_adv["off"], x_adv["auto"], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(x_adv["auto"], data.x)
 
 
 @pytest.mark.parametrize(("view", "precision"), [("auto", "bf16"), ("auto", "fp16"), ("off", "bf16"), ("off", "same")])

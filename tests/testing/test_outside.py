@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("lightning-adv")
 
 
+def run_in(folder: Path, *arguments: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
 def test_six_lines_keep_the_promises(tmp_path, monkeypatch):
     (tmp_path / "six_lines.py").write_text(SIX_LINES)
     monkeypatch.syspath_prepend(tmp_path)
@@ -39,11 +46,7 @@ def test_six_lines_run_from_the_command_line(tmp_path):
     """In the folder of the file, which the command finds there."""
     (tmp_path / "my_regimes.py").write_text(SIX_LINES)
 
-    def run(*arguments: str) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        ended = subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-
+    run = partial(run_in, tmp_path)
     run("fit", "--config=digits/standard", "--model=my_regimes.MyRegime", *SHORT)
     folder = tmp_path / "runs/digits-standard/version_0"
     best = folder / "checkpoints/best.ckpt"
@@ -82,11 +85,7 @@ def test_four_lines_of_an_attack_keep_the_promises(tmp_path, monkeypatch):
 def test_four_lines_of_an_attack_run_from_the_command_line(tmp_path):
     (tmp_path / "my_attacks.py").write_text(FOUR_LINES)
 
-    def run(*arguments: str) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        ended = subprocess.run([COMMAND, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-
+    run = partial(run_in, tmp_path)
     run("fit", "--config=digits/madry", "--model.init_args.attack=my_attacks.MyFGSM", *SHORT)
     best = tmp_path / "runs/digits-madry/version_0/checkpoints/best.ckpt"
     kept = torch.load(best, weights_only=True)["hyper_parameters"]["attack"]
