@@ -48,12 +48,6 @@ def test_skip_applies_once_and_keeps_the_length():
     assert list(made) == full
 
 
-def test_the_global_generator_is_left_alone():
-    state = torch.get_rng_state()
-    order()
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_split_keys():
     epoch, index = split_keys([(4, 7), (4, 2)])
     assert (epoch, index.tolist()) == (4, [7, 2])

@@ -15,7 +15,6 @@ from torchvision.transforms import functional as transforms
 from lightning_adv.nn.activations import SmoothReLU
 from lightning_adv.nn.backbones import Backbone, create_backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm
-from lightning_adv.nn.blocks import split_blocks
 from lightning_adv.nn.libraries import classifier_names, default_image_shape, use_cifar_stem
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
 
@@ -245,17 +244,6 @@ def test_cifar_vgg_draws_its_new_layer_as_torchvision_does():
     assert first.weight.shape == (4096, 512)
     assert first.weight.std().item() == pytest.approx(0.01, rel=0.01)
     assert not first.bias.any()
-
-
-@pytest.mark.parametrize("name", ["torchvision/vgg11_bn", "torchvision/vgg16_bn", "torchvision/resnet18"])
-def test_networks_of_the_blockwise_paper_have_six_modules_at_32_pixels(name):
-    stem = "cifar" if "vgg" in name else "default"  # section 3.3: the ResNets have one architecture for all data sets
-    with torch.device("meta"):
-        network = create_backbone(name, 10, stem=stem)
-    blocks = split_blocks(network.to_empty(device="cpu"), (3, 32, 32))
-    assert [block.name for block in blocks] == ["m0", "m1", "m2", "m3", "m4", "m5"]
-    head = "classifier" if "vgg" in name else "fc"
-    assert [path.split(".")[-1] for path in blocks[-1].modules] == ["avgpool", head]
 
 
 @pytest.mark.parametrize(
