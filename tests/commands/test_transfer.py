@@ -107,7 +107,6 @@ def test_every_preset_runs(name, transfer):
          "transfer: error: data.val_fraction must lie in (0, 1), got 2.0."),
         (["--data=tests.commands.evaluate.test_bad_input.Given", "--data.size=9"],
          "best.ckpt was trained on images of shape (1, 8, 8), but those of Given have the shape (1, 9, 9)"),
-        (["--images=1000"], "images is 1000, but the test set of DigitsDataModule has 360"),
         (["--attacks=[{class_path: CarliniWagner}]"], "no attack fits"),
         (["--networks={only: missing.ckpt}"], "networks must be at least two"),
         (["--networks={a: missing.ckpt, b: other.ckpt}", "--data=DigitsDataModule"], "there is no file missing.ckpt"),
