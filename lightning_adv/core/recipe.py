@@ -24,6 +24,10 @@ FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
 """Packages of dependencies that optimizers and schedules come from, and that a file may name."""
 
 
+class NotImportedError(UsageError):
+    """A file names a class whose module nobody has imported."""
+
+
 class Recipe:
     """Base of everything that a checkpoint stores by its arguments.
 
@@ -124,7 +128,7 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
     module, _, name = new_class_path(class_path).rpartition(".")
     trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
     if module and module not in sys.modules and not trusted:
-        raise UsageError(
+        raise NotImportedError(
             f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
             f"because a file names it. If you trust it, import {module} first, in Python."
         )

@@ -186,6 +186,12 @@ def _check_independence(trial: _Trial) -> None:
     others = torch.cat([trial.x[:1], 1 - trial.x[1:]])
     kept = trial.same(trial.run()[:1], trial.run(x=others)[:1])
     trial.require(kept, "independence", "a sample's result depends on the others of its batch: sum losses, mix nothing")
+    noise, half = _noise(), len(trial.x) // 2
+    whole = trial.attack(trial.network(), trial.x, trial.y, generator=noise)
+    if torch.equal(noise.get_state(), _noise().get_state()):  # what is drawn may depend on the number of samples
+        part = trial.attack(trial.network(), trial.x[:half], trial.y[:half], generator=_noise())
+        kept = trial.same(part, whole[:half])
+        trial.require(kept, "independence", "a result depends on how many samples there are: sum losses, no mean")
 
 
 def _check_precision(trial: _Trial) -> None:
@@ -245,6 +251,8 @@ def _check_batchnorm(trial: _Trial) -> None:
             seen.clear()
             trial.run(attack, network, domain=domain)
             domains, training = {name for name, _ in seen}, {flag for _, flags in seen for flag in flags}
+            if not seen:  # an attack that looks at no network
+                continue
             trial.require(domains == {domain}, "batchnorm", f"asked for domain {domain!r}, it goes through {domains}")
             kept = training == {mode == "batch"}
             trial.require(kept, "batchnorm", f"with batchnorm={mode!r} BatchNorms have training flags {training}")

@@ -7,6 +7,7 @@ leaves a mark when it is imported. What a configuration calls of what is importe
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_a_checkpoint(field, capsys):
     networks = f"--networks={{a: {checkpoint}, b: {RUN}/checkpoints/best.ckpt}}"
     ends("transfer", networks, "--eps=0.1", "--images=4", "--attacks=[FGSM]")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_attack_of_ones_own_is_needed_by_no_export(capsys):
+    """A command line imports no module for a checkpoint, and the network needs none of its attacks."""
+    checkpoint = name_it_in("evaluation_attack")
+    main(["export", "--checkpoint", checkpoint, "--output", "exported"])
+    description = json.loads(Path("exported/model.json").read_text())
+    assert description["evaluation_attack"] == NAMED
+    assert description["threat_model"] is None
+    assert "nothing of its threat model: class_path 'beside." in capsys.readouterr().err
+    told = ["evaluate", "--checkpoint", checkpoint, "--images", "4", "--suspicion_images", "0", "--output", "evaluated"]
+    with pytest.raises(SystemExit):
+        main(told)
+    assert "eps must be given" in capsys.readouterr().err
+    main([*told, "--eps.linf", "[0.1]"])
 
 
 @pytest.mark.slow

@@ -214,6 +214,13 @@ class NormOfTheBatch(Whole):
         return x + ahead * x.mean() / 2
 
 
+class MeanOfTheBatch(Own):
+    """Its steps follow the length of the gradient, which a mean divides by the number of samples."""
+
+    def perturb(self, forward, x, y, generator):
+        return x + torch.autograd.grad(F.cross_entropy(forward(x.requires_grad_()), y), x)[0]
+
+
 class Underflows(Whole):
     def __call__(self, model, x, y, *, domain=None, generator=None):
         with held_still(model, batchnorm=self.batchnorm, domain=domain) as network:
@@ -283,6 +290,7 @@ class ForgetsAnArgument(Whole):
         (LeftHalfway, "'network': after an attack that failed midway module '' is in eval mode"),
         (WritesToImages, "'network': it writes to the images"),
         (NormOfTheBatch, "'independence': a sample's result depends on the others"),
+        (MeanOfTheBatch, "'independence': a result depends on how many samples there are"),
         (Underflows, "'precision': on a confident network it changes"),
         (NeedsGradients, "'surroundings': within no_grad it fails: element 0"),
         (ThroughTheWrapper, "'surroundings': under DDP it goes through the wrapper"),
@@ -297,6 +305,15 @@ def test_a_broken_promise_is_named(broken, told):
     with pytest.raises(AssertionError) as error:
         check_attack(broken())
     assert f"{broken.__name__} breaks the promise {told}" in str(error.value)
+
+
+class Darker(Own):
+    def perturb(self, forward, x, y, generator):
+        return x - self.eps
+
+
+def test_an_attack_that_looks_at_no_network_keeps_the_promises():
+    check_attack(Darker())
 
 
 def test_a_promise_can_be_left_out():

@@ -27,6 +27,7 @@ from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.recipe import NotImportedError
 from lightning_adv.core.versions import versions
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.fitting import leave_out_unfit
@@ -155,7 +156,12 @@ def _eps(settings: Settings, loaded: LoadedNetwork) -> dict[str, list[float | st
     if settings.eps is not None or not settings.attacks:
         return {} if settings.eps is None else settings.eps
     attack = loaded.evaluation_attack
-    threat = None if attack is None else Attack.from_config(attack).threat_model
+    try:
+        threat = None if attack is None else Attack.from_config(attack).threat_model
+    except NotImportedError as error:
+        raise UsageError(
+            f"eps must be given, as in --eps.linf [4/255,8/255]. Of the checkpoint's attack: {error}"
+        ) from None
     if threat is None or threat.norm is None or threat.eps is None:
         raise UsageError("eps must be given, as in --eps.linf [4/255,8/255]: the checkpoint names no radius.")
     return {threat.norm: [threat.eps]}

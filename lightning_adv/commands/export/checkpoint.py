@@ -11,6 +11,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_json
+from lightning_adv.core.recipe import NotImportedError
 from lightning_adv.core.versions import versions
 from lightning_adv.nn.weights.export import export_network, write_network
 from lightning_adv.nn.weights.finite import check_finite_network
@@ -68,15 +69,27 @@ def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
     """Say what trained the network, and against what."""
     class_path = content["regime"]["class_path"]
     given, evaluation = settings.get("attack"), settings.get("evaluation_attack")
+    training_attack, evaluation_attack = _attack(given), _attack(evaluation)
     return {
         "regime": class_path.rpartition(".")[2],
-        "training_attack": None if given is None else Attack.from_config(given).to_config(),  # 8/255 as a number
+        "training_attack": given if training_attack is None else training_attack.to_config(),  # 8/255 as a number
         # of the accuracies below; what was trained against may be another
-        "threat_model": None if evaluation is None else Attack.from_config(evaluation).threat_model.to_plain(),
+        "threat_model": None if evaluation_attack is None else evaluation_attack.threat_model.to_plain(),
         "objective": settings.get("objective"),
         "epoch": content["epoch"],
         "global_step": content["global_step"],
     }
+
+
+def _attack(config: Mapping[str, Any] | None) -> Attack | None:
+    """Return an attack of the run; None where there is none, or its class was not imported: the network needs none."""
+    if config is None:
+        return None
+    try:
+        return Attack.from_config(config)
+    except NotImportedError as error:
+        say(f"model.json has this attack as the checkpoint does, and nothing of its threat model: {error}", warn=True)
+        return None
 
 
 def _results(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any] | None:
