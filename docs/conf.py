@@ -58,6 +58,12 @@ def displayed_math(translator: Any, node: Node) -> None:
     raise SkipNode
 
 
+def skip_fields(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, which stand in the text of their classes."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def setup(app: Any) -> None:
-    """Tell Sphinx of the renderer."""
+    """Tell Sphinx of the renderer, and of what is not listed."""
     app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))
+    app.connect("autodoc-skip-member", skip_fields)

@@ -60,6 +60,11 @@ _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in nam
 __all__ = ["images", *_MODULE_OF]
 
 
+def __dir__() -> list[str]:
+    """Return what is offered too, for completion and the API reference."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
     if name == "images":

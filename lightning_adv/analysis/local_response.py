@@ -133,8 +133,8 @@ def local_responses(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Modul
 def compare_responses(network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapping[str, nn.Module]) -> Comparison:
     """Compare a network's responses to clean images and to their adversarial examples, image by image.
 
-    With the response R (N, ...) of a layer this is max |R(x_adv) - R(x)| and Σ |R(x_adv) - R(x)| over all but the
-    first axis, in float32 or wider whatever the precision: a total in half precision would overflow or round. The
+    With the response R (N, ...) of a layer this is ``max |R(x_adv) - R(x)|`` and ``Σ |R(x_adv) - R(x)|`` over all but
+    the first axis, in float32 or wider whatever the precision: a total in half precision would overflow or round. The
     network is in eval mode meanwhile and is left as it was. Only the clean responses are kept, the adversarial ones are
     compared as they come.
 

@@ -56,7 +56,7 @@ def kernel_smoothness(weight: Tensor) -> KernelSmoothness:
     """Measure the weights (out, in / groups, K_1, ..., K_d) of a convolution, in double precision.
 
     The spectrum is the continuous one, W(f) = Σ_n w[n] exp(-2πi f·n) for f in [-1/2, 1/2]^d, whatever the kernel's
-    size. The energy within |f_1|, ..., |f_d| <= 1/4 is then the quadratic form
+    size. The energy within ``|f_1|, ..., |f_d| <= 1/4`` is then the quadratic form
 
         Σ_{m, n} w[m] w[n] s(m_1 - n_1) ... s(m_d - n_d),  s(n) = ∫_{-1/4}^{1/4} exp(2πi f n) df = sin(πn/2) / (πn),
 

@@ -15,7 +15,7 @@ from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.callbacks.throughput import Throughput
 from lightning_adv.callbacks.training_curves import TrainingCurves
 from lightning_adv.callbacks.weight_smoothness import WeightSmoothness
-from lightning_adv.core.table import Record
+from lightning_adv.core.table import Record, Row
 
 __all__ = [
     "BatchNormDrift",
@@ -29,6 +29,7 @@ __all__ = [
     "ObservedModule",
     "Observer",
     "Record",
+    "Row",
     "RunningVsBatch",
     "Throughput",
     "TrainingCurves",

@@ -1,8 +1,10 @@
 """What README and pages contain runs: Python as it stands, YAML as configurations, commands as command lines."""
 
+import importlib
 import re
 import shlex
 import sys
+from inspect import ismodule
 from pathlib import Path
 from types import ModuleType
 
@@ -40,12 +42,24 @@ def test_yaml_is_a_configuration(name, tmp_path, monkeypatch, capsys):
         assert end.value.code == 0, (number, capsys.readouterr().err)
 
 
+@pytest.fixture
+def own_parts(tmp_path, monkeypatch):
+    """The modules of one's own that commands name, with the classes that the pages write."""
+    (tmp_path / "my_parts.py").write_text("\n".join(blocks("python", PAGES["README.md"])[1:]))
+    (tmp_path / "my_data.py").write_text(blocks("python", PAGES["docs/extend/data_module.md"])[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("my_parts", "my_data"):
+        sys.modules.pop(name, None)
+
+
 # what names a configuration and nothing else is a test of that configuration
 SETTING = [line for line in commands("fit") if re.match(r"fit --config [a-z]\S+ --", line.partition("#")[0])]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", SETTING)
+@pytest.mark.usefixtures("own_parts")
 def test_commands_parse(command, tmp_path, monkeypatch):
     """With words in place of SEED and FOLDER; some name a file of the repository."""
     monkeypatch.chdir(ROOT)
@@ -56,6 +70,7 @@ def test_commands_parse(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", commands("evaluate"))
+@pytest.mark.usefixtures("own_parts")
 def test_evaluations_parse(command, tmp_path):
     """With a folder in place of FOLDER; the checkpoint is read later."""
     settings, _ = parse_settings(shlex.split(command.replace("FOLDER", str(tmp_path)), comments=True)[1:])
@@ -68,3 +83,15 @@ def test_named_configurations_exist():
     named = set(re.findall(rf"(?<![/\w])((?:{folders})/\w+)\b(?![./])", text))
     assert named >= set(preset_names())
     assert named <= {*config_names(), *preset_names()}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "api").glob("[!i]*.md")), ids=lambda page: page.stem)
+def test_the_reference_lists_what_a_module_offers(page):
+    """Autodoc lists what ``dir`` does, and no constants: those stand on the page."""
+    text = page.read_text()
+    for path in re.findall(r"automodule:: (\S+)", text):
+        module = importlib.import_module(path)
+        offered = set(getattr(module, "__all__", ()))
+        assert offered <= set(dir(module))
+        constants = {name for name in offered if not (callable(value := getattr(module, name)) or ismodule(value))}
+        assert constants <= set(re.findall(r"py:data:: (\w+)", text))

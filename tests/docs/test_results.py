@@ -21,7 +21,7 @@ NOT_RESULTS = re.compile(
             r"<!-- table:.*?<!-- end of table -->", r"^```.*?^```", r"`[^`\n]*`", r"\]\([^)]*\)", r"^#.*?$",
             r"\b(?:figure|table|section|[Cc]hapter)s? \d[\d.]*[a-z]?(?:(?:,| and| to) (?:\d[\d.]*[a-z]?|[a-z])\b)*",
             r"\b(?:19|20)\d\d\b",  # years
-            r"\b(?:torch|lightning|timm) \d+(?:\.\d+)*",
+            r"\b(?:torch|lightning|timm|version) \d+(?:\.\d+)*",
             r"\b(?:CIFAR|AVX|PGD|ResNet|M?-?DI|bf|fp|L|m|conv|Layer |layer)-?\d+\b", r"DI²",  # names
             r"\d+×\d+(?:×\d+)?", r"4 × 4", r"√2", r"/255",
         ]
