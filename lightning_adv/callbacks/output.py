@@ -5,6 +5,7 @@ A name such as ``bn_drift/heatmap`` puts a figure into the group of its analysis
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,8 +121,9 @@ class Output:
             reason = error if error.strerror is None else error.strerror
             self._lost_pictures = f"pictures of {self._analysis} ({reason})"
         if not self._failed:
+            told = "" if isinstance(error, OSError) else "\n" + "".join(traceback.format_exception(error))
             rank_zero_warn(
-                f"Pictures or tables of {self._analysis} are missing: {error!r}. The numbers are in {self.table}."
+                f"Pictures or tables of {self._analysis} are missing: {error!r}. The numbers are in {self.table}.{told}"
             )
         self._failed = True
 

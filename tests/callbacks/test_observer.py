@@ -278,6 +278,17 @@ def test_a_picture_that_fails_does_not_end_training(tmp_path):
     assert sum("first_weight" in str(warning.message) for warning in told) == 1
 
 
+def test_a_bug_in_draw_is_told_with_its_line(tmp_path):
+    class Broken(FirstWeight):
+        def draw(self, rows):
+            return {}["figure"]
+
+    with pytest.warns(
+        UserWarning, match=r"(?s)tables of first_weight are missing: KeyError.*test_observer.py.*in draw"
+    ):
+        fit(tmp_path, Broken(), max_epochs=1)
+
+
 def test_an_observer_that_joins_a_resumed_run_keeps_the_table(tmp_path):
     first = fit(tmp_path, FirstWeight(), LastCheckpoint(), max_epochs=1)
     without = fit(tmp_path, LastCheckpoint(), max_epochs=2, ckpt_path=first / "checkpoints/last.ckpt")

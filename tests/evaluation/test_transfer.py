@@ -303,3 +303,14 @@ def test_rows_of_different_cells_stay_apart():
         TransferRate("PGD", "a", "a", True, 7, 7),
     ]
     assert add_rates([]) == []
+
+
+def test_an_attack_that_gives_no_numbers_fools_nobody(networks, images):
+    """A network's first class would be its answer to them, and count as a rate."""
+
+    class Faulty(FGSM):
+        def perturb(self, forward, x, y, generator):
+            return x * float("nan")
+
+    with pytest.raises(RuntimeError, match=r"^Faulty gave images with values from nan to nan.*: it is faulty"):
+        transfer_rates(networks, {"faulty": Faulty(eps=EPS)}, *images)

@@ -286,7 +286,13 @@ def _craft(
     attack: Attack, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, batch_size: int
 ) -> Tensor:
     parts = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
-    return torch.cat([attack(network, x[part], y[part], generator=generator) for part in parts])
+    x_adv = torch.cat([attack(network, x[part], y[part], generator=generator) for part in parts])
+    if not ((x_adv >= 0) & (x_adv <= 1)).all():  # written so that NaN fails too, which would count as fooled
+        raise RuntimeError(
+            f"{type(attack).__name__} gave images with values from {x_adv.min():.6g} to {x_adv.max():.6g}, which must "
+            "lie in [0, 1]: it is faulty."
+        )
+    return x_adv
 
 
 def _rate(
