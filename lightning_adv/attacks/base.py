@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv.attacks.balls import bring_inside
-from lightning_adv.attacks.checks import check_images
+from lightning_adv.attacks.checks import check_counts, check_images
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.attacks.forward import Forward, at_least_fp32, round_towards
 from lightning_adv.attacks.hold import held_still
@@ -188,7 +188,11 @@ class Attack(Stated, ABC):
 
         An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. An attack with
         ``restarts`` is as many runs of itself; most attacks are one stage.
+
+        Raises:
+            UsageError: ``restarts`` is not a whole number of at least 1.
         """
+        check_counts(self, "restarts")
         if self.restarts == 1:
             return [self]
         once = copy.copy(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_adv.attacks.base import Attack
+from lightning_adv.attacks.checks import check_counts
 from lightning_adv.core.distances import tell_distance
 
 _LABELS = {
@@ -25,7 +26,11 @@ def attack_name(attack: Attack) -> str:
         'PGD-20, random targets'
         >>> attack_name(PGD(steps=20, early_stop=True))  # broken if any iterate succeeds, not the last alone
         'PGD-20, any iterate'
+
+    Raises:
+        UsageError: Its ``restarts`` are not a whole number of at least 1.
     """
+    check_counts(attack, "restarts")
     steps = 1 if attack.steps is None else attack.steps
     name = type(attack).__name__ + (f"-{steps}" if steps > 1 else "")
     name += f" × {attack.restarts} restarts" if attack.restarts > 1 else ""

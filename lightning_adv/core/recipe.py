@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
@@ -82,7 +83,9 @@ class Recipe:
         if isinstance(config, cls):
             return config
         if not isinstance(config, dict):
-            raise UsageError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.")
+            # What a command gives to an argument without annotation is of its parser's class, and no dict.
+            hint = f" Annotate the argument that takes it: {cls.__name__}." if isinstance(config, Namespace) else ""
+            raise UsageError(f"Expected a {cls.__name__} or its class_path and init_args, got {config!r}.{hint}")
         # A recipe whose class is fixed (Backbone) is written in YAML by its arguments alone.
         class_path, init_args = config.get("class_path"), config.get("init_args")
         built = cls if class_path is None else find_class(class_path, cls)

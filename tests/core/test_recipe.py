@@ -1,4 +1,5 @@
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,9 @@ def test_nothing_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"beside was not imported"):
         check_class_paths({"a": [{"b": {"class_path": "beside.Attack", "init_args": {}}}]})
     check_class_paths({"a": {"class_path": "timm.optim.AdamP"}, "b": {"class_path": "Short"}})
+
+
+def test_an_argument_without_annotation_is_told():
+    """A command gives it what its parser read, as it is."""
+    with pytest.raises(ValueError, match=r"Expected a PGD .* Annotate the argument that takes it: PGD\."):
+        PGD.from_config(Namespace(class_path="PGD", init_args=Namespace()))

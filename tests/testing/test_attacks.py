@@ -110,6 +110,14 @@ def test_an_attribute_error_in_a_property_of_ones_own_keeps_its_line():
         Asks().reach  # noqa: B018
 
 
+def test_restarts_of_ones_own_must_be_a_whole_number():
+    class Often(Own):
+        restarts = 2.0
+
+    with pytest.raises(UsageError, match=r"restarts must be an integer of at least 1, got 2\.0"):
+        Often().stages()
+
+
 class InOther(Own):
     """Calls another attack on what it was given."""
 
