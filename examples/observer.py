@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_adv.analysis.overfitting import robustly_correct
+from lightning_adv.analysis import robustly_correct
 from lightning_adv.attacks import PGD
 from lightning_adv.callbacks import ObservedModule, Observer, Record, take_images
 from lightning_adv.data import DigitsDataModule
