@@ -1,6 +1,6 @@
 """Thin observers: each decides when to look at a run, and where its numbers and figures go.
 
-Import this folder as ``lightning_adv.callbacks``, which is a link to it.
+The folder ``callbacks/`` at the top of the repository is a link to this one.
 """
 
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
