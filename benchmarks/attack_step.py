@@ -140,7 +140,7 @@ def with_regime(name: str, workload: Workload, watch: Stopwatch) -> Entry:
 def watched(workload: Workload, watch: Stopwatch, **options: Any) -> MadryTraining:
     regime = cast(MadryTraining, workload.regime(MadryTraining, **options))
     regime.configure_model()  # as a Trainer does, which puts the network channels-last if asked
-    regime.perturb = watch.over(regime.perturb)  # type: ignore[method-assign]
+    regime.inner_maximisation = watch.over(regime.inner_maximisation)  # type: ignore[method-assign]
     return regime
 
 
@@ -176,7 +176,7 @@ def compare_trades(workload: Workload) -> dict[str, list[Seconds]]:
     for name, options in REGIMES.items():
         if not name.startswith(MIXED) and "channels_last" not in options:  # which an attack knows nothing of
             regime = cast(MadryTraining, workload.regime(MadryTraining, attack=kl, objective=TRADES(), **options))
-            attacks[name] = partial(regime.perturb, batch_idx=0)
+            attacks[name] = regime.inner_maximisation
     return take_turns({name: partial(attack_loop, attack) for name, attack in attacks.items()}, workload)
 
 

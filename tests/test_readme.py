@@ -32,7 +32,7 @@ def test_the_parts_of_ones_own_train_from_the_command_line(tmp_path, monkeypatch
     text = README.read_text()
     parts = text.partition("## Your own")[2].partition("\n## ")[0]
     (tmp_path / "my_parts.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", parts, re.DOTALL)))
-    (command,) = re.findall(r"^python -m lightning_adv (.*)$", parts, re.MULTILINE)
+    (command,) = re.findall(r"^lightning-adv (fit .*)$", parts, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_parts", raising=False)

@@ -89,6 +89,8 @@ def test_every_look_is_at_the_same_images_with_the_same_noise(tmp_path):
 class Noise(Attack):
     """Random noise: an attack that does not depend on the network."""
 
+    norm = "linf"
+
     def __init__(self, eps):
         self.eps = eps
 

@@ -276,7 +276,7 @@ def test_views_are_settings_of_a_run(settings):
     ("arguments", "words"),
     [
         (["--model.init_args.attack.init_args.eps=8"], ["eps must be between 0 and 1", "8/255"]),
-        (["--model.init_args.backbone.name=resnet81"], ["backbone.name 'resnet81'", "nearest"]),
+        (["--model.init_args.backbone.name=resnet81"], ["backbone.name: 'resnet81'", "nearest"]),
         (["--model.init_args.backbone.in_channels=3"], ["in_channels is 3", "1 channels"]),
         (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
         (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/madry"]),
@@ -291,7 +291,7 @@ def test_views_are_settings_of_a_run(settings):
             ["--model.init_args.attack_precision=bf16", "--trainer.precision=64-true"],
             ["attack_precision is bf16", "64-true"],
         ),
-        (["--model.init_args.attack=null"], ["model.init_args.attack is null", "MadryTraining", "PGD"]),
+        (["--model.init_args.attack=null"], ["model > MadryTraining > attack: it is null", "an Attack"]),
         (
             [
                 "--model.init_args.scheduler=lightning.pytorch.cli.ReduceLROnPlateau",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from lightning_adv.core.errors import UsageError, raised_in
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import unwritable
 from lightning_adv.core.suggestions import bounded
 
@@ -32,7 +33,7 @@ def told_in_one_line(program: str, *, also: tuple[type[Exception], ...] = ()) ->
     except UsageError as error:
         _end(program, bounded(sentence(error)), error)
     except OSError as error:
-        if error.filename is None or not (raised_in(error, "lightning_adv") or error.errno in _OF_THE_DISK):
+        if error.filename is None or not (_met_by_us(error) or error.errno in _OF_THE_DISK):
             raise
         _end(program, bounded(unwritable(error)) + "".join(getattr(error, "__notes__", ())), error)
     except also as error:
@@ -52,3 +53,10 @@ def sentence(error: UsageError) -> str:
         'attack: eps must be at least 0.'
     """
     return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
+
+
+def _met_by_us(error: OSError) -> bool:
+    """Whether this package met the error, itself or through Python's own modules, and not the user or a library."""
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    others = [name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names]
+    return bool(others) and others[-1].startswith("lightning_adv.")
