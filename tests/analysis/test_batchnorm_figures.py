@@ -72,6 +72,7 @@ def test_heat_map():
     assert panel.get_title() == "adversarial"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [(0, 0, 0), (math.nan, 0, 2), (math.inf, 1, 0), (1e-300, 1, 1), (2, 2, 2)])
 def test_heat_map_of_what_has_no_logarithm(tmp_path, values):
     figure = plot_drift(drift_table(3, kl=lambda epoch: values[epoch]), "start")
@@ -86,6 +87,7 @@ def test_a_resumed_step_counts_once():
     assert image.get_array().tolist() == [[1, 2, 103]] * 2
 
 
+@pytest.mark.slow
 def test_many_layers_and_looks(tmp_path):
     layers = [f"layer{n}" for n in range(155)]
     figure = plot_drift(drift_table(100, layers=layers), "start")
@@ -115,6 +117,7 @@ def gap_table(epochs, domains=("main", "adversarial")):
     return rows
 
 
+@pytest.mark.slow
 def test_figure_of_batches(tmp_path):
     rows = gap_table(3)
     assert channel_layers(rows) == ["b"]
@@ -129,6 +132,7 @@ def test_figure_of_batches(tmp_path):
     assert lines(figure.axes[-1]) == last
 
 
+@pytest.mark.slow
 def test_figure_of_gaps(tmp_path):
     figure = plot_gaps(gap_table(3))
     figure.savefig(tmp_path / "figure.png")

@@ -5,6 +5,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 from lightning_adv import analysis
 from lightning_adv.analysis import images
 
@@ -21,6 +23,7 @@ def test_every_name_is_there_and_is_what_type_checkers_see():
         assert hasattr(images, name)
 
 
+@pytest.mark.slow
 def test_it_imports_only_what_is_used():
     code = (
         "import sys, lightning_adv.analysis as a; a.read_metrics; print('torch' in sys.modules);"

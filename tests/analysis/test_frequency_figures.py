@@ -24,6 +24,7 @@ def lines(axes):
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
 
 
+@pytest.mark.slow
 def test_curves_over_the_frequency_scale(tmp_path):
     figure = plot_frequency_accuracy({"standard": frequency_table(), "Madry": frequency_table()})
     figure.savefig(tmp_path / "figure.png")
@@ -44,6 +45,7 @@ def test_only_the_filters_that_there_are():
     assert [axes.get_title() for axes in figure.axes] == ["Frequencies above here"]
 
 
+@pytest.mark.slow
 def test_accuracy_on_correctly_classified_images(tmp_path):
     tables = {
         network: [
@@ -71,6 +73,7 @@ def test_nothing_to_draw_is_an_error(plot, tables):
         plot(tables)
 
 
+@pytest.mark.slow
 def test_spectra_and_their_differences(tmp_path):
     clean = torch.arange(12.0).view(3, 4)
     figure = plot_spectra(clean, {"standard": clean + 2, "Madry": clean - 0.5})
@@ -86,6 +89,7 @@ def test_spectra_and_their_differences(tmp_path):
     assert shown["clean"].get_extent() == pytest.approx([-1.25, 0.75, -1, 1])
 
 
+@pytest.mark.slow
 def test_spectra_of_clean_images_alone_and_of_no_difference(tmp_path):
     clean = torch.zeros(4, 4)
     plot_spectra(clean, {}).savefig(tmp_path / "alone.png")

@@ -35,6 +35,7 @@ def paths(network, shape):
     return {name: names[module] for name, module in response_layers(network, shape).items()}
 
 
+@pytest.mark.slow
 def test_the_papers_layers_of_a_resnet():
     layers = {name: name for name in PAPER}
     assert paths(timm.create_model("resnet18"), (3, 64, 64)) == layers | {"layer0": "maxpool"}
@@ -45,6 +46,7 @@ def test_the_papers_layers_of_a_resnet():
     assert paths(converted, (3, 64, 64)) == layers | {"layer0": "maxpool"}
 
 
+@pytest.mark.slow
 def test_feature_maps_have_the_sizes_of_the_papers_footnote():
     network = Backbone("resnet18", stem="cifar").build(10).eval()
     responses = local_responses(network, images(1, 3, 32, 32), response_layers(network, (3, 32, 32)))
@@ -54,6 +56,7 @@ def test_feature_maps_have_the_sizes_of_the_papers_footnote():
     )
 
 
+@pytest.mark.slow
 def test_layers_of_other_networks():
     # Each stage ends with the ReLU before the next max-pool; layer 1 is entered behind the first of these.
     features = torchvision.models.vgg16_bn().features
@@ -269,6 +272,7 @@ def test_the_network_is_left_as_it_was():
     assert list(seen.maximum) == list(seen.total) == list(layers)
 
 
+@pytest.mark.slow
 def test_stages_that_give_out_a_list_end_with_the_last_module_that_gives_one_tensor():
     network = timm.create_model("hrnet_w18_small", num_classes=3)
     layers = response_layers(network, (3, 32, 32))
@@ -278,6 +282,7 @@ def test_stages_that_give_out_a_list_end_with_the_last_module_that_gives_one_ten
     assert compare_responses(network, x, 1 - x, layers).maximum.keys() == layers.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "stem", "side"), [("torchvision", "default", 8), ("timm", "default", 8), ("timm", "cifar", 32)]
 )

@@ -78,17 +78,20 @@ def figures(layers, domains, values=(), looks=2):
     yield plot_last_responses([row._replace(name=row.name and f"{layers[0]}{row.name}") for row in response])
 
 
+@pytest.mark.slow
 def test_names_of_layers_and_domains_are_written_as_they_are():
     for figure in figures(NAMES, DOMAINS):
         texts = draw(figure)
         assert any(label(name) in text for name in (NAMES[0], DOMAINS[1]) for text in texts)
 
 
+@pytest.mark.slow
 def test_values_that_are_no_numbers_leave_gaps():
     for figure in figures(["bn1"], [""], VALUES, looks=1):
         draw(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
 def test_curves_that_are_no_numbers_leave_gaps(value):
     curves = {key: [(0, value), (1, value)] for key in ("val/clean_accuracy", "train/loss", "lr-SGD")}
@@ -96,6 +99,7 @@ def test_curves_that_are_no_numbers_leave_gaps(value):
     draw(plot_training_curves({"val/clean_accuracy": [], "lr-SGD": [(0, value)]}))
 
 
+@pytest.mark.slow
 def test_names_of_networks_and_attacks_are_written_as_they_are():
     name = "_a$x_{$"
     drawn = [

@@ -55,6 +55,7 @@ def shown(figure, column, columns=13, row=0):
     return figure.axes[row * columns + column].images[0]
 
 
+@pytest.mark.slow
 def test_figure_of_two_networks(tmp_path):
     x, x_adv = example()
     figure = plot_perturbations(x, {"Madry": x_adv, "standard": x}, {"Madry": ["bird", "frog"]})
@@ -71,6 +72,7 @@ def test_figure_of_two_networks(tmp_path):
     assert [figure.axes[13 * row + 1].get_xlabel() for row in (0, 1)] == ["bird", "frog"]
 
 
+@pytest.mark.slow
 def test_figure_of_grey_images(tmp_path):
     x, x_adv = (images[:, :1] for images in example())
     figure = plot_perturbations(x, {"": x_adv}, ["first", "second"])

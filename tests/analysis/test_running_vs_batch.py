@@ -95,6 +95,7 @@ def test_in_closed_form():
     assert found["3"].variance.item() == pytest.approx(4 * 9 / 9.5 * 8 / 7), "normalised by the biased variance 9 + eps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_against_what_batchnorm_computes_itself(name):
     torch.manual_seed(0)
@@ -213,6 +214,7 @@ def test_inference_mode_and_no_grad():
         assert_statistics(found, {name: (s.mean, s.variance) for name, s in expected.items()}, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_compiled_networks_are_seen_too():
     network = build()
     network.compile(backend="eager")

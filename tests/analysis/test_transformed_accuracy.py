@@ -64,6 +64,7 @@ def test_the_papers_levels_against_a_loop_over_images():
             assert found[name, level] == (correct, sum(before))
 
 
+@pytest.mark.slow
 def test_batches_change_no_result_and_stay_small():
     x, y = torch.rand(50, 3, 8, 8, generator=seeded()), torch.ones(50, dtype=torch.int64)
     tables = []

@@ -144,6 +144,7 @@ def test_convolutions_of_one_pixel_have_no_shape():
         spatial_convolutions(network, "0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision/efficientnet_b0", "resnet18"])
 def test_quadratic_sum_of_a_domain_is_that_of_its_plain_network(name):
     network = convert_batchnorm(Backbone(name).build(10))

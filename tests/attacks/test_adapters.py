@@ -64,6 +64,7 @@ def test_a_package_that_is_not_there():
         check_installed("no_such_package", "Ours", "extra[eval]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [AutoAttack(eps=0.1, norm="linf", attacks=["apgd-ce"]),
                                     AutoAttack(eps=1, norm="l1", attacks=["apgd-ce"]),
                                     FoolboxAttack("LinfDeepFoolAttack", eps=0.1)])  # fmt: skip

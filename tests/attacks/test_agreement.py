@@ -164,6 +164,7 @@ PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_robust_accuracy_agrees(setup, pair):
     network, x, y = setup
@@ -185,6 +186,7 @@ L1_PEERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", L1_PEERS)
 def test_the_default_l1_attack_is_not_weaker(setup, peer):
     network, x, y = setup
@@ -275,6 +277,7 @@ def cell(digits, train):
     return cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "attack", "eps"), GRID)
 def test_at_most_one_percent_of_verdicts_differ(cell, network, attack, eps):
     ours, *others = (verdicts := cell(network, attack, eps)).values()
@@ -285,6 +288,7 @@ def test_at_most_one_percent_of_verdicts_differ(cell, network, attack, eps):
     assert 0.02 < shares["ours"] < 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["foolbox", "ART", "pyautoattack"])
 def test_ours_is_not_the_weaker_on_average(cell, peer):
     pairs = [(verdicts["ours"], verdicts[peer]) for where in GRID if peer in (verdicts := cell(*where))]

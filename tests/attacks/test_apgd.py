@@ -47,6 +47,7 @@ def setup(digits, train):
     return train(x[:1500], y[:1500], epochs=5).double(), x[1500:1620].double(), y[1500:1620]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_authors_code_from_the_same_start(setup, norm, loss):
@@ -131,6 +132,7 @@ def test_the_worst_point_of_a_linear_network(norm):
     assert (is_correct(Biased(), x_adv, y) == still).all()
 
 
+@pytest.mark.slow
 def test_a_confident_network_is_not_taken_for_a_robust_one(setup):
     network, x, y = setup
     network = network.float()
@@ -152,6 +154,7 @@ def test_a_confident_network_is_not_taken_for_a_robust_one(setup):
     assert theirs > expected + 0.2
 
 
+@pytest.mark.slow
 def test_a_misclassified_point_met_on_the_way_is_the_result(setup):
     network, x, y = setup
     watching = Watching(network)
@@ -167,6 +170,7 @@ def test_a_misclassified_point_met_on_the_way_is_the_result(setup):
     assert len(watching.logits) == 41
 
 
+@pytest.mark.slow
 def test_the_worst_restart_is_kept(setup):
     network, x, y = setup
     attack, generator = APGD(0.1, steps=5), seeded()
@@ -188,6 +192,7 @@ def test_few_steps(setup, steps):
     assert is_correct(network, x_adv, y).sum() < is_correct(network, x, y).sum()
 
 
+@pytest.mark.slow
 def test_scaled_by_a_warm_up(setup):
     network, x, y = setup
     half = APGD(0.1, steps=5).scaled(0.5)

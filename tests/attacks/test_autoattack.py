@@ -54,6 +54,7 @@ def _by_the_package(network, x, y, norm, eps, attacks, batch_size, seed, short=S
         return _shorten(library, short).run_standard_evaluation(x, y, batch_size=batch_size)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "eps", "attacks"),
     [
@@ -78,6 +79,7 @@ def test_as_the_package_evaluates(setup, norm, eps, attacks):
     assert 0 < correct.sum() < is_correct(network, x, y).sum()
 
 
+@pytest.mark.slow
 def test_as_the_package_evaluates_at_full_length(setup):
     network, x, y = (value[:4] if isinstance(value, torch.Tensor) else value for value in setup)
     attack = AutoAttack(0.2, batch_size=3)
@@ -88,6 +90,7 @@ def test_as_the_package_evaluates_at_full_length(setup):
     assert 0 < is_correct(network, ours, y).sum() < is_correct(network, x, y).sum()
 
 
+@pytest.mark.slow
 def test_unbroken_and_misclassified_samples_are_returned_clean(setup):
     network, x, y = setup
     x_adv = Short(0.15, attacks=TWO)(network, x, y, generator=seeded())
@@ -107,6 +110,7 @@ def test_statistics_of_a_batch_that_shrinks(build, images):
     assert set(sizes) == {4}
 
 
+@pytest.mark.slow
 def test_a_component_attacks_what_those_before_left(setup):
     network, x, y = setup
     seen = []
@@ -125,6 +129,7 @@ def test_a_component_attacks_what_those_before_left(setup):
     assert {(stage.eps, stage.batch_size, stage.norm.name) for stage in (first, second)} == {(0.2, 50, "linf")}
 
 
+@pytest.mark.slow
 def test_more_classes_than_targets_and_fewer(setup, images, build):
     # 5 classes: of 9 targets the package would take a class that is not there.
     network, x = build("cnn").eval(), images[0]
@@ -135,6 +140,7 @@ def test_more_classes_than_targets_and_fewer(setup, images, build):
         _by_the_package(network, x, y, "linf", 1e-6, ["apgd-t"], 10, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "attack", "works"),
     [(3, "apgd-t", False), (2, "apgd-dlr", False), (3, "apgd-dlr", True), (2, "fab-t", True), (2, "apgd-ce", True)],
@@ -152,6 +158,7 @@ def test_few_classes(setup, classes, attack, works):
 # The promises
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batchnorm", ["eval", "batch"])
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["cnn", "resnet"])
@@ -180,6 +187,7 @@ def test_the_model_is_untouched(build, images, mixed, state_of, name, precision,
     assert ((x_adv - x).abs() <= 0.01 + 1e-7).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "order", "eps"), [("linf", np.inf, 0.03), ("l2", 2, 0.3), ("l1", 1, 3)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_images_of_other_dtypes_stay_in_the_ball(setup, dtype, norm, order, eps):
@@ -195,6 +203,7 @@ def test_images_of_other_dtypes_stay_in_the_ball(setup, dtype, norm, order, eps)
     assert is_correct(network, x_adv, y).sum() < len(x)
 
 
+@pytest.mark.slow
 def test_images_in_channels_last(build, images):
     x = images[0].to(memory_format=torch.channels_last)
     network = build("cnn").eval().to(memory_format=torch.channels_last)
@@ -204,6 +213,7 @@ def test_images_in_channels_last(build, images):
         assert is_correct(network, attack(network, x, y, generator=seeded()), y).sum() < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(setup, context):
     network, x, y = setup
@@ -214,6 +224,7 @@ def test_without_gradients(setup, context):
     assert torch.equal(x_adv, expected)
 
 
+@pytest.mark.slow
 def test_ddp(setup, tmp_path):
     network, x, y = setup
     attack = Short(0.2, attacks=["fab-t"])
@@ -240,6 +251,7 @@ def test_global_random_states_are_left_alone(setup, generator):
     assert before[2] == after[2]
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_result(setup):
     network, x, y = setup
     attack = Short(0.2, attacks=TWO)
@@ -276,6 +288,7 @@ class NoGradient(nn.Module):
         return (100 * x.flatten(1)[:, :10]).round()
 
 
+@pytest.mark.slow
 def test_zero_gradients_are_told_once_and_nothing_else(setup, caplog):
     network, x, y = setup
     caplog.set_level(logging.DEBUG)
@@ -326,6 +339,7 @@ def test_without_the_package(setup, monkeypatch):
     AutoAttack.from_config(attack.to_config())
 
 
+@pytest.mark.slow
 def test_the_packages_are_imported_late():
     code = (
         "import sys; from lightning_adv.attacks import AutoAttack, FoolboxAttack; AutoAttack().check_available(); "

@@ -55,6 +55,7 @@ def linear():
     return network, x, (x.flatten(1) @ normal + bias).detach(), normal.norm().detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["true", "random", "least_likely"])
 @pytest.mark.parametrize("confidence", [0.0, 0.5])
 def test_a_linear_network_is_crossed_at_its_exact_distance(linear, label, confidence):
@@ -71,6 +72,7 @@ def test_a_linear_network_is_crossed_at_its_exact_distance(linear, label, confid
     assert (won < confidence + 0.02).all()
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_wrong_already_is_left_alone(linear):
     network, x, _, _ = linear
     predicted = classes_of(network, x)
@@ -84,6 +86,7 @@ def test_a_sample_that_is_wrong_already_is_left_alone(linear):
     assert (classes_of(network, x_adv) != predicted).all()
 
 
+@pytest.mark.slow
 def test_only_examples_within_eps_are_returned(linear):
     network, x, lead, length = linear
     exact = lead.abs() / length
@@ -112,6 +115,7 @@ def test_no_success_is_the_clean_image(linear):
     assert torch.equal(hopeless, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_examples_are_those_that_the_network_saw(linear, dtype):
     network, x, lead, length = linear
@@ -138,6 +142,7 @@ def _foolbox(network, x, criterion, *, steps, learning_rate, binary_search_steps
     return attack.run(foolbox.PyTorchModel(copy.deepcopy(network), bounds=(0, 1), device="cpu"), x, criterion)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "targeted", "edges"),
     [
@@ -172,6 +177,7 @@ def test_agreement_with_foolbox(setup, settings, targeted, edges):
     torch.testing.assert_close(*distances, rtol=0.06, atol=0)
 
 
+@pytest.mark.slow
 def test_art_finds_nothing_nearer(setup):
     network, x, y = setup
     x, y = x[:20], classes_of(network, x[:20])
@@ -216,6 +222,7 @@ def test_margin_in_linf_against_madrys_loop(setup):
 # Its parts
 
 
+@pytest.mark.slow
 def test_early_stops_save_work_and_little_is_lost(setup):
     network, x, y = setup[0], setup[1][:10], setup[2][:10]
     work, found = [], []
@@ -227,6 +234,7 @@ def test_early_stops_save_work_and_little_is_lost(setup):
     assert found[0].mean() < 1.01 * found[1].mean()
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_those_of_the_whole_batch(setup):
     watching, x, y = Watching(setup[0]), setup[1][:20], setup[2][:20].clone()
     y[0] = (y[0] + 1) % 10  # wrong already, but a batch mate
@@ -274,6 +282,7 @@ def _plainly(network, x, label, targeted, train, *, steps, learning_rate, binary
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["true", "least_likely"])
 @pytest.mark.parametrize("batchnorm", ["eval", "batch"])
 def test_against_a_plain_loop(setup, batchnorm, label):
@@ -288,6 +297,7 @@ def test_against_a_plain_loop(setup, batchnorm, label):
     assert (x_adv != x).flatten(1).any(1).sum() >= 5
 
 
+@pytest.mark.slow
 def test_autocast_finds_examples_as_near(setup):
     network, x, y = setup[0], setup[1][:15], setup[2][:15]
     expected = _distance(CarliniWagner(**FAST)(network, x, y), x)
@@ -298,6 +308,7 @@ def test_autocast_finds_examples_as_near(setup):
         assert _distance(x_adv, x).median() < 1.1 * expected.median()
 
 
+@pytest.mark.slow
 def test_no_constant_enters_the_backward_pass(setup):
     """In fp16 one of 0.001 would underflow on the way through the network."""
     network, gradients = copy.deepcopy(setup[0]), []
@@ -308,6 +319,7 @@ def test_no_constant_enters_the_backward_pass(setup):
     assert [-1, 0, 1] in gradients
 
 
+@pytest.mark.slow
 def test_success_is_judged_without_diversity(setup):
     network, x, y = setup
     x = F.interpolate(x, 10)
@@ -357,6 +369,7 @@ def test_the_papers_defaults(attack):
     assert (built.norm.name, built.label) == ("linf" if attack is CarliniWagnerLinf else "l2", "true")
 
 
+@pytest.mark.slow
 def test_named_settings_are_settings(setup):
     network, x, y = setup
     common = {"diversity_probability": 0.5, "diversity_scale": 0.8}

@@ -37,6 +37,7 @@ def test_training_in_the_same_autocast(build, images, precision):
     assert all(torch.equal(*pair) and pair[0].any() for pair in zip(*gradients, strict=True))
 
 
+@pytest.mark.slow
 def test_model_compiled_to_machine_code(build, images):
     # Inductor's CPU kernels need a compiler and Python's headers.
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()

@@ -27,6 +27,7 @@ def test_every_pixel(scale, seed):
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_papers_sizes():
     x = torch.ones(1, 1, 299, 299)
     boxes = [_box(x, 330 / 299, seeded(seed)) for seed in range(400)]

@@ -48,6 +48,7 @@ def test_fgsm_follows_the_weighted_gradient(batch):
     assert (rows.sign() != (networks[1].weight[1] - networks[1].weight[0]).sign()).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     "attack",

@@ -50,6 +50,7 @@ def _by_foolbox(network, x, y, name, eps, options, seed):
     return clipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm", "eps", "options"), ATTACKS, ids=lambda value: str(value)[:20])
 def test_as_foolbox_clips_it(setup, name, norm, eps, options):
     network, x, y = setup
@@ -62,6 +63,7 @@ def test_as_foolbox_clips_it(setup, name, norm, eps, options):
     assert is_correct(network, ours, y).sum() < is_correct(network, x, y).sum()
 
 
+@pytest.mark.slow
 def test_in_l0_an_example_beyond_eps_is_returned_clean(setup):
     network, x, y = setup
     attack = FoolboxAttack("L0FMNAttack", 3, options={"steps": 30})
@@ -109,6 +111,7 @@ def test_images_of_other_dtypes_stay_in_the_ball(setup, dtype, name, norm, eps):
     assert (x_adv != x).flatten(1).any(1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LinfPGD", "SaltAndPepperNoiseAttack", "BoundaryAttack"])
 def test_randomness(setup, name):
     network, x, y = setup
@@ -178,6 +181,7 @@ class _Counted(torch.nn.Module):
         return self.linear(x.flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [("LinfDeepFoolAttack", {}), ("L2FMNAttack", {"steps": 2}), ("LinfPGD", {"steps": 2}), ("NewtonFoolAttack", {}),

@@ -232,6 +232,7 @@ def test_restarts_prefer_success_over_loss():
     assert (x_adv <= 0.5).all()
 
 
+@pytest.mark.slow
 def test_clean_starts_are_drawn_for_whole_batches(batch):
     model, (x, y) = Prototypes(), batch
     attack = PGD(eps=0.2, steps=1, step_size=0, clean_start_probability=0.2)

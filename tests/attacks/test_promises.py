@@ -61,6 +61,7 @@ def test_networks_of_several_families(build, images, name):
     check_attack(PGD(eps=0.03, steps=2, step_size=0.02), build(name), *images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("network", ["cnn", "efficientnet"])
 @pytest.mark.parametrize("attack", ["linf", "D-C&W", "APGD l2"])
@@ -144,6 +145,7 @@ def confident(digits, train):
     return network, x, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999), ("bf16", 0.985), ("fp16", 0.995)])
 def test_gradients_do_not_underflow(confident, precision, least):
     network, x, y = confident

@@ -45,6 +45,7 @@ def test_in_linf_it_finds_the_best_corner():
     torch.testing.assert_close(x_adv, x + 0.1 * torch.tensor(weight).sign().view(1, 1, 1, 4), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "dual", "close"), [("l2", 2, 0.85), ("l1", torch.inf, 0.65)])
 def test_many_draws_come_close_to_the_best_and_not_beyond(norm, dual, close):
     (x, y), weight = grey(20), torch.tensor([3.0, -1.0, 0.5, -2.0])
@@ -91,6 +92,7 @@ def test_who_is_broken_draws_no_more():
     assert (x_adv[1] != x[1]).any()
 
 
+@pytest.mark.slow
 def test_at_least_as_strong_as_foolbox(digits, train):
     """Foolbox draws from the inside of the ball only."""
     network, (x, y) = train(digits[0][300:], digits[1][300:], epochs=3), (digits[0][:300], digits[1][:300])

@@ -109,6 +109,7 @@ def test_smoothness_against_a_loop_over_pixels():
 # What the attack does
 
 
+@pytest.mark.slow
 def test_a_standard_network_breaks_where_noise_and_random_flows_as_large_do_not(setup):
     network, x, y = setup
     attack = StAdv()
@@ -129,6 +130,7 @@ def test_a_standard_network_breaks_where_noise_and_random_flows_as_large_do_not(
     assert flow.abs().flatten(1).amax(1).median() < 1, "less than a pixel"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["random", "least_likely"])
 def test_targets(setup, label):
     network, x, y = setup
@@ -142,6 +144,7 @@ def test_targets(setup, label):
     assert (target != y).all()
 
 
+@pytest.mark.slow
 def test_confidence_and_weight(setup):
     network, x, y = setup
 
@@ -162,6 +165,7 @@ def test_confidence_and_weight(setup):
     assert loose > 1.5 * plain
 
 
+@pytest.mark.slow
 def test_no_rougher_than_l_bfgs_on_each_sample(setup):
     """The paper's optimiser, which knows one sample: scipy's, from a small random flow as zero is a kink."""
     network, x, y = copy.deepcopy(setup[0]).double(), setup[1][:12].double(), setup[2][:12]
@@ -189,6 +193,7 @@ def _leads(logits, y):
     return logits.scatter(1, y[:, None], -math.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "least", "most"), [(30, 0.9, 1), (4, 0.1, 0.9)])
 def test_of_successes_the_smoothest_is_kept_and_of_failures_the_nearest(setup, monkeypatch, steps, least, most):
     network, x, y = setup
@@ -221,6 +226,7 @@ def test_a_sample_that_is_wrong_already_comes_back_clean(setup):
     assert (x_adv[1::3] != x[1::3]).flatten(1).any(1).all()
 
 
+@pytest.mark.slow
 def test_the_bound(setup):
     network, x, y = setup
     flow = StAdv(60, max_flow=0.2, tau=0).flow(network, x, y)
@@ -235,6 +241,7 @@ def test_the_bound(setup):
 # Its parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_examples_are_those_that_the_network_saw(setup, dtype):
     network, x, y = copy.deepcopy(setup[0]).to(dtype), setup[1].to(dtype), setup[2]

@@ -28,6 +28,7 @@ from lightning_adv.core.distances import tell_distance
 ITERATED = [PGD, IFGSM, MIFGSM, DIFGSM, MDIFGSM, GD, CarliniWagnerLinf]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ITERATED)
 @pytest.mark.parametrize("eps", [1 / 510, 4 / 255, 0.2, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 5, 30])

@@ -125,6 +125,7 @@ def test_no_gradient(name, network):
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLACK_BOX)
 def test_a_black_box_attack_needs_none(name):
     network, (x, _) = Thresholds(), batch()

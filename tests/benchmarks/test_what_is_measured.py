@@ -47,6 +47,7 @@ def test_kept_bytes_by_hand(script, workload):
     assert kept == 4 * (features + workload.batch_size * 32)
 
 
+@pytest.mark.slow
 def test_resnet18_takes_the_operations_that_the_literature_says(script):
     """0.56 billion multiplications in a forward pass on CIFAR-10 (He et al.'s network with the CIFAR stem)."""
     benchmark = script("gpu_training")

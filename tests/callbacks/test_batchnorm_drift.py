@@ -59,6 +59,7 @@ class Keep(Callback):
         self._keep(pl_module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["madry", "mixture_bn"])
 def test_table_is_what_the_function_says(tmp_path, name):
     keep, callback = Keep(), BatchNormDrift(channel_layers=["layer1.1", "layer4.1"], channels=3)
@@ -100,6 +101,7 @@ class LightningLoaded:
         return self.state[f"network.network.{layer}.{inside}running_mean"]
 
 
+@pytest.mark.slow
 def test_layers_and_channels_by_pattern(tmp_path):
     callback = BatchNormDrift(layers=["layer2.1", "layer4.*"], channels=2)
     *_, folder = fit(tmp_path, callback, epochs=1)
@@ -112,6 +114,7 @@ def test_layers_and_channels_by_pattern(tmp_path):
     assert figures == {"bn_drift_channels_layer4.1.png", "bn_drift_from_start.png"}
 
 
+@pytest.mark.slow
 def test_figures_with_domains_and_a_checkpoint(tmp_path):
     module = make("advprop", tmp_path)
     callback = BatchNormDrift(checkpoint=str(tmp_path / "pretrained.pth"), channel_layers="**")
@@ -134,6 +137,7 @@ def other_network(folder):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["madry", "advprop"])
 def test_distance_from_a_checkpoint(tmp_path, name):
     other = running_statistics(other_network(tmp_path))
@@ -160,6 +164,7 @@ def test_distance_from_a_checkpoint(tmp_path, name):
             assert found["kl_from_checkpoint"] == pytest.approx(kl, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_with_domains_as_the_checkpoint(tmp_path):
     *_, folder = fit(tmp_path / "source", BatchNormDrift(), "advprop", epochs=1)
     saved = folder / "checkpoints" / "last.ckpt"
@@ -175,6 +180,7 @@ def test_a_run_with_domains_as_the_checkpoint(tmp_path):
         fit(tmp_path / "auxiliary", BatchNormDrift(checkpoint=str(saved), checkpoint_domain="auxiliary"))
 
 
+@pytest.mark.slow
 def test_an_activation_that_learns_is_not_missed_in_the_file(tmp_path):
     other_network(tmp_path)
     backbone = Backbone(**{**vars(BACKBONE), "activation": "smooth_relu"})
@@ -218,6 +224,7 @@ def test_a_network_that_the_backbone_does_not_build(tmp_path):
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_resumed_with_other_layers(tmp_path):
     *_, folder = fit(tmp_path, BatchNormDrift(layers="layer1.1"))
     start = BACKBONE.build(2).network.layer4[1].running_mean
@@ -230,6 +237,7 @@ def test_resumed_with_other_layers(tmp_path):
     assert found["mean_from_start"] == pytest.approx(moved, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_another_fit_starts_anew(tmp_path):
     callback = BatchNormDrift()
     fit(tmp_path / "first", callback, epochs=2)
@@ -259,6 +267,7 @@ def untracked():
     return module
 
 
+@pytest.mark.slow
 def test_a_run_that_it_joins_late(tmp_path):
     """Its start is where it joined, and it says so."""
     _, _, folder = fit(tmp_path, Keep(), epochs=1)
@@ -302,6 +311,7 @@ def test_arguments_out_of_range(arguments, message):
         BatchNormDrift(**arguments)
 
 
+@pytest.mark.slow
 def test_statistics_only_move_while_they_are_trained(tmp_path):
     """In the last epoch BatchNorm is held still: the last look is where the one before was."""
 

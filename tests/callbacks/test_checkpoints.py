@@ -22,6 +22,7 @@ def step_of(path):
     return torch.load(path, weights_only=True)["global_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "metric"), [(StandardTraining, "val/clean_accuracy"), (MadryTraining, "val/robust_accuracy")]
 )
@@ -34,6 +35,7 @@ def test_best_follows_the_regimes_metric(tmp_path, make, metric):
     assert best.best_model_score <= 1
 
 
+@pytest.mark.slow
 def test_last_is_written_between_epochs_and_at_their_ends(tmp_path):
     """Four steps an epoch: steps 3 and 6 by their number, 4 and 8 as the ends, not again at 8."""
     seen = []
@@ -50,6 +52,7 @@ def test_last_is_written_between_epochs_and_at_their_ends(tmp_path):
     assert step_of(tmp_path / "run/version_0/checkpoints/last.ckpt") == 8
 
 
+@pytest.mark.slow
 def test_last_is_written_where_training_stops_within_an_epoch(tmp_path):
     trainer = trainer_with(tmp_path, [LastCheckpoint()], max_epochs=5, max_steps=6)
     trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
@@ -70,6 +73,7 @@ def test_metrics_are_on_disk_whenever_a_checkpoint_is(tmp_path):
     assert "kept" in (tmp_path / "run/version_0/metrics.csv").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("at_step", [2, 3])
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path, at_step, value):
@@ -156,6 +160,7 @@ def test_whatever_is_saved_is_finite(tmp_path, where):
     assert step_of(tmp_path / "run/version_0/checkpoints/last.ckpt") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed_monitor", ["val/clean_accuracy", "val/robust_loss"])
 def test_best_is_remembered_by_whatever_settings_it_has_now(tmp_path, resumed_monitor):
     first = BestCheckpoint(monitor="val/clean_accuracy")
@@ -173,6 +178,7 @@ def test_best_is_remembered_by_whatever_settings_it_has_now(tmp_path, resumed_mo
     assert (second.best_model_score, second.best_model_path) == (first.best_model_score, first.best_model_path)
 
 
+@pytest.mark.slow
 def test_best_that_was_left_behind_is_looked_for_anew(tmp_path, caplog):
     trainer = trainer_with(tmp_path, [BestCheckpoint(), LastCheckpoint()])
     trainer.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())
@@ -186,6 +192,7 @@ def test_best_that_was_left_behind_is_looked_for_anew(tmp_path, caplog):
     assert step_of(best.best_model_path) == step_of(folder / "best.ckpt") == 8
 
 
+@pytest.mark.slow
 def test_best_is_overwritten_from_whatever_folder_it_is_named(tmp_path, monkeypatch):
     """By a relative path to a run folder that was begun by another: it was deleted after it had been written."""
     trainer = trainer_with(tmp_path, [BestCheckpoint(mode="min", monitor="val/clean_loss"), LastCheckpoint()])
@@ -201,6 +208,7 @@ def test_best_is_overwritten_from_whatever_folder_it_is_named(tmp_path, monkeypa
     assert step_of("checkpoints/best.ckpt") > 4, "or there was nothing to overwrite"
 
 
+@pytest.mark.slow
 def test_a_test_in_a_folder_of_its_own_warns_of_no_checkpoints(tmp_path, caplog, recwarn):
     first = trainer_with(tmp_path / "run", [LastCheckpoint(), BestCheckpoint()])
     first.fit(StandardTraining(BACKBONE, evaluation_attack=ATTACK), ToyData())

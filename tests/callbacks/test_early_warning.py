@@ -26,6 +26,7 @@ from tests.callbacks.overfitting import (
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
+@pytest.mark.slow
 def test_a_masked_gradient_is_catastrophic_overfitting(tmp_path):
     trainer, _, told = run(tmp_path, [EarlyWarning(images=20)])
     assert told == [
@@ -41,6 +42,7 @@ def test_a_masked_gradient_is_catastrophic_overfitting(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_training_that_does_not_generalise_is_robust_overfitting(tmp_path):
     """A quarter of the validation labels is wrong. After the first look robust accuracy rises no more."""
     module = BrightnessTraining(attack=WEAK, lr=0.0)
@@ -52,12 +54,14 @@ def test_training_that_does_not_generalise_is_robust_overfitting(tmp_path):
     assert trainer.callback_metrics["early_warning/robust_gap"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_gap_within_its_limit_is_none(tmp_path):
     module = BrightnessTraining(attack=WEAK, lr=0.0)
     assert run(tmp_path, [EarlyWarning(overfitting_gap=0.25)], module, GridData(wrong=0.25))[2] == []
     assert run(tmp_path, [EarlyWarning(catastrophic_gap=1.0)])[2] == []
 
 
+@pytest.mark.slow
 def test_another_onset_is_told_again(tmp_path):
     class Flickering(BrightnessTraining):
         def on_train_epoch_start(self):
@@ -67,6 +71,7 @@ def test_another_onset_is_told_again(tmp_path):
     assert [message[:39] for message in told] == [f"Catastrophic overfitting after epoch {e}:" for e in (1, 4)]
 
 
+@pytest.mark.slow
 def test_stop(tmp_path):
     states = States()
     trainer, module, told = run(tmp_path, [states, EarlyWarning(action="stop")])
@@ -75,6 +80,7 @@ def test_stop(tmp_path):
     assert equal(module.state_dict(), states.states[2])
 
 
+@pytest.mark.slow
 def test_restore_goes_back_to_the_last_good_look(tmp_path):
     states, last = States(), LastCheckpoint()
     options = {"enable_checkpointing": True, "logger": CSVLogger(tmp_path, name="run", version=0)}
@@ -87,6 +93,7 @@ def test_restore_goes_back_to_the_last_good_look(tmp_path):
     assert equal(saved["state_dict"], states.states[1])
 
 
+@pytest.mark.slow
 def test_restore_covers_buffers(tmp_path):
     """A whole network with BatchNorm, which a wrong look at every epoch but the first two sends back."""
 
@@ -111,6 +118,7 @@ def test_restore_without_a_good_look_keeps_the_weights(tmp_path):
     assert equal(module.state_dict(), states.states[0])
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_as_if_it_never_stopped(tmp_path):
     def callbacks():
         return [EarlyWarning(images=20, action="restore"), LastCheckpoint()]
@@ -135,6 +143,7 @@ def test_resumed_run_ends_as_if_it_never_stopped(tmp_path):
     assert equal(straight.state_dict(), resumed.state_dict())
 
 
+@pytest.mark.slow
 def test_looks_every_n_epochs_beside_checkpoints(tmp_path):
     callbacks = [EarlyWarning(every_n_epochs=2), BestCheckpoint(), LastCheckpoint()]
     options = {"enable_checkpointing": True, "logger": CSVLogger(tmp_path, name="run", version=0)}
@@ -144,6 +153,7 @@ def test_looks_every_n_epochs_beside_checkpoints(tmp_path):
     assert {name for name in curves if name.startswith("early_warning")} == {f"early_warning/{n}" for n in NAMES}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_chosen_by_what_it_logs(tmp_path):
     best = BestCheckpoint(monitor="early_warning/catastrophic_gap", mode="min")
     options = {"enable_checkpointing": True, "logger": CSVLogger(tmp_path, name="run", version=0)}
@@ -205,6 +215,7 @@ def test_validation_that_comes_later_does_not_matter(tmp_path):
     assert len(run(tmp_path, [EarlyWarning()], **options)[2]) == 1
 
 
+@pytest.mark.slow
 def test_standard_training_is_logged_and_not_judged(tmp_path):
     """FGSM is weaker on a network that was never robust; that is no overfitting."""
     module = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=STRONG)
@@ -214,6 +225,7 @@ def test_standard_training_is_logged_and_not_judged(tmp_path):
     assert told == []
 
 
+@pytest.mark.slow
 def test_not_judged_during_the_warm_up_of_eps(tmp_path):
     module = BrightnessTraining(masked_from=0)
     module.eps_warmup_epochs = 3

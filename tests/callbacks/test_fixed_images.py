@@ -63,6 +63,7 @@ def test_images_are_drawn_without_repetition_and_go_with_their_labels(tmp_path):
     assert torch.cat([batch.y for batch in taker.taken.batches]).tolist() == [i % 2 for i in drawn]
 
 
+@pytest.mark.slow
 def test_seed_and_observer_choose_the_images_and_their_noise(tmp_path):
     takens = [take(tmp_path, **a).taken for a in ({}, {}, {"seed": 1}, {"observer": "another"})]
     drawn = [which(taken) for taken in takens]
@@ -123,6 +124,7 @@ class HeldOut(OtherValidation):
         return DataLoader(super().val_dataloader().dataset, batch_size=7, sampler=self.sampler)
 
 
+@pytest.mark.slow
 def test_only_images_that_the_sampler_gives(tmp_path):
     taker = take(tmp_path, data=HeldOut, images=10)
     assert sorted(which(taker.taken)) == list(range(20, 30))
@@ -131,6 +133,7 @@ def test_only_images_that_the_sampler_gives(tmp_path):
         take(tmp_path, data=HeldOut, images=11)
 
 
+@pytest.mark.slow
 def test_a_sampler_that_nobody_knows(tmp_path):
     class Weighted(HeldOut):
         sampler = WeightedRandomSampler([1.0] * 10 + [0.0] * 20, num_samples=10)
@@ -139,6 +142,7 @@ def test_a_sampler_that_nobody_knows(tmp_path):
         take(tmp_path, data=Weighted)
 
 
+@pytest.mark.slow
 def test_hooks_know_that_these_are_validation_images(tmp_path):
     class Augments(OtherValidation):
         def on_after_batch_transfer(self, batch, dataloader_idx):

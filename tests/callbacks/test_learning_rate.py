@@ -3,6 +3,7 @@
 import csv
 from functools import partial
 
+import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
@@ -11,6 +12,7 @@ from lightning_adv.regimes import StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
+@pytest.mark.slow
 def test_rates_are_of_epochs(tmp_path):
     optimizer = partial(torch.optim.SGD, lr=0.5)
     schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)

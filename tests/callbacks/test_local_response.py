@@ -28,6 +28,7 @@ from tests.regimes.every_regime import make
 from tests.regimes.toy import ATTACK, BACKBONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["madry", "mixture_bn"])
 def test_the_table_is_that_of_the_checkpoint(tmp_path, name):
     observer = Keeping(images=100)
@@ -62,6 +63,7 @@ def test_the_table_is_that_of_the_checkpoint(tmp_path, name):
 # What is looked at ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_layers_by_pattern_have_their_own_names(tmp_path):
     backbone = Backbone("torchvision/resnet18", stem="cifar", in_channels=1, mean=[0.5], std=[0.5])
     torch.manual_seed(0)
@@ -71,6 +73,7 @@ def test_layers_by_pattern_have_their_own_names(tmp_path):
     assert names == ["layer1", "layer1.0.relu", "layer2", "layer3", "layer4"]
 
 
+@pytest.mark.slow
 def test_every_look_is_at_the_same_images_with_the_same_noise(tmp_path):
     torch.manual_seed(0)
     module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
@@ -99,6 +102,7 @@ class Noise(Attack):
         return (x + 2 * self.eps * noise).clamp(0, 1)
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path):
     """The responses are those of the rounded network, the numbers about them are not rounded again."""
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ def sources(tmp_path_factory):
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "source"), [("advprop", "standard"), ("madry", "mixture_bn")])
 def test_transferred_examples_are_made_on_the_source(tmp_path, sources, name, source):
     checkpoint = sources[source] / "checkpoints/last.ckpt"
@@ -68,6 +69,7 @@ class Prepared(LocalResponse):
         self.drew = not torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_the_source_belongs_to_nobody(tmp_path, sources):
     """It is in no state dict, held still, built without a draw from the random state, and let go of."""
 
@@ -95,6 +97,7 @@ def test_the_source_belongs_to_nobody(tmp_path, sources):
     assert not any(submodule._forward_hooks for submodule in module.modules())
 
 
+@pytest.mark.slow
 def test_a_source_with_averaged_weights(tmp_path):
     run = fit(tmp_path, None, callbacks=[EMAWeightAveraging(decay=0.5)])[1]
     content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -122,6 +125,7 @@ def refused(folder, content, **kwargs):
     return str(error.value).removeprefix(f"local_response.source: {path} ")
 
 
+@pytest.mark.slow
 def test_a_source_that_is_no_runs_checkpoint(tmp_path, checkpoint):
     assert refused(tmp_path, checkpoint["state_dict"]) == "is not the checkpoint of a run of this package."
     assert refused(tmp_path, [1, 2]) == "is not the checkpoint of a run of this package."
@@ -141,6 +145,7 @@ def test_a_source_of_other_classes(tmp_path, checkpoint):
     assert refused(tmp_path, checkpoint) == "tells 3 classes apart, and this run's network 2."
 
 
+@pytest.mark.slow
 def test_a_source_of_other_images(tmp_path, checkpoint):
     other = copy.deepcopy(checkpoint)
     other["regime"]["image_shape"] = [1, 32, 32]

@@ -69,6 +69,7 @@ def logged(run):
     return [(int(step), float(value)) for step, value in rows if value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options", "expected"),
     [
@@ -88,6 +89,7 @@ def test_when_it_looks(tmp_path, arguments, options, expected):
     assert [(step, pytest.approx(value)) for step, value in logged(run)] == [(row.step, row.value) for row in rows]
 
 
+@pytest.mark.slow
 def test_another_rhythm_is_one_override(tmp_path):
     class Doubling(FirstWeight):
         def should_look(self, *, epoch=None, step=None):
@@ -96,6 +98,7 @@ def test_another_rhythm_is_one_override(tmp_path):
     assert [step + 1 for _, step in looks(fit(tmp_path, Doubling()))] == [1, 2, 4, 8]
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_at_first_now_and_then_and_at_last(tmp_path):
     observer = FirstWeight(every_n_steps=1, figures_every_n_looks=4)
     run = fit(tmp_path, observer, max_epochs=3)
@@ -104,6 +107,7 @@ def test_figures_are_drawn_at_first_now_and_then_and_at_last(tmp_path):
     assert (observer.prepared, observer.released) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_last_figure_that_is_there_is_not_drawn_again(tmp_path):
     observer = FirstWeight(figures_every_n_looks=1)
     fit(tmp_path, observer)
@@ -119,6 +123,7 @@ class StopsAfter(Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"every_n_steps": 1}], ids=["epochs", "steps"])
 def test_a_resumed_run_has_the_table_of_one_that_never_stopped(tmp_path, arguments):
     whole = fit(tmp_path / "whole", FirstWeight(**arguments), data=ResumableToyData)
@@ -139,6 +144,7 @@ def test_a_resumed_run_has_the_table_of_one_that_never_stopped(tmp_path, argumen
     assert [(row.epoch, row.step) for row in kept if row.statistic == "looks"] == before
 
 
+@pytest.mark.slow
 def test_a_new_run_in_an_old_folder_keeps_the_old_table(tmp_path):
     first = read_table(fit(tmp_path, FirstWeight()) / "analyses/first_weight.csv")
     run = fit(tmp_path, FirstWeight(), max_epochs=1)
@@ -172,6 +178,7 @@ class Trains(Callback):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["clock first", "observer first"])
 def test_what_an_observer_takes_is_not_training(tmp_path, own_time, first):
     def callbacks():
@@ -189,6 +196,7 @@ def test_what_an_observer_takes_is_not_training(tmp_path, own_time, first):
     assert clock.training_seconds == pytest.approx(12 * 0.01)
 
 
+@pytest.mark.slow
 def test_a_new_run_counts_from_nothing(tmp_path, own_time):
     observer = Slow(figures_every_n_looks=2)
     for folder in ("one", "two"):
@@ -197,6 +205,7 @@ def test_a_new_run_counts_from_nothing(tmp_path, own_time):
     assert observer.drawn == [2, 6, 2, 6]
 
 
+@pytest.mark.slow
 def test_drawings_become_rarer_with_the_table(tmp_path):
     observer = FirstWeight(every_n_steps=1, figures_every_n_looks=1)
     fit(tmp_path, observer, max_epochs=10)
@@ -264,6 +273,7 @@ def test_a_module_that_lacks_what_an_observer_needs(tmp_path):
         fit(tmp_path, FirstWeight(), regime=Plain())
 
 
+@pytest.mark.slow
 def test_a_picture_that_fails_does_not_end_training(tmp_path):
     class Broken(FirstWeight):
         def draw(self, rows):
@@ -278,6 +288,7 @@ def test_a_picture_that_fails_does_not_end_training(tmp_path):
     assert sum("first_weight" in str(warning.message) for warning in told) == 1
 
 
+@pytest.mark.slow
 def test_a_bug_in_draw_is_told_with_its_line(tmp_path):
     class Broken(FirstWeight):
         def draw(self, rows):
@@ -289,6 +300,7 @@ def test_a_bug_in_draw_is_told_with_its_line(tmp_path):
         fit(tmp_path, Broken(), max_epochs=1)
 
 
+@pytest.mark.slow
 def test_an_observer_that_joins_a_resumed_run_keeps_the_table(tmp_path):
     first = fit(tmp_path, FirstWeight(), LastCheckpoint(), max_epochs=1)
     without = fit(tmp_path, LastCheckpoint(), max_epochs=2, ckpt_path=first / "checkpoints/last.ckpt")
@@ -296,6 +308,7 @@ def test_an_observer_that_joins_a_resumed_run_keeps_the_table(tmp_path):
     assert looks(run) == [(0, 3), (2, 11)]
 
 
+@pytest.mark.slow
 def test_rows_of_a_branch_that_was_left_end_where_it_was_left(tmp_path):
     first = fit(tmp_path, FirstWeight(), LastCheckpoint(every_n_epochs=2))
     fit(tmp_path, FirstWeight(every_n_epochs=9), max_epochs=3, ckpt_path=first / "checkpoints/last.ckpt")
@@ -337,6 +350,7 @@ class OneFolder(Logger):
         pass
 
 
+@pytest.mark.slow
 def test_runs_of_a_logger_without_folders_have_their_own(tmp_path):
     for version in ("a1", "b2"):
         fit(tmp_path, FirstWeight(), logger=OneFolder(tmp_path, version))
@@ -345,6 +359,7 @@ def test_runs_of_a_logger_without_folders_have_their_own(tmp_path):
         assert (tmp_path / "project" / version / "figures/first_weight_curve.png").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_lets_go(tmp_path):
     observer = FirstWeight()
     with pytest.raises(RuntimeError, match="killed"):

@@ -67,11 +67,13 @@ def each(names):
     )
 
 
+@pytest.mark.slow
 @each(OBSERVERS)
 def test_promises(name):
     check_observer(OBSERVERS[name])
 
 
+@pytest.mark.slow
 @each(CONDITIONS)
 def test_promises_under_a_condition(monkeypatch, name):
     kind, arguments, observer, options = CONDITIONS[name]

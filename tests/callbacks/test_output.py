@@ -30,6 +30,7 @@ def wandb_logger(tmp_path, monkeypatch):
     close_wandb()
 
 
+@pytest.mark.slow
 def test_empty_table_is_not_sent(wandb_logger, tmp_path):
     _ = wandb_logger.experiment
     log_table([wandb_logger], "bn_drift/table", [])
@@ -37,6 +38,7 @@ def test_empty_table_is_not_sent(wandb_logger, tmp_path):
     assert OfflineRun(tmp_path).history == []
 
 
+@pytest.mark.slow
 def test_no_random_number_is_drawn(wandb_logger, picture, tmp_path):
     loggers = [TensorBoardLogger(tmp_path), wandb_logger]
     for logger in loggers:

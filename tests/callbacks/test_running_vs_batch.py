@@ -40,6 +40,7 @@ class Keep(Callback):
         self.chunks = list(self.observer._images.batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture_bn", "standard"])
 def test_table_is_what_the_functions_say(tmp_path, name):
     """Of the network in the last checkpoint, loaded anew."""
@@ -80,6 +81,7 @@ def test_table_is_what_the_functions_say(tmp_path, name):
         assert trainer.callback_metrics[f"bn_gap/{moment}"].item() == pytest.approx(sum(values) / 4, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_blocks_that_are_not_retrained_are_held_still(tmp_path):
     callback = RunningVsBatch(channels=1, channel_layers="layer4.1")
     keep = Keep(callback)
@@ -96,6 +98,7 @@ def test_blocks_that_are_not_retrained_are_held_still(tmp_path):
     assert seen != pytest.approx(as_not.variance[channel].item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_batches(tmp_path):
     """Different validation images, as many as a training batch has, the same in each look and run."""
     seen = []
@@ -113,6 +116,7 @@ def test_the_batches(tmp_path):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(*seen, strict=True))
 
 
+@pytest.mark.slow
 def test_sizes_of_batches(tmp_path):
     data = ResumableToyData(batch_size=16)
     for arguments, expected in (
@@ -127,6 +131,7 @@ def test_sizes_of_batches(tmp_path):
         assert [call[4] for call in recorder.calls] == [expected] * arguments["batches"]
 
 
+@pytest.mark.slow
 def test_a_training_loader_that_does_not_tell_its_batch_size(tmp_path):
     class Batches:
         def __init__(self, data):
@@ -144,6 +149,7 @@ def test_a_training_loader_that_does_not_tell_its_batch_size(tmp_path):
     assert [call[4] for call in recorder.calls] == [16, 16], "half of the validation set, since 128 are too many"
 
 
+@pytest.mark.slow
 def test_the_attack_of_the_regime_or_its_own(tmp_path):
     recorder = Recorder()
     fit(tmp_path, RunningVsBatch(), make("mixture_bn", tmp_path, evaluation_attack=recorder), epochs=1)
@@ -158,6 +164,7 @@ def test_the_attack_of_the_regime_or_its_own(tmp_path):
     assert gaps[1][0] == gaps[0][0] != gaps[1][1]
 
 
+@pytest.mark.slow
 def test_layers_channels_and_figures(tmp_path):
     callback = RunningVsBatch(layers=["layer1.1", "layer4.*"], channel_layers="**", channels=2, batches=1)
     *_, folder = fit(tmp_path, callback, epochs=1)
@@ -170,6 +177,7 @@ def test_layers_channels_and_figures(tmp_path):
     assert figures == {"bn_gap_channels_layer1.1.png", "bn_gap_channels_layer4.1.png", "bn_gap_gaps.png"}
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path):
     """The statistics are those of the features in bfloat16, close to those in float32, and no number is missing."""
     callback = RunningVsBatch()

@@ -15,6 +15,7 @@ class Sleeper(Callback):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_counts_images_and_separates_validation(tmp_path):
     clock = Throughput()
     trainer = quiet_trainer(tmp_path, callbacks=[clock, Sleeper()], max_epochs=2, num_sanity_val_steps=1)
@@ -27,6 +28,7 @@ def test_counts_images_and_separates_validation(tmp_path):
     assert clock.images_per_second == pytest.approx(64 / clock.training_seconds)
 
 
+@pytest.mark.slow
 def test_counts_over_a_resumed_run(tmp_path):
     first, second = Throughput(), Throughput()
     trainer = quiet_trainer(tmp_path, callbacks=[first])

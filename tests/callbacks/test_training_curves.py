@@ -10,6 +10,7 @@ from lightning_adv.regimes import StandardTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
 
+@pytest.mark.slow
 def test_picture_in_the_run_folder(tmp_path):
     logger = CSVLogger(tmp_path, name="run", version=0)
     trainer = quiet_trainer(tmp_path, callbacks=[TrainingCurves()], logger=logger, max_epochs=2)
@@ -44,6 +45,7 @@ def fit_with(tmp_path, damage):
     return tmp_path / "run/version_0/figures/training_curves.png"
 
 
+@pytest.mark.slow
 def test_of_damaged_metrics_the_rest_is_drawn(tmp_path):
     def append(folder):
         with (folder / "metrics.csv").open("a") as file:
@@ -53,6 +55,7 @@ def test_of_damaged_metrics_the_rest_is_drawn(tmp_path):
         assert fit_with(tmp_path, append).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a file in the place of the folder", "metrics that are no text"])
 def test_a_picture_that_cannot_be_made_does_not_end_a_run(tmp_path, kind):
     def damage(folder):

@@ -35,6 +35,7 @@ def last_look(run):
     return {(row.name, row.domain, row.statistic): row.value for row in rows if row.step == rows[-1].step}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture_bn", "blockwise"])
 def test_the_table_is_that_of_the_checkpoint(tmp_path, name):
     trainer, run = fit(tmp_path, WeightSmoothness(), make(name, tmp_path / "weights"))
@@ -79,6 +80,7 @@ def _trained(trainer, module):
     return {name.removeprefix("network.") for name, parameter in network.named_parameters() if id(parameter) in held}
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(tmp_path):
     _, run = fit(tmp_path, WeightSmoothness(every_n_steps=3))
     steps = [2, 5]  # of 4 batches in each of 2 epochs
@@ -92,6 +94,7 @@ def test_what_a_run_leaves(tmp_path):
     assert figures == {"smoothness_curves.png", "smoothness_high_frequency_share.png"}
 
 
+@pytest.mark.slow
 def test_the_rates_follow_the_schedule(tmp_path):
     module = StandardTraining(
         BACKBONE,
@@ -107,6 +110,7 @@ def test_the_rates_follow_the_schedule(tmp_path):
     assert rates == pytest.approx({0: 0.005, 1: 0.0005, 2: 0.00005, 3: 0.000005})
 
 
+@pytest.mark.slow
 def test_adam_has_no_decay_rate(tmp_path):
     optimizer = partial(torch.optim.Adam, lr=0.01, weight_decay=0.1)
     module = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=ATTACK, optimizer=optimizer)
@@ -116,6 +120,7 @@ def test_adam_has_no_decay_rate(tmp_path):
     assert "effective_learning_rate" in statistics
 
 
+@pytest.mark.slow
 def test_layers_by_pattern(tmp_path):
     every = fit(tmp_path / "all", WeightSmoothness(), max_epochs=1)[1]
     some = fit(tmp_path / "some", WeightSmoothness(layers=["layer1.**", "layer3.*"]), max_epochs=1)[1]
@@ -127,6 +132,7 @@ def test_layers_by_pattern(tmp_path):
     assert found["", "", "high_frequency_share"] == pytest.approx(sum(shares) / len(shares), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_mixed_precision_rounds_no_weight(tmp_path):
     torch.manual_seed(0)
     module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)

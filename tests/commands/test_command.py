@@ -50,6 +50,7 @@ def error_of(capsys, *arguments, status):
 # What a run leaves behind ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_best_checkpoint(capsys):
     """Recomputed from the checkpoint without the command line, on the whole test set."""
     run = fit("--trainer.limit_test_batches=1.0", "--data.init_args.evaluation_batch_size=100")
@@ -75,6 +76,7 @@ def test_results_are_those_of_the_best_checkpoint(capsys):
     assert "PGD-2 robust accuracy" in printed
 
 
+@pytest.mark.slow
 def test_results_say_what_ran():
     found = results(fit("--seed_everything=5"))
     assert found["dataset"] == "digits"
@@ -169,6 +171,7 @@ def test_interrupted_run_has_no_results_and_can_go_on(monkeypatch):
     assert results(run)["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_no_test_images_no_results(capsys):
     run = fit("--trainer.limit_test_batches=0", "--trainer.max_epochs=1")
     assert not (run / "results.json").exists()
@@ -176,6 +179,7 @@ def test_no_test_images_no_results(capsys):
     assert "robust accuracy" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sync_batchnorm_is_that_of_timm(monkeypatch):
     """The converter of torch loses timm's activations; a plugin of the user's stays."""
     trainers = []
@@ -194,6 +198,7 @@ def test_sync_batchnorm_is_that_of_timm(monkeypatch):
     assert plain._layer_sync is None
 
 
+@pytest.mark.slow
 def test_saved_config_repeats_the_run_to_the_same_numbers():
     first = fit("--model.init_args.attack.init_args.eps=50/255")
     main(["fit", "--config", str(first / "config.yaml")])
@@ -204,6 +209,7 @@ def test_saved_config_repeats_the_run_to_the_same_numbers():
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.slow
 def test_test_and_validate_agree_with_the_end_of_fit(finished, capsys):
     run = finished
     main(["validate", *of_best(run)])
@@ -242,6 +248,7 @@ def test_every_run_has_its_folder_whatever_the_logger(logger):
     assert Path("boards").exists() == bool(extra)
 
 
+@pytest.mark.slow
 def test_fast_dev_run_writes_nothing():
     main(["fit", "--config", "digits/madry", "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"])
     assert not Path("runs").exists()
@@ -250,6 +257,7 @@ def test_fast_dev_run_writes_nothing():
 # The front door -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_configs_are_found_by_name_with_an_equals_sign_and_short(capsys):
     for form in (["--config=digits/madry"], ["-c", "digits/madry"], ["--config", "configs/digits/madry.yaml"]):
         with pytest.raises(SystemExit):
@@ -272,6 +280,7 @@ def test_views_are_settings_of_a_run(settings):
 # Bad input: one clear error each, before training ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -330,6 +339,7 @@ def test_processes_that_stay(strategy):
     check_trainer(Namespace(strategy=Namespace(init_args=arguments), enable_checkpointing=None))
 
 
+@pytest.mark.slow
 def test_data_folder_that_is_not_there(capsys):
     arguments = ["--config", "cifar10_folder/madry", *SHORT, "--data.init_args.root=nowhere"]
     message = error_of(capsys, "fit", *arguments, status=1)
@@ -339,6 +349,7 @@ def test_data_folder_that_is_not_there(capsys):
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_truncated_image_in_a_good_folder(capsys):
     root = write_dataset(Path("images"), classes=("cat", "dog"))
     broken = root / "train" / "cat" / "003.png"
@@ -348,6 +359,7 @@ def test_truncated_image_in_a_good_folder(capsys):
     assert str(Path("train") / "cat" / "003.png") in message.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_checkpoint_that_is_no_checkpoint(capsys):
     Path("garbage.ckpt").write_bytes(b"not a checkpoint")
     arguments = ["fit", "--config", "digits/madry", *SHORT]
@@ -361,6 +373,7 @@ def test_checkpoint_that_is_no_checkpoint(capsys):
     assert "backbone.checkpoint" in message
 
 
+@pytest.mark.slow
 def test_short_names_fractions_and_an_unquoted_true():
     Path("mine.yaml").write_text(
         "model: {class_path: MadryTraining, init_args: {\n"
@@ -375,6 +388,7 @@ def test_short_names_fractions_and_an_unquoted_true():
     assert saved["model"]["init_args"]["attack"]["init_args"]["eps"] == "51/255"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_run_folder_that_cannot_be_written(capsys, command):
     Path("file").touch()
@@ -384,6 +398,7 @@ def test_run_folder_that_cannot_be_written(capsys, command):
     assert "cannot be written" in message
 
 
+@pytest.mark.slow
 def test_refused_resume_leaves_the_run_as_it_was(capsys):
     run = fit("--trainer.max_steps=4")  # in the middle of the second epoch
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -399,6 +414,7 @@ def test_refused_resume_leaves_the_run_as_it_was(capsys):
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]
 
 
+@pytest.mark.slow
 def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(capsys):
     """The learning rate explodes in the second epoch; the first epoch's checkpoint stays and is finite."""
     message = error_of(

@@ -51,6 +51,7 @@ def refused(capsys, *arguments):
     return told.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "form"),
     [(key, form) for key in KEYS for form in ("function", "class")]
@@ -101,6 +102,7 @@ def test_a_part_in_a_file_of_its_own(capsys):
     refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["anything", "any_value"])
 @pytest.mark.parametrize("form", ["function", "class", "system"])
 def test_what_takes_any_value_gets_it_as_it_stands(capsys, key, form):
@@ -113,6 +115,7 @@ def test_what_takes_any_value_gets_it_as_it_stands(capsys, key, form):
 FUNCTION = {"class_path": f"{HERE}.mark"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -127,6 +130,7 @@ def test_nothing_is_called_in_whatever_holds_it(capsys, options):
     assert next(iter(options)) in refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["os._exit", "torch.distributed.run.run", "lambda *_: 1", f"{HERE}.mark"])
 @pytest.mark.parametrize(
     "keys",
@@ -141,6 +145,7 @@ def test_a_hook_is_no_function_of_anybody(capsys, keys, name):
     assert hook in refused(capsys, "fit", "--config", "digits/madry", "--config", "sent.yaml")
 
 
+@pytest.mark.slow
 def test_an_option_of_the_network_is_data(capsys):
     options = nested("model.init_args.backbone.options.width", FORMS["class"])
     Path("sent.yaml").write_text(yaml.safe_dump(options))
@@ -149,6 +154,7 @@ def test_an_option_of_the_network_is_data(capsys):
     assert not MARK.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [f"{HERE}.make_sgd", "timm.optim.create_optimizer_v2", "timm.optim.Lamb"])
 def test_factories_that_say_what_they_make_are_taken(optimizer):
     main(["fit", "--config", "digits/standard", f"--model.init_args.optimizer={optimizer}", "--trainer.fast_dev_run=1",

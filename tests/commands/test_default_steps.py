@@ -27,6 +27,7 @@ def built(parser, regime="MadryTraining", **arguments):
     return parser.instantiate(parser.parse_object({"model": config})).model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("regime", "argument", "steps", "step_size"),
     [

@@ -134,6 +134,7 @@ def test_analyses_are_added_to_a_run(config, tmp_path, monkeypatch):
     assert all(seconds > 0 for seconds in taken.values())
 
 
+@pytest.mark.slow
 def test_analyses_are_added_to_other_callbacks_and_to_the_saved_configuration(tmp_path, monkeypatch):
     """Before them those of another file, after them those of the command line; the saved configuration repeats all."""
     monkeypatch.chdir(tmp_path)
@@ -150,6 +151,7 @@ def test_analyses_are_added_to_other_callbacks_and_to_the_saved_configuration(tm
     assert len(tables[0]) == len(ANALYSES)
 
 
+@pytest.mark.slow
 def test_analyses_added_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="1"):

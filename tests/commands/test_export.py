@@ -65,6 +65,7 @@ def logits(network, description):
         return network(transforms.normalize(X, numbers["mean"], numbers["std"]))
 
 
+@pytest.mark.slow
 def test_plain_network_has_the_logits_of_the_averaged_weights(run):
     best = run / "checkpoints" / "best.ckpt"
     network, description = export(best)
@@ -75,6 +76,7 @@ def test_plain_network_has_the_logits_of_the_averaged_weights(run):
     assert not torch.equal(network.fc.weight, raw)
 
 
+@pytest.mark.slow
 def test_description_says_what_it_is_and_how_robust(run):
     description = export(run / "checkpoints" / "best.ckpt")[1]
     results = json.loads((run / "results.json").read_text())
@@ -142,6 +144,7 @@ def test_a_description_that_was_changed_is_refused_in_a_sentence(run, field, val
         load_network(str(run / "export" / "model.safetensors"), None, num_classes=None, domain=None)
 
 
+@pytest.mark.slow
 def test_exported_network_is_fine_tuned_by_the_command(run, capsys):
     export(run / "checkpoints" / "best.ckpt")
     capsys.readouterr()
@@ -151,6 +154,7 @@ def test_exported_network_is_fine_tuned_by_the_command(run, capsys):
     assert f"checkpoint: {weights}: 26 of 26 tensors loaded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "taken"), [([], "adversarial"), (["--domain", "main"], "main")])
 def test_domain_is_that_of_the_prediction_or_the_one_asked_for(tmp_path, asked, taken, capsys):
     attack = PGD(eps=0.1, steps=1, step_size=0.1)
@@ -215,6 +219,7 @@ def test_nothing_is_overwritten_unless_asked(run, capsys):
     assert export(best, "--overwrite")[1]["num_classes"] == 10
 
 
+@pytest.mark.slow
 def test_export_needs_no_trainer(run):
     code = f"import sys, lightning_adv.cli; lightning_adv.cli.main(['export', '--checkpoint', {str(run / 'checkpoints' / 'best.ckpt')!r}]); print('lightning' in sys.modules)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -111,6 +111,7 @@ def run(command, data, *arguments):
     main([command, *MINE, f"--data=tests.commands.test_held_out.{data.__name__}", *fit, *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -136,6 +137,7 @@ def test_wrong_data_are_one_sentence_before_training(tmp_path, capsys, data, mes
     assert list(tmp_path.glob("runs/*/*/results.json")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [NoTestLoader, NoTestImages, NoHeldOut])
 def test_a_run_without_test_images_ends_with_its_validation(tmp_path, capsys, recwarn, data):
     run("fit", data)
@@ -147,6 +149,7 @@ def test_a_run_without_test_images_ends_with_its_validation(tmp_path, capsys, re
     assert not (run_folder / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_labels_of_other_types_and_images_without_labels():
     """Mine's labels are int32: it trains, validates and tests; and predicts images that have none."""
     run("fit", Mine)
@@ -159,6 +162,7 @@ def test_labels_of_other_types_and_images_without_labels():
     assert {row["label"] for row in rows} == {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "data"), [("test", NoTestLoader), ("validate", NoHeldOut)])
 def test_a_command_without_its_images(capsys, command, data):
     with pytest.raises(SystemExit) as stopped:

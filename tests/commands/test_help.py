@@ -33,6 +33,7 @@ def test_help_is_plain_text(arguments, capsys):
     assert not MARKS.search(told), MARKS.search(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(CLASSES, key=str), ids=lambda kind: kind.__name__)
 def test_every_argument_of_a_class_is_told_by_itself(kind):
     parser = Parser()

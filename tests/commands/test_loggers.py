@@ -45,6 +45,7 @@ def scalars(run, name):
         return {int(row["step"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
 
 
+@pytest.mark.slow
 def test_wandb_has_project_name_tags_configuration_and_scalars():
     run = fit(*WANDB)
     close_wandb()
@@ -60,6 +61,7 @@ def test_wandb_has_project_name_tags_configuration_and_scalars():
     assert len(logged.values("test/robust_accuracy")) == 1
 
 
+@pytest.mark.slow
 def test_tensorboard_has_configuration_and_scalars():
     run = fit(*TENSORBOARD)
     events = tensorboard("boards")
@@ -73,6 +75,7 @@ def test_tensorboard_has_configuration_and_scalars():
     assert len(logged) == 2
 
 
+@pytest.mark.slow
 def test_both_get_what_the_analyses_saw():
     """The numbers of metrics.csv, the pictures and the tables of the run folder, from one run with both loggers."""
     run = fit("--config", "analyses", *WANDB, *TENSORBOARD)
@@ -101,6 +104,7 @@ def pixels(file):
     return np.asarray(Image.open(file).convert("RGB"))
 
 
+@pytest.mark.slow
 def test_wandb_alone_offline_and_resumed(monkeypatch):
     """A CSVLogger is put before it and keeps the run folder; a resumed run sends the configuration that it has now."""
     monkeypatch.delenv("WANDB_MODE")

@@ -63,6 +63,7 @@ def test_no_warning_of_lightnings_own_making():
     assert caught() == ["something else"]
 
 
+@pytest.mark.slow
 def test_a_test_of_a_run_is_told_nothing_about_observers_and_folders(tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     run = fit()
@@ -71,6 +72,7 @@ def test_a_test_of_a_run_is_told_nothing_about_observers_and_folders(tmp_path, m
     assert not [told for each in recwarn if re.search("callbacks used|dirpath", told := str(each.message))]
 
 
+@pytest.mark.slow
 def test_a_line_for_each_epoch_and_the_same_bits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     told = fit("--trainer.enable_progress_bar=null")

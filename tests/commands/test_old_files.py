@@ -28,6 +28,7 @@ def old(tmp_path, monkeypatch):
     return Path(shutil.copytree(FIXTURES / "v0.1.0", "old"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_a_checkpoint_gives_the_logits_that_it_gave(run):
     regime = Regime.load_from_checkpoint(FIXTURES / "v0.1.0" / run / "checkpoints/best.ckpt", weights_only=True)
@@ -58,6 +59,7 @@ def test_a_run_is_tested_to_its_own_numbers(old):
         assert after[kind] == pytest.approx(before[kind], abs=1.5 / 360)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_repeated_and_its_file_still_holds_what_it_did(old):
     written = json.loads((old / "madry/evaluation-quick/evaluation.json").read_text())
     checkpoint = f"{old}/madry/checkpoints/best.ckpt"
@@ -85,6 +87,7 @@ def test_an_old_checkpoint_exports_to_what_its_own_version_exported(old):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_old_runs_are_reported(old):
     main(["report", *(str(old / run) for run in RUNS), "-o", "report.html"])
     page = Path("report.html").read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ def test_one_is_one_and_not_all(name, given, value):
     assert (parsed, type(parsed)) == (value, type(value))
 
 
+@pytest.mark.slow
 def test_a_name_beside_classes_is_that_name_and_a_misspelled_one_is_told_what_is_near(capsys):
     """As the loss of an attack, which is one of some names or a class."""
     arguments = ["fit", "--config", "digits/madry", "--print_config", "--model.init_args.attack.init_args.loss"]

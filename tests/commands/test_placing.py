@@ -48,6 +48,7 @@ def test_a_place_that_is_given_is_taken(tmp_path):
     assert place_of("predict", elsewhere | {"name": ""}, None)["name"] == "predict"
 
 
+@pytest.mark.slow
 def test_starts_at_the_same_moment_have_versions_of_their_own(tmp_path):
     """Each process takes one folder, and asks only when it holds the lock; here four forked ones."""
     children = []

@@ -44,6 +44,7 @@ def refused(capsys, *arguments, status=1):
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_writes_one_page(run, capsys):
     main(["report", str(run)])
     assert names() == ["madry"]
@@ -84,6 +85,7 @@ def test_a_run_that_cannot_be_shown_does_not_take_the_others_with_it(run, capsys
     assert refused(capsys, other) == f"lightning-adv: error: RUN: {said}: its results are not known.\n"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_said_on_the_terminal_once(run, capsys):
     (run / "config.yaml").write_text("a: &a [*a]")
     report = Report([run], Path("report.html"))
@@ -121,6 +123,7 @@ def test_arguments_that_do_not_parse(run, capsys):
         assert said in refused(capsys, run, f"--interval={given}", status=2)
 
 
+@pytest.mark.slow
 def test_starts_without_torch_and_lightning(run):
     code = f"import sys; from lightning_adv.cli import main; main(['report', {str(run)!r}]); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -164,6 +167,7 @@ def follow():
         each.process.wait()
 
 
+@pytest.mark.slow
 def test_follows_until_every_run_has_results(run, follow):
     going = write_run(Path("runs/sat/version_0"), epochs=2, of=3)
     following = follow(run, going)
@@ -178,6 +182,7 @@ def test_follows_until_every_run_has_results(run, follow):
     assert [trace["meta"] for trace in shown["results"][0]["data"]] == [0, 0, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_following_with_a_page_that_stays(follow, tmp_path, monkeypatch, end):
     monkeypatch.chdir(tmp_path)

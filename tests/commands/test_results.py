@@ -51,6 +51,7 @@ def test_table_of_a_targeted_attack_in_no_ball(capsys):
     assert "checkpoint" not in printed
 
 
+@pytest.mark.slow
 def test_domains_have_results_of_their_own(tmp_path, capsys):
     """Counted by hand through each BatchNorm, one of which is spoilt."""
     attack = PGD(eps=0.1, steps=2, step_size=0.05, start="zero")

@@ -68,6 +68,7 @@ def of(libraries, modules):
     return {module for module in modules if module.partition(".")[0] in libraries}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -81,6 +82,7 @@ def test_answers_that_need_no_framework(arguments, tmp_path):
     assert not of(FRAMEWORKS | LIBRARIES, modules)
 
 
+@pytest.mark.slow
 def test_options_and_configurations_need_nothing_beyond_lightning(tmp_path):
     commands = (
         ["fit", "--help"], ["evaluate", "--help"], ["transfer", "--help"],
@@ -91,6 +93,7 @@ def test_options_and_configurations_need_nothing_beyond_lightning(tmp_path):
     assert not of(LIBRARIES, modules)
 
 
+@pytest.mark.slow
 def test_the_first_step_needs_the_libraries_of_its_network_and_data_only(tmp_path):
     """The network needs timm, which imports wandb; the digits need scikit-learn, which imports pandas. No more."""
     (tmp_path / "tell.py").write_text(FIRST_STEP)
@@ -152,6 +155,7 @@ def test_misspelled_command(name, hint, capsys):
     assert "fit, validate, test, predict, evaluate, transfer, export, report" in told
 
 
+@pytest.mark.slow
 def test_each_command_of_the_help_is_known(capsys):
     main(["--help"])
     told = capsys.readouterr().out.partition("commands:\n")[2].partition("\n\n")[0]
@@ -163,6 +167,7 @@ def test_each_command_of_the_help_is_known(capsys):
         assert exit_.value.code == 0
 
 
+@pytest.mark.slow
 def test_an_option_before_the_command_is_left_to_the_parser(tmp_path, capsys):
     (tmp_path / "all.yaml").write_text("fit: {trainer: {max_epochs: 9}}\n")
     model = ["--model=StandardTraining", "--model.backbone.name=small_cnn", "--data=DigitsDataModule"]
@@ -182,6 +187,7 @@ def test_the_configuration_is_not_written_out_for_loggers_that_are_not_there(tmp
     assert asked == ["yaml", "yaml", "json", {}, {}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "steps"), [([], 1), (["--trainer.num_sanity_val_steps=2"], 2)])
 def test_one_batch_is_validated_before_training(given, steps, capsys):
     with pytest.raises(SystemExit):

@@ -32,6 +32,7 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(Throughput, "on_train_batch_end", stopped)
 
 
+@pytest.mark.slow
 def test_sigterm_has_its_status_and_the_command_that_goes_on(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_at(patch, 4)
@@ -47,6 +48,7 @@ def test_sigterm_has_its_status_and_the_command_that_goes_on(monkeypatch, capsys
     assert results(run)["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_advised_where_nothing_was_saved(monkeypatch, capsys):
     stop_at(monkeypatch, 2)
     with pytest.raises(SystemExit) as ended:
@@ -55,6 +57,7 @@ def test_nothing_is_advised_where_nothing_was_saved(monkeypatch, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1] == "Stopped by SIGTERM."
 
 
+@pytest.mark.slow
 def test_sigterm_ends_predict_without_half_a_table(monkeypatch, capsys):
     predict = Regime.predict_step
 
@@ -69,6 +72,7 @@ def test_sigterm_ends_predict_without_half_a_table(monkeypatch, capsys):
     assert not list(Path().rglob("*predictions*"))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_an_evaluation_as_ctrl_c_does(monkeypatch, capsys):
     run = fit()
 

@@ -36,6 +36,7 @@ def test_values_that_have_a_meaning(key, value):
     check_values(Namespace({key: value}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -38,6 +38,7 @@ def transfer(checkpoints, tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
     """FGSM draws nothing: its rates are recomputed with the regimes' own networks, over three chunks."""
     found, printed = transfer("--attacks=[{class_path: FGSM, init_args: {eps: 1}}]", "--batch_size=150")
@@ -74,6 +75,7 @@ def test_fgsm_by_hand(transfer, checkpoints, tmp_path):
     assert "all but madry" in printed.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_the_result_can_be_repeated(transfer, tmp_path):
     transfer("--images=50", "--attacks=[{class_path: FGSM}]")
     first, _ = transfer("--images=60", "--ensembles=false", "--overwrite=true")
@@ -83,12 +85,14 @@ def test_the_result_can_be_repeated(transfer, tmp_path):
     assert first["ensemble_rates"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names("transfer"))
 def test_every_preset_runs(name, transfer):
     found, _ = transfer(f"--config={name}", "--images=60")
     assert {row["attack"] for row in found["rates"]} == {"FGSM", "IFGSM-18", "DIFGSM-18", "MIFGSM-18", "MDIFGSM-18"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +127,7 @@ def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, argume
     assert not (tmp_path / "transfer").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_line_and_no_folder(transfer, tmp_path, capsys, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -137,6 +142,7 @@ def test_ctrl_c_ends_with_one_line_and_no_folder(transfer, tmp_path, capsys, mon
     assert not (tmp_path / "transfer").exists()
 
 
+@pytest.mark.slow
 def test_attacks_of_one_name_with_a_ball_and_without_are_two(transfer):
     own = "{class_path: PGD, init_args: {steps: 2, project: %s}}"
     found, _ = transfer(f"--attacks=[{own % 'true'}, {own % 'false'}]", "--images=60", "--ensembles=false")
@@ -145,12 +151,14 @@ def test_attacks_of_one_name_with_a_ball_and_without_are_two(transfer):
     assert {row["attack"] for row in found["rates"]} == set(found["attacks"])
 
 
+@pytest.mark.slow
 def test_an_attack_of_another_norm_is_said_to_be_left_out(transfer):
     found, printed = transfer("--attacks=[{class_path: FGSM}, {class_path: CarliniWagner}]", "--images=50")
     assert found["left_out"] == ["CarliniWagner-1000 (l2)"]
     assert "Left out, since eps is of another norm: CarliniWagner-1000 (l2)" in printed
 
 
+@pytest.mark.slow
 def test_as_many_images_are_attacked_at_a_time_as_were_asked_for(transfer, monkeypatch):
     sizes = []
     for name, function in (("transfer_rates", transfer_rates), ("ensemble_rates", ensemble_rates)):
@@ -164,6 +172,7 @@ def test_as_many_images_are_attacked_at_a_time_as_were_asked_for(transfer, monke
     assert sizes == [400, 400]
 
 
+@pytest.mark.slow
 def test_results_are_not_lost(transfer, tmp_path, capsys):
     transfer("--images=50", "--ensembles=false")
     before = (tmp_path / "transfer" / "transfer.json").read_bytes()

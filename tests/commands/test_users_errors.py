@@ -103,6 +103,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_users_own_bug_keeps_its_traceback(case):
     kind, arguments = CASES[case]
@@ -114,6 +115,7 @@ def test_a_users_own_bug_keeps_its_traceback(case):
     assert raised.traceback[-2].path == last.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["attack, constructor", "attack, training", "evaluate", "transfer"])
 def test_a_users_own_usage_error_is_one_line(case, capsys):
     kind, arguments = CASES[case]
@@ -126,6 +128,7 @@ def test_a_users_own_usage_error_is_one_line(case, capsys):
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_library_that_refuses_a_value_is_told_in_one_line(capsys):
     stop = "{class_path: EarlyStopping, init_args: {monitor: x, mode: up}}"
     with pytest.raises(SystemExit) as end:

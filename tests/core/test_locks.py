@@ -39,6 +39,7 @@ def test_the_second_is_told_who_holds_it_until_that_process_is_killed(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_waiting_for_one_that_ends(tmp_path):
     holder = hold(tmp_path / ".lock")
     subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {holder.pid}"])

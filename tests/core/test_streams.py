@@ -21,6 +21,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_no_encoding_ends_a_command(encoding):
     environment = os.environ | {"PYTHONIOENCODING": encoding}
@@ -30,6 +31,7 @@ def test_no_encoding_ends_a_command(encoding):
     assert b"5 ? 5" in ended.stdout or "5 × 5".encode(encoding, errors="ignore") in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_no_command():
     process = subprocess.Popen([sys.executable, "-c", PRINT], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()
@@ -38,6 +40,7 @@ def test_a_reader_that_goes_away_ends_no_command():
     assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_output_ends_no_command():
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")

@@ -61,6 +61,7 @@ def test_augmentation_shifts_and_mirrors(tmp_path, real):
     assert unmoved < 5
 
 
+@pytest.mark.slow
 def test_an_epoch_depends_on_seed_and_epoch_only(tmp_path, real):
     x, y = epoch(made(tmp_path, batch_size=10), 1)
     torch.manual_seed(1)

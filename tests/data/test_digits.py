@@ -41,6 +41,7 @@ def test_every_class_has_its_share(splits):
         assert (np.abs(np.bincount(y) - share * total) < 1.5).all()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_splits(splits):
     again = parts(DigitsDataModule(batch_size=1, evaluation_batch_size=7, num_workers=1))
     other = parts(DigitsDataModule(batch_size=1, seed=1))

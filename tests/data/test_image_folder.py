@@ -191,6 +191,7 @@ def test_timms_options_reach_the_training_images_only(pets):
 STRONG = {"auto_augment": "augmix-m9-w3", "color_jitter": [0.9, 0.9, 0.9, 0.4], "gaussian_blur_prob": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [None, STRONG, {"auto_augment": "rand-m9-mstd0.5", "interpolation": "random"}])
 def test_augmentation_depends_on_seed_epoch_and_image_only(pets, options):
     def epoch(number=1, **changed):

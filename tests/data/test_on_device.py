@@ -81,6 +81,7 @@ def assert_same_batches(found, expected):
         assert torch.equal(y, other_y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world_size", "rank"), [(1, 0), (2, 0), (2, 1)])
 def test_the_batches_are_the_same(build, world_size, rank):
     process = {"world_size": world_size, "rank": rank}
@@ -100,6 +101,7 @@ def test_a_training_set_smaller_than_a_batch(build):
     assert_same_batches(found, batches_of(build(False, batch_size=1000)))
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_same(folders):
     options = {"val_fraction": 0.1, **SIZES}
     with_workers, on_device = (
@@ -172,6 +174,7 @@ def test_files_that_are_read_when_asked_for_are_refused(folders, augmentation):
         ImageFolderDataModule(str(folders / "pets"), augmentation=augmentation, on_device=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_of_the_command_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -94,6 +94,7 @@ def test_the_unbroken_run(unbroken):
     assert [sorted(labels) for labels in unbroken.val_labels.values()] == [list(range(10))] * EPOCHS
 
 
+@pytest.mark.slow
 def test_resume_after_any_step(fit, unbroken, tmp_path):
     fit(callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)])
     for step in range(1, EPOCHS * STEPS):
@@ -103,6 +104,7 @@ def test_resume_after_any_step(fit, unbroken, tmp_path):
         assert all(sorted(labels) == list(range(10)) for labels in resumed.val_labels.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "options"),
     [
@@ -137,6 +139,7 @@ def test_resume_from_other_checkpoints(fit, unbroken, tmp_path, when, options):
         assert_same_end(resumed, unbroken)
 
 
+@pytest.mark.slow
 def test_images_move_to_the_device_within_an_epoch(fit, unbroken, tmp_path):
     fit(callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)], on_device=True)
     for on_device in (False, True):

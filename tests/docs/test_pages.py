@@ -69,6 +69,7 @@ def test_commands_parse(command, tmp_path, monkeypatch):
     assert end.value.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands("evaluate"))
 @pytest.mark.usefixtures("own_parts")
 def test_evaluations_parse(command, tmp_path):

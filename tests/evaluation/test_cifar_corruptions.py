@@ -318,6 +318,7 @@ def test_jpeg_compression_against_opencvs_encoder(severity, quality):
 # All ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONSTANTS)
 @pytest.mark.parametrize("size", [(8, 8), (8, 32), (32, 20), (64, 64)])
 def test_other_sizes(name, size):

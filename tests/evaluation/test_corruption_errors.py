@@ -65,6 +65,7 @@ def test_brightness_moves_grey_images_over_a_threshold():
     assert mean_error(rows) == pytest.approx(0.65)
 
 
+@pytest.mark.slow
 def test_all_seventy_five_against_a_loop_over_images():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double()

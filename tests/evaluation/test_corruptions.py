@@ -30,6 +30,7 @@ def test_the_fifteen_are_those_of_the_library_in_four_groups():
         assert list(names) == imagecorruptions.get_corruption_names(group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize(("height", "width", "severities"), [(48, 80, (1, 2, 3, 4, 5)), (224, 224, (3,))])
 def test_imagenet_size_is_the_library_to_the_last_bit(name, height, width, severities):
@@ -69,6 +70,7 @@ def test_auto_goes_by_the_longer_side():
         assert (found - (kept * x + (1 - kept) * mean)).abs().max() < 2 / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_batches_and_shards_change_nothing(name, family):
@@ -81,6 +83,7 @@ def test_batches_and_shards_change_nothing(name, family):
     assert torch.equal(shard, whole[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_seeds_and_indices_draw_anew(name, family):

@@ -17,6 +17,7 @@ def summary():
     return evaluate(network, x, network(x).argmax(1), [FGSM(), GD()], eps, steps_curve=curve)
 
 
+@pytest.mark.slow
 def test_accuracy_over_eps_begins_with_the_clean_accuracy(summary):
     left, right = plot_accuracy_over_eps(summary).axes
     (line,) = left.lines

@@ -62,6 +62,7 @@ def test_what_needs_no_gradient_is_run_on_a_network_without(caplog):
     assert told == ["attacks: left out: FGSM", "attacks: left out: Own", "attacks: left out: PGD-7"]
 
 
+@pytest.mark.slow
 @NEEDS_AUTOATTACK
 def test_the_parts_of_an_ensemble_that_need_none_are_run(caplog):
     x, y = images()

@@ -95,11 +95,13 @@ def test_sound_networks_in_other_balls(kind, norm, eps):
     assert find_suspicions(trained(kind), *probe(64), norm=norm, eps=eps) == []
 
 
+@pytest.mark.slow
 def test_a_confident_network_is_sound():
     """Its cross-entropy has no gradient in fp32; the attacks here do not need one."""
     assert suspect(Around(trained("standard"), behind=lambda logits: 1e4 * logits)) == {}
 
 
+@pytest.mark.slow
 def test_a_sound_network_in_bfloat16():
     with torch.autocast("cpu", torch.bfloat16):
         assert suspect(trained("madry")) == {}
@@ -118,6 +120,7 @@ def test_faults_in_other_norms(norm, eps):
 # The evidence
 
 
+@pytest.mark.slow
 def test_where_there_is_no_gradient_nothing_moves():
     network, (x, y) = FAULTS["rounding"][0](), probe()
     found, correct = suspect(network), int((classes_of(network, x) == y).sum())
@@ -133,6 +136,7 @@ def test_where_there_is_no_gradient_nothing_moves():
     assert found[BLACK].evidence["blackbox_only"] > 30
 
 
+@pytest.mark.slow
 def test_fgsm_by_plain_autograd():
     network, (x, y) = FAULTS["rugged"][0](), probe()
     leaf = x.clone().requires_grad_()
@@ -146,6 +150,7 @@ def test_fgsm_by_plain_autograd():
     assert evidence["fgsm_only"] - evidence["pgd_only"] == evidence["fgsm_broken"] - evidence["pgd_broken"]
 
 
+@pytest.mark.slow
 def test_a_turned_gradient_leads_to_better_images():
     """Downhill: no image breaks in any ball, and no loss grows."""
     found = suspect(FAULTS["gradients turned around"][0]())
@@ -155,6 +160,7 @@ def test_a_turned_gradient_leads_to_better_images():
     assert found[FULL].evidence["unbroken"] == found[FULL].evidence["images"]
 
 
+@pytest.mark.slow
 def test_pixels_that_a_clipping_network_does_not_see():
     """Of images outside the clipped range no pixel has a gradient, and no attack a way to go."""
     x, y = probe()
@@ -170,6 +176,7 @@ def test_the_radius_that_covers_all_images(norm, radius):
     assert covering_radius(get_ball(norm), torch.rand(3, 8, 8)) == pytest.approx(radius)
 
 
+@pytest.mark.slow
 def test_eps_of_all_images_has_no_larger_one():
     assert suspect(trained("standard"), 64, eps=1) == {}
     assert {STEPS, FULL} == set(suspect(FAULTS["gradients turned around"][0](), 64, eps=1)) - {BLACK}
@@ -192,6 +199,7 @@ class Counting(Around):
         return super().forward(x)
 
 
+@pytest.mark.slow
 def test_its_cost():
     network, (x, y) = Counting(trained("madry")), probe()
     correct = classes_of(trained("madry"), x) == y
@@ -209,6 +217,7 @@ def test_a_network_that_is_always_wrong_is_not_attacked():
     assert network.backwards == len(x)  # by the search for zero gradients
 
 
+@pytest.mark.slow
 def test_everything_is_left_as_it_was():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 10))
     network.train()[1].eval()
@@ -223,6 +232,7 @@ def test_everything_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_evidence():
     network = FAULTS["rounding"][0]()
     first, default, other = (suspect(network, 64, generator=g)[BLACK] for g in (seeded(0), None, seeded(1)))
@@ -230,6 +240,7 @@ def test_the_same_seed_gives_the_same_evidence():
     assert first.evidence != other.evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
 def test_without_gradients(context):
     network = FAULTS["rugged, robust"][0]()
@@ -270,6 +281,7 @@ def test_bad_images_labels_and_networks():
             find_suspicions(*arguments, eps=EPS)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_ends_in_evidence():
     x, y = probe(32)
     found = find_suspicions(Around(trained("standard"), torch.sqrt), x, y, eps=EPS)

@@ -87,6 +87,7 @@ def test_dropout_that_is_always_on():
     assert randomised_output(network, probe()[0]).name == "randomised_output"
 
 
+@pytest.mark.slow
 def test_half_precision_is_not_random():
     with torch.autocast("cpu", torch.bfloat16):
         for check in (randomised_output, batch_dependent_output, probabilities):

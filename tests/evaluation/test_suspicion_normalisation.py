@@ -140,6 +140,7 @@ def test_other_things_that_are_called_mean_and_std(mean, std):
 # How it looks
 
 
+@pytest.mark.slow
 def test_a_compiled_network():
     x, y = probe(16)
     network = torch.compile(nn.Sequential(Normalize([0.5], [0.5]), trained("standard")), backend="eager")

@@ -40,6 +40,7 @@ def test_the_sign_test():
     assert sign_test(10, 0) == pytest.approx(2**-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tolerance", "total"), [(0.01, N), (0.002, N), (0.01, 1000), (0.002, 1000)])
 def test_a_black_box_may_be_lucky_on_a_few(tolerance, total):
     enough = next(k for k in range(total) if tail(k, total, tolerance) < ALPHA)

@@ -83,6 +83,7 @@ def test_images_that_all_classify_correctly(networks, images):
     assert max(max(network.seen) for network in networks.values()) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 17, 256])
 def test_single_sources_against_a_loop(networks, images, batch_size):
     common = correct_for_all(networks, *images)
@@ -154,6 +155,7 @@ ITERATIVE = {
 }
 
 
+@pytest.mark.slow
 def test_ensembles_against_an_explicit_one(trained):
     networks, x, y = trained
     common = commonly_correct(networks, x, y)
@@ -168,6 +170,7 @@ def test_ensembles_against_an_explicit_one(trained):
         assert 0 < fooled[1] < len(x_adv)
 
 
+@pytest.mark.slow
 def test_draws_are_of_the_attack_and_the_source_alone(trained):
     networks, x, y = trained
     rates = table(transfer_rates(networks, ITERATIVE, x, y, seed=3))
@@ -201,6 +204,7 @@ def test_no_two_generators_are_alike(networks, images):
     assert len(set(drawn)) == len(drawn) == 2 * 2 * 6
 
 
+@pytest.mark.slow
 def test_chunks_add_up(trained):
     networks, x, y = trained
     attacks = {"FGSM": FGSM(0.06), "MI": MIFGSM(0.06, steps=3)}
@@ -213,6 +217,7 @@ def test_chunks_add_up(trained):
         assert add_rates(parts) == whole
 
 
+@pytest.mark.slow
 def test_networks_are_left_as_they_were(trained):
     networks, x, y = copy.deepcopy(trained[0]), *trained[1:]
     for network in networks.values():
@@ -229,6 +234,7 @@ def test_networks_are_left_as_they_were(trained):
     assert transfer_rates(in_eval_mode, ITERATIVE, x, y) + ensemble_rates(in_eval_mode, ITERATIVE, x, y) == rates
 
 
+@pytest.mark.slow
 def test_domains_of_one_network_and_of_several(trained):
     """A network with two domains gives what its two plain networks give."""
     networks, x, y = trained

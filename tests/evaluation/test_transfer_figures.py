@@ -67,6 +67,7 @@ def test_what_is_not_there_is_left_empty(tmp_path):
     assert len(second.texts) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 10])
 @pytest.mark.parametrize("attacks", [1, 4, 7])
 def test_every_name_and_number_is_inside_the_picture(count, attacks):

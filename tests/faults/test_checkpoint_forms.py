@@ -120,6 +120,7 @@ def _check(content, folder, mutations, readers):
     return refusals
 
 
+@pytest.mark.slow
 def test_mutations_are_refused_by_a_sentence_or_change_nothing(content, tmp_path):
     names = list(READERS)  # in turn: each takes some 30 ms
     assert _check(content, tmp_path, _draw(content, 35, seed=1), lambda number: [names[number % len(names)]]) > 7
@@ -160,6 +161,7 @@ def test_a_checkpoint_that_holds_itself_is_refused(tmp_path):
         assert _refused(read, tmp_path / "itself.ckpt") is not None
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_is_taken_by_every_reader_and_goes_on(content, tmp_path):
     path = tmp_path / "whole.ckpt"
     torch.save(content, path)

@@ -57,6 +57,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_in_an_empty_folder", "without_training")
 def test_mutated_command_lines():
     for seed in range(4):

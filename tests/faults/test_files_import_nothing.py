@@ -62,6 +62,7 @@ def ends(*arguments: str) -> None:
     assert status in (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", [*HYPER_PARAMETERS, "weight_perturbation", "regime", "_instantiator"])
 def test_a_checkpoint(field, capsys):
     checkpoint = name_it_in(field)
@@ -77,6 +78,7 @@ def test_a_checkpoint(field, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_attack_of_ones_own_is_needed_by_no_export(capsys):
     """A command line imports no module for a checkpoint, and the network needs none of its attacks."""
     checkpoint = name_it_in("evaluation_attack")

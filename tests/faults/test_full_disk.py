@@ -70,6 +70,7 @@ def whole(path):
     return torch.load(path, weights_only=True)["global_step"]
 
 
+@pytest.mark.slow
 def test_fit_on_a_full_disk_is_refused_before_training(disk, monkeypatch):
     at_step(monkeypatch, 0, lambda: pytest.fail("it has trained"))
     disk.fill()

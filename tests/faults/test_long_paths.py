@@ -11,6 +11,7 @@ LONG = "x" * 5000
 DRY = ["fit", "--config", "digits/madry"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [

@@ -112,6 +112,7 @@ def quiet():
         yield
 
 
+@pytest.mark.slow
 def test_report(run):
     """One file of a run never takes the rest with it: no case is refused."""
     whole = contents(run)
@@ -130,6 +131,7 @@ def test_report(run):
     assert fuzz(read_as_page, whole, run, 3) == 0
 
 
+@pytest.mark.slow
 def test_tables_and_training_curves(run):
     names = ["metrics.csv", *(f"analyses/{name}.csv" for name in ("bn_drift", "smoothness"))]
     whole = {name: (run / name).read_bytes() for name in names}

@@ -34,6 +34,7 @@ def fit(text: str) -> str:
     return said.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -140,12 +141,14 @@ def test_a_module_of_the_users_that_does_not_import(module, words, monkeypatch):
     assert all(word in said for word in words), said
 
 
+@pytest.mark.slow
 def test_null_of_an_option_is_null():
     """The command line's null reaches an option of a part as null."""
     status, said = told("fit", "--config", "digits/madry", "--model.init_args.backbone.mean", "null", "--print_config")
     assert (status, said) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "key"),
     [
@@ -226,6 +229,7 @@ def mistaken(seed: int) -> None:
     check_readable(*told("fit", "--config", "mine.yaml"))
 
 
+@pytest.mark.slow
 def test_mutated_configurations():
     for seed in range(4):
         mistaken(seed)

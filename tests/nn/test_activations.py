@@ -209,6 +209,7 @@ def test_a_copy_has_a_switch_of_its_own(copied):
         assert not network.activation.gradient_switch.smooth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("name", ["smooth_backward_relu", "smooth_relu", "parametric_softplus"])
 def test_compiled(name, backend, x):

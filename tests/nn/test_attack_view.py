@@ -134,6 +134,7 @@ def test_no_domain_is_the_active_one(network, x):
     assert relative(adversarial(x), evaluated(network, x, "adversarial")) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_smooth_activations(x, name):
     network = small()
@@ -207,6 +208,7 @@ def test_within_autocast_it_rounds_as_the_network_does(network, x):
     assert 1e-5 < relative(logits, exact) < 3 * relative(cast, exact)
 
 
+@pytest.mark.slow
 def test_compiled(network, x, monkeypatch):
     """One graph for the view, whatever its weights become."""
     graphs, original = Graphs(), nn.Module.compile
@@ -285,6 +287,7 @@ CHANGES = [train, write_in_place, write_statistics, load, replace_parameter, rep
 CHANGES += [reorder_modules, replace_activation]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "dtype"), [*((change, None) for change in [*CHANGES, move_normalisation]), (train, torch.bfloat16)]
 )

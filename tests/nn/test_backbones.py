@@ -39,6 +39,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("name", "size", "arguments"), NETWORKS)
 def test_every_network_gives_logits_of_the_classes_asked_for(name, size, arguments, training):
@@ -120,6 +121,7 @@ def test_unknown_tag_is_refused():
 # Normalisation --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "in_channels", "mean", "std"),
     [
@@ -183,6 +185,7 @@ def test_normalize_refuses_lengths_that_differ():
 # CIFAR stems ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "torchvision/resnet18"])
 def test_cifar_stem_keeps_the_resolution(name):
     network = create_backbone(name, 10, stem="cifar").network
@@ -246,6 +249,7 @@ def test_cifar_vgg_draws_its_new_layer_as_torchvision_does():
     assert not first.bias.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -309,6 +313,7 @@ def pretrained_by_torchvision(monkeypatch):
     return prepare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head"), [("resnet18", "fc"), ("squeezenet1_1", "classifier.1"), ("mobilenet_v3_small", "classifier.3")]
 )
@@ -320,6 +325,7 @@ def test_torchvisions_pretrained_weights_get_a_new_classifier(pretrained_by_torc
     assert all(torch.equal(state[key], source[key]) for key in source if not key.startswith(head))
 
 
+@pytest.mark.slow
 def test_torchvisions_pretrained_classifier_stays_where_the_classes_are_as_many(pretrained_by_torchvision):
     source = pretrained_by_torchvision("resnet18").eval()
     network = create_backbone("torchvision/resnet18.IMAGENET1K_V1", 1000, pretrained=True).eval()
@@ -327,6 +333,7 @@ def test_torchvisions_pretrained_classifier_stays_where_the_classes_are_as_many(
     torch.testing.assert_close(network(x), source(transforms.normalize(x, *IMAGENET)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "first"), [("googlenet", 32, "conv1"), ("inception_v3", 75, "Conv2d_1a_3x3")])
 def test_pretrained_networks_with_auxiliary_logits(pretrained_by_torchvision, name, size, first):
     source = pretrained_by_torchvision(name, init_weights=False, aux_logits=True, transform_input=True)
@@ -353,6 +360,7 @@ def timm_weights(tmp_path_factory):
     return path, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["default", "cifar"])
 def test_timms_pretrained_weights_get_a_new_classifier_and_cifar_stem(timm_weights, stem):
     path, source = timm_weights
@@ -374,6 +382,7 @@ def test_timm_adapts_pretrained_weights_to_grey_images(timm_weights):
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checkpoint_is_loaded_after_the_stem_is_replaced(tmp_path):
     trained = create_backbone("resnet18", 7, stem="cifar", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)).eval()
     torch.save(trained.state_dict(), tmp_path / "trained.pth")
@@ -399,6 +408,7 @@ def test_errors_of_the_checkpoint_name_the_argument(tmp_path):
         create_backbone("small_cnn", 4, checkpoint=str(tmp_path / "absent.pth"))
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_classes_keeps_a_new_classifier_and_says_so(tmp_path, caplog):
     trained = create_backbone("resnet18", 7, stem="cifar").network
     torch.save({"model": trained.state_dict()}, tmp_path / "trained.pth")
@@ -435,6 +445,7 @@ def test_domain_of_a_checkpoint_is_a_field(tmp_path):
     assert adversarial.without_weights() == Backbone("small_cnn", in_channels=1)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_say_what_is_new(timm_weights, caplog):
     options = {"pretrained_cfg_overlay": {"file": str(timm_weights[0])}}
     with caplog.at_level(logging.INFO, "lightning_adv"):
@@ -453,6 +464,7 @@ def _kinds(network):
     return {type(module) for module in network.modules()}
 
 
+@pytest.mark.slow
 def test_activation_is_replaced_after_timms_pretrained_weights(timm_weights):
     path, source = timm_weights
     options = {"pretrained_cfg_overlay": {"file": str(path)}}
@@ -462,6 +474,7 @@ def test_activation_is_replaced_after_timms_pretrained_weights(timm_weights):
     assert all(torch.equal(state[key], value) for key, value in source.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "torchvision/densenet121"])  # modules; function calls too
 def test_learnable_activation_keeps_its_start_where_the_file_has_relu(tmp_path, caplog, name):
     trained = create_backbone(name, 5).network.state_dict()
@@ -482,6 +495,7 @@ def test_learnable_activation_keeps_its_start_where_the_file_has_relu(tmp_path, 
     assert caplog.records[0].levelno == logging.WARNING
 
 
+@pytest.mark.slow
 def test_learnable_activation_comes_back_from_a_file(tmp_path):
     trained = create_backbone("resnet18", 4, stem="cifar", activation="smooth_relu")
     with torch.no_grad():
@@ -495,6 +509,7 @@ def test_learnable_activation_comes_back_from_a_file(tmp_path):
         create_backbone("resnet18", 4, stem="cifar", checkpoint=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "shape"),
     [
@@ -514,6 +529,7 @@ def test_default_image_shape_is_one_that_the_network_takes(name, arguments, shap
     assert network.eval()(torch.rand(1, *shape)).shape == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head"),
     [
@@ -602,6 +618,7 @@ def test_the_checkpoints_of_timms_own_training_script_are_read(tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in built.network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "small_cnn", "preact_resnet18"])
 def test_a_built_network_is_compiled_by_torchscript(name):
     network = Backbone(name).build(3).eval()

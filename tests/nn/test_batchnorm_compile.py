@@ -39,6 +39,7 @@ def _compiled(network, in_place, backend):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_place", [True, False])
 def test_one_graph_for_each_domain_and_mode(network, batch, in_place):
     eager, counter, x = copy.deepcopy(network), CompileCounter(), batch[0]
@@ -59,6 +60,7 @@ def test_one_graph_for_each_domain_and_mode(network, batch, in_place):
             assert torch.equal(norm.running_var, expected.running_var)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_compiled_network(network, batch):
     compiled = torch.compile(network, backend=CompileCounter(), fullgraph=True).eval()
     compiled(batch[0])
@@ -72,6 +74,7 @@ def test_a_copy_of_a_compiled_network(network, batch):
             assert not torch.equal(twin(batch[0]), expected)
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(recompile_limit=32)  # torch's own is 8; see the number below
 def test_epochs_of_adversarial_training_and_validation(network, batch):
     """Six graphs (a domain in a training step, under attack, in validation), half of them again for another size."""
@@ -98,6 +101,7 @@ def test_epochs_of_adversarial_training_and_validation(network, batch):
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_compiled_keeps_its_domain(batch):
     """It recomputes the graph that was traced, so that there is nothing to refuse."""
     torch.manual_seed(0)

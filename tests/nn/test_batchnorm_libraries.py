@@ -75,6 +75,7 @@ def _logits(network, x):
     return network(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["main", "adversarial"])
 def test_the_exported_network(build, trained, converted, x, name):
     with domain(converted, name):
@@ -91,6 +92,7 @@ def test_the_exported_network(build, trained, converted, x, name):
     assert torch.equal(_logits(fresh, x), expected)
 
 
+@pytest.mark.slow
 def test_a_plain_state_dict_goes_to_every_domain(build, trained, x):
     network = convert_batchnorm(build()).eval()
     network.load_state_dict(trained.state_dict())

@@ -94,6 +94,7 @@ def test_a_cifar_stem_is_still_the_first_of_six(image_size):
     assert [block.modules for block in blocks] == [tuple(f"network.{path}" for path in part) for part in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -246,6 +247,7 @@ def test_modules_in_lists_and_modules_that_do_not_run():
     _assert_partition(network, split_blocks(network, (3, 32, 32), unit="layer"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["block", "layer"])
 def test_domain_batchnorms_and_replaced_activations(unit):
     network = _build("timm/efficientnet_b0")
@@ -378,6 +380,7 @@ def test_all_blocks_chosen_train_as_without_freezing():
     assert not _changed(network, other.state_dict())
 
 
+@pytest.mark.slow
 def test_dropout_belongs_to_its_block():
     network = models.vgg11_bn(num_classes=10)
     blocks = split_blocks(network, (3, 32, 32))
@@ -389,6 +392,7 @@ def test_dropout_belongs_to_its_block():
     assert network.features not in frozen
 
 
+@pytest.mark.slow
 def test_loose_parameters_are_frozen_and_trained_with_their_block():
     network = timm.create_model("test_vit", num_classes=10)
     size = network.patch_embed.img_size[0]
@@ -456,6 +460,7 @@ def test_only_batchnorm_freezes_dropout_and_loose_parameters():
     assert [name for name, p in network.named_parameters() if p.requires_grad] == ["1.weight", "1.bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["block", "layer"])
 def test_reinitialising(unit):
     network, fresh = _build("timm/resnet18"), _build("timm/resnet18")

@@ -65,6 +65,7 @@ def test_batch_counters_may_be_missing(tmp_path):
     assert _equal(target, source)
 
 
+@pytest.mark.slow
 def test_versions_of_modules_are_kept(tmp_path):
     """The MNASNet of torchvision rebuilds its stem for a state dict of version 1, which is what no version means."""
     source, target = models.mnasnet0_5(weights=None), models.mnasnet0_5(weights=None)

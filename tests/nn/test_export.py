@@ -41,6 +41,7 @@ def _write(network, recipe, folder, **arguments):
     return json.loads((folder / "model.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "torchvision/resnet18"])
 @pytest.mark.parametrize("taken", [None, "main", "adversarial"])
 def test_plain_network_of_the_library_has_the_same_logits(tmp_path, name, taken):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import lightning_adv.nn
 from lightning_adv.core.recipe import find_class, public_path
 from lightning_adv.nn import Backbone
@@ -12,6 +14,7 @@ def test_offers_what_it_lists():
     assert all(hasattr(lightning_adv.nn, name) for name in lightning_adv.nn.__all__)
 
 
+@pytest.mark.slow
 def test_the_libraries_of_networks_come_with_the_first_network():
     late = "{'timm', 'torchvision', 'lightning', 'jsonargparse'}"
     code = f"import sys, lightning_adv.nn; assert not {late} & set(sys.modules), {late} & set(sys.modules)"

@@ -76,6 +76,7 @@ def test_copies_of_a_retraced_network(copied):
     assert twin[0].conv.weight.data_ptr() != network[0].conv.weight.data_ptr()
 
 
+@pytest.mark.slow
 def test_compiled():
     torch._dynamo.reset()
     network, x = _replaced(Block()), torch.randn(2, *SHAPE)

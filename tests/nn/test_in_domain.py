@@ -88,6 +88,7 @@ def test_an_attack_on_it_is_that_through_the_domain(network, x, seen_as, batchno
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_compiled_around_and_within(network, x):
     torch._dynamo.reset()
     around = torch.compile(InDomain(network, "adversarial"), backend="eager", fullgraph=True)

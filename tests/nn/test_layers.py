@@ -45,6 +45,7 @@ def test_networks_without_batchnorm():
         named_batchnorms(nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patterns", "found"),
     [

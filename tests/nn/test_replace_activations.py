@@ -105,6 +105,7 @@ def _small_densenet():
     return torchvision.models.DenseNet(num_classes=3, growth_rate=4, num_init_features=8, block_config=(1, 1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation(name):
     network = _small_densenet()
@@ -141,6 +142,7 @@ def test_relu6_keeps_its_cap_where_the_forward_pass_stays():
     assert replaced[1].gradient_switch is replaced[2].gradient_switch
 
 
+@pytest.mark.slow
 def test_a_shared_module_stays_one():
     network = torchvision.models.resnet18(num_classes=3)
     replace_activations(network, "smooth_relu", image_shape=(3, 32, 32))
@@ -188,6 +190,7 @@ def test_options_that_do_not_fit(options):
         replace_activations(nn.ReLU(), "smooth_relu", options=options, image_shape=(3, 8, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "activations"),
     [

@@ -101,6 +101,7 @@ def test_network_computes_what_its_project_computes(tmp_path, kind):
     assert set(report.left) == copies | ({"n_averaged"} if "averaged" in kind else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prefixes", list(permutations(("module.", "_orig_mod.", "model.", "network.", "backbone."), 3))
 )

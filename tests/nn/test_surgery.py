@@ -143,6 +143,7 @@ def test_hooks_and_what_torch_keeps_are_no_second_place():
     convert_batchnorm(net)
 
 
+@pytest.mark.slow
 def test_networks_of_the_libraries_hold_nothing_elsewhere():
     for name in ("resnet18", "efficientnet_b0", "densenet121", "regnety_002", "vit_tiny_patch16_224", "convnext_atto"):
         assert list(hidden_references(timm.create_model(name))) == []

@@ -117,6 +117,7 @@ def test_there_are_notebooks():
     assert {path.stem for path in NOTEBOOKS} == set(CLAIMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)

@@ -34,6 +34,7 @@ def _of(name):
     return f"{parent}.norms.main.{leaf}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fraction", "pairing", "reduction"),
     [(1.0, 0.0, "sum"), (1.0, 0.5, "mean"), (0.5, 0.0, "mean"), (0.25, 0.5, "sum")],
@@ -67,6 +68,7 @@ def accuracy(network, x, y, name):
         return (network(x).argmax(1) == y).float().mean().item()
 
 
+@pytest.mark.slow
 def test_four_numbers(tmp_path):
     """Against one look at all images by hand, each domain attacked and judged through itself."""
     data = ToyData(batch_size=32)
@@ -84,6 +86,7 @@ def test_four_numbers(tmp_path):
     assert module.monitor == "val/clean_accuracy"
 
 
+@pytest.mark.slow
 def test_inference_through_auxiliary(tmp_path):
     module = AdvPropTraining(
         BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, inference_domain="adversarial", optimizer=SGD
@@ -125,6 +128,7 @@ def test_augmentation_draws_for_each_image_and_stays_an_image():
     assert torch.equal(AutoAugment("imagenet")(one.expand(8, -1, -1, -1)), augmented)
 
 
+@pytest.mark.slow
 def test_no_clean_images_leaves_main_alone(tmp_path):
     module = AdvPropTraining(
         BACKBONE, num_classes=2, attack=ATTACK, clean_fraction=0.0, inference_domain="adversarial",

@@ -69,6 +69,7 @@ def regime_of(kind=MadryTraining, **options):
     return regime
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["madry", "awp", "mixture_bn", "smooth_gradient", "blockwise"])
 def test_regimes_train_and_validate_on_views(tmp_path, name):
     regime = make(name, tmp_path, attack=Spy(), evaluation_attack=Spy())
@@ -179,6 +180,7 @@ def test_another_network_gets_another_view():
     assert len(regime.attack_runner._views) == 1
 
 
+@pytest.mark.slow
 def test_views_are_let_go_after_a_run(tmp_path):
     regime = regime_of()
     quiet_trainer(tmp_path, limit_train_batches=1).fit(regime, ToyData())
@@ -241,6 +243,7 @@ def test_averaged_weights_are_attacked_in_validation(tmp_path):
     assert not torch.allclose(validated, SEEN[-2][2], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_channels_last(tmp_path):
     """All features are, and the network that comes out is the same up to rounding."""
     trained, strides = {}, []

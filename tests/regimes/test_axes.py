@@ -17,6 +17,7 @@ def regimes(*names):
     return pytest.mark.parametrize("name", names)
 
 
+@pytest.mark.slow
 @regimes("madry", "awp", "mixture_bn")
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_precision(tmp_path, name, precision):
@@ -54,6 +55,7 @@ def test_compiled_network_trains_the_same(tmp_path, name, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @regimes("madry", "trades", "mixture_bn", "batchnorm")
 def test_accumulated_gradients_are_those_of_the_sum(tmp_path, name):
     """Two batches a step, with BatchNorm still: the gradient of a step is the mean of its batches' gradients."""
@@ -68,6 +70,7 @@ def test_accumulated_gradients_are_those_of_the_sum(tmp_path, name):
         torch.testing.assert_close(value, weights[1][key], msg=key)
 
 
+@pytest.mark.slow
 @regimes("madry", "mixture_bn", "blockwise")
 def test_train_flags_after_validation(tmp_path, name):
     """Validation and its attack give the flags back one by one; held modules stay held."""

@@ -32,6 +32,7 @@ class OwnStep(Regime):
         return self.check_loss(self.criterion(self(x_adv), y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [OwnLoss, OwnStep])
 def test_a_regime_of_ones_own_trains_as_ours_does(tmp_path, kind):
     """To the bit, noise and logged loss included."""
@@ -73,6 +74,7 @@ def test_what_a_loss_must_return(tmp_path, given, got):
         quiet_trainer(tmp_path).fit(Other(BACKBONE, evaluation_attack=ATTACK), ToyData())
 
 
+@pytest.mark.slow
 def test_each_attack_of_a_step_draws_noise_of_its_own(tmp_path):
     found = []
 
@@ -85,6 +87,7 @@ def test_each_attack_of_a_step_draws_noise_of_its_own(tmp_path):
     assert not torch.equal(*found[0])
 
 
+@pytest.mark.slow
 def test_classes_come_from_the_data(tmp_path):
     module = regime()
     quiet_trainer(tmp_path).fit(module, ToyData())
@@ -125,6 +128,7 @@ class Answers(torch.nn.Module):
         return self.form(self.network(x), self.training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [StandardTraining, MadryTraining, AdvPropTraining])
 @pytest.mark.parametrize(
     ("form", "got"),
@@ -221,6 +225,7 @@ def test_validation_measures_what_the_network_does(tmp_path):
         assert metrics[f"val/{kind}_loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoint_does_not_fetch_the_first_weights_again(tmp_path):
     weights = tmp_path / "first.pth"
     torch.save(BACKBONE.build(2).state_dict(), weights)
@@ -234,6 +239,7 @@ def test_checkpoint_does_not_fetch_the_first_weights_again(tmp_path):
     assert torch.equal(loaded.network.network.fc.weight, module.network.network.fc.weight)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_network(tmp_path):
     trainer = quiet_trainer(tmp_path)
     trainer.fit(regime(), ToyData())
@@ -246,6 +252,7 @@ def test_checkpoint_of_another_network(tmp_path):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 def test_a_run_of_another_regime_or_activation_is_not_gone_on_with(tmp_path):
     """The keys of the network are the same each time."""
     trainer = quiet_trainer(tmp_path)
@@ -293,6 +300,7 @@ def test_noise_depends_on_run_stage_batch_and_process_and_in_training_on_the_epo
     assert seed("val", 0, epoch=1) == seed("val", 0) != seed("val", 0, rank=1)
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_for_training_alone(tmp_path):
     """Validation and test report the plain cross-entropy."""
     module = StandardTraining(BACKBONE, num_classes=2, label_smoothing=0.5)

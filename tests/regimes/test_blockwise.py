@@ -86,6 +86,7 @@ def test_the_rest_is_frozen_to_the_last_bit(tmp_path, pretrained, choice, reinit
         assert parameter.grad is None or name.split(".")[1] in expected
 
 
+@pytest.mark.slow
 def test_against_a_loop_written_out(tmp_path, pretrained):
     """Retrain m0 adversarially on predicted labels, a clean image beside each adversarial one."""
     sgd = partial(torch.optim.SGD, lr=0.1)
@@ -122,6 +123,7 @@ def test_reinitialised_blocks_start_as_a_fresh_network_does(tmp_path, pretrained
     assert torch.equal(again.network.network.layer2[0].weight, fresh) == (again.seed == module.seed)
 
 
+@pytest.mark.slow
 def test_batchnorm_alone(tmp_path, pretrained):
     """Section 6.4.4 of Xie & Yuille: affine parameters and running statistics move, filters do not."""
     module, loaded, _ = retrain(tmp_path, pretrained, only_batchnorm=True, reinitialize=False, attack=None)
@@ -151,6 +153,7 @@ def test_starts_from_a_run_of_any_regime(tmp_path, pretrained, kind):
     assert torch.equal(module.eval()(x), source.eval()(x))
 
 
+@pytest.mark.slow
 def test_test_after_training_keeps_the_weights(tmp_path, pretrained):
     """The hook that chooses blocks runs again for the test: it must not reinitialise."""
     module, _, trainer = retrain(tmp_path, pretrained, cutoff=2)
@@ -159,6 +162,7 @@ def test_test_after_training_keeps_the_weights(tmp_path, pretrained):
     assert all(torch.equal(value, before[name]) for name, value in module.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_frozen_under_synchronised_batchnorm(tmp_path, pretrained):
     """The converter puts other modules in the place of the BatchNorms, after the blocks were chosen."""
 
@@ -177,6 +181,7 @@ def test_frozen_under_synchronised_batchnorm(tmp_path, pretrained):
         assert torch.equal(value, loaded[name]) != name.startswith("network.layer1"), name
 
 
+@pytest.mark.slow
 def test_a_new_classifier_cannot_be_frozen(tmp_path):
     """The checkpoint has seven classes, the data two."""
     torch.save(BACKBONE.build(7).state_dict(), tmp_path / "seven.pth")

@@ -34,6 +34,7 @@ def go_on(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_learning_rate_and_weight_decay_are_used_and_told(go_on, caplog):
     second = regime(optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=0.1))
     group = go_on(regime(), second).optimizers[0].param_groups[0]
@@ -44,6 +45,7 @@ def test_learning_rate_and_weight_decay_are_used_and_told(go_on, caplog):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "other"),
     [
@@ -63,6 +65,7 @@ def test_a_schedule_is_what_it_had_been_from_the_start(go_on, schedule, other):
         assert used[name] == pytest.approx(reference.param_groups[0][name], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_unchanged_says_nothing(go_on, caplog):
     second = regime(scheduler=partial(MultiStepLR, milestones=[1]))
     go_on(regime(scheduler=partial(MultiStepLR, milestones=[1])), second)
@@ -70,6 +73,7 @@ def test_a_run_that_goes_on_unchanged_says_nothing(go_on, caplog):
     assert "goes on with" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -91,6 +95,7 @@ def test_what_the_state_does_not_allow_is_refused(go_on, first, second, message)
         go_on(regime(**first), regime(**second))
 
 
+@pytest.mark.slow
 def test_settings_of_the_loss_are_used_and_told(go_on, caplog):
     other = {"attack": PGD(eps=0.1, steps=3, step_size=0.05), "label_smoothing": 0.1}
     after = go_on(regime(MadryTraining, attack=ATTACK), regime(MadryTraining, **other), gradient_clip_val=1.0)

@@ -120,6 +120,7 @@ def test_arguments_out_of_range(make, message):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [TRADES(beta=2.5), MART(weight=3.0), CrossEntropy(0.5, 0.25)])
 def test_survives_the_checkpoint(tmp_path, objective):
     from tests.regimes.toy import quiet_trainer

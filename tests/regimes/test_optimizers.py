@@ -126,6 +126,7 @@ def test_plateau_looks_once_for_each_validation(tmp_path):
     assert rates[6] == 0.025
 
 
+@pytest.mark.slow
 def test_plateau_agrees_with_the_schedule_stepped_by_hand(tmp_path):
     """PyTorch's own schedule, given the accuracies that were logged, has the same rates."""
     _, rates = plateau_run(tmp_path, {"max_epochs": 6})

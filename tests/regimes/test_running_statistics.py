@@ -25,6 +25,7 @@ def buffers(state):
     return [value for name, value in sorted(state.items()) if "running" in name or "num_batches" in name]
 
 
+@pytest.mark.slow
 def test_buffers_stand_still_and_weights_move(tmp_path):
     snapshots = Snapshots()
     module = MadryTraining(

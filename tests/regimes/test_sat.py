@@ -36,6 +36,7 @@ class Switched(nn.Module):
         return Bent.apply(x) if Switched.bent else F.relu(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["attack", "update", "both"])
 def test_control_experiment_against_a_loop(tmp_path, where):
     module = SmoothAdversarialTraining(
@@ -58,6 +59,7 @@ def test_control_experiment_against_a_loop(tmp_path, where):
     assert_same(module.network, network)
 
 
+@pytest.mark.slow
 def test_validation_attacks_through_the_gradient_of_relu(tmp_path):
     """Inference is ReLU's alone (section 5.3.2): the numbers are those of the plain network."""
     attack = PGD(eps=0.1, steps=3, step_size=0.05, start="zero")
@@ -93,6 +95,7 @@ def test_the_network_computes_with_the_activation(activation, options, function)
     torch.testing.assert_close(module(x), network.fc(features.mean((2, 3))))
 
 
+@pytest.mark.slow
 def test_weight_decay_leaves_the_parameter_of_smooth_relu_alone(tmp_path):
     """With a gradient of next to nothing, decay alone would take alpha from 400 to 384."""
     decays = partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)
@@ -103,11 +106,13 @@ def test_weight_decay_leaves_the_parameter_of_smooth_relu_alone(tmp_path):
     assert module.network.network.layer1[2].alpha.item() == pytest.approx(400, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_network_without_relu_is_taken_as_it_is():
     module = SmoothAdversarialTraining(Backbone("efficientnet_b0"), num_classes=2, activation=None)
     assert module.backbone.activation is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

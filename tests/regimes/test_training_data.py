@@ -22,6 +22,7 @@ def trained():
     return digits(seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "leaks"), [({"seed": 5}, True), ({"test_fraction": 0.3}, True), ({"val_fraction": 0.2}, False)]
 )

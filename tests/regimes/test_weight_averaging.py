@@ -44,6 +44,7 @@ def saved(tmp_path):
     return torch.cat([state[f"network.{name}"].flatten() for name in names])
 
 
+@pytest.mark.slow
 def test_before_it_begins_and_after(tmp_path):
     """Four steps an epoch; it begins after the sixth: the average of then on is written out by hand."""
     regime = fit(tmp_path, 5, 2)
@@ -56,6 +57,7 @@ def test_before_it_begins_and_after(tmp_path):
     torch.testing.assert_close(saved(tmp_path), average)
 
 
+@pytest.mark.slow
 def test_one_that_never_begins(tmp_path, caplog):
     regime = fit(tmp_path, 100, 1)
     assert torch.equal(regime.validated[4], regime.trained[4])

@@ -46,6 +46,7 @@ def test_one_epoch_against_a_proxy_network(tmp_path):
     assert_same(trained, network)
 
 
+@pytest.mark.slow
 def test_it_raises_the_loss(tmp_path):
     """Of all perturbations of its length, none that is drawn at random raises the loss more."""
     module = MadryTraining(BACKBONE, num_classes=2)
@@ -84,6 +85,7 @@ def test_one_attack_and_one_statistics_update_a_step(tmp_path):
     assert counts == {4}
 
 
+@pytest.mark.slow
 def test_warm_up_is_plain_training(tmp_path):
     _, plain = fit(tmp_path / "plain")
     _, warm = fit(tmp_path / "warm", weight_perturbation=WeightPerturbation(0.05, warmup_epochs=1))

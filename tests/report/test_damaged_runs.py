@@ -69,6 +69,7 @@ def folder(tmp_path):
     return write_run(tmp_path / "run", epochs=2, layers=("bn1",), channels=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_damaged_is_named_and_the_rest_is_shown(folder, kind):
     name, content, reason = DAMAGE[kind]
@@ -180,6 +181,7 @@ def test_a_run_that_has_just_begun_has_a_learning_rate_and_no_epoch(folder):
     assert run.metrics == {"lr-SGD": [(0, 0.1)]}
 
 
+@pytest.mark.slow
 def test_many_rows(folder):
     lines = "".join(f"{k // 1000},{k},{k * 1e-3}\n" for k in range(200_000))
     (folder / METRICS).write_text("epoch,step,train/loss\n" + lines)
@@ -269,6 +271,7 @@ def test_the_page_says_what_cannot_be_read_and_the_status_does_not_promise(folde
     assert "the run goes on" not in text
 
 
+@pytest.mark.slow
 def test_a_long_setting_is_cut_on_the_page(folder):
     (folder / CONFIG).write_text(json.dumps({"model": {"class_names": list(range(20_000))}}))
     text = build_page(["a"], [read_run_folder(folder)], built=datetime(2026, 1, 2))

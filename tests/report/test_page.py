@@ -51,6 +51,7 @@ def runs(tmp_path):
     return [read_run_folder(tmp_path / name) for name in ("madry", "advprop", "goes on")]
 
 
+@pytest.mark.slow
 def test_everything_is_inside(runs):
     page = Page(build_page(["a", "b", "c"], runs, built=NOW))
     for tag, attributes in page.tags:
@@ -70,6 +71,7 @@ def test_everything_is_inside(runs):
     )
 
 
+@pytest.mark.slow
 def test_nothing_from_a_file_becomes_part_of_the_page(runs):
     harmless = Page(build_page(["a", "b", "c"], runs, built=NOW))
     run = runs[0]
@@ -110,6 +112,7 @@ def test_packed_tables_are_the_numbers():
     assert values[3] == -7.25
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_a_gap(runs):
     runs[0].metrics["train/loss"] = [(0, 1.234567891), (1, math.nan), (2, math.inf)]
     data = json.loads(Page(build_page(["a", "b", "c"], runs, built=NOW)).scripts["report-data"])
@@ -117,6 +120,7 @@ def test_a_loss_that_is_no_number_is_a_gap(runs):
     assert (trace["x"], trace["y"]) == ([0, 1, 2], [1.2346, None, None])
 
 
+@pytest.mark.slow
 def test_28_runs_look_different():
     run = Run(None, config={}, metrics={"a": [(0, 1.0)]}, results={"clean_accuracy": 0.5, "robust_accuracy": 0.3})
     names = [str(k) for k in range(28)]
@@ -147,6 +151,7 @@ def test_a_domain_has_one_symbol():
     assert key == "● main, ■ adversarial, ◆ other"
 
 
+@pytest.mark.slow
 def test_learning_rates_of_equal_groups_are_one(runs):
     rate = [(0, 0.1), (1, 0.01)]
     runs[0].metrics = {"lr-SGD/decay": rate, "lr-SGD/no_decay": list(rate), "lr-Adam": [(0, 0.5)]}

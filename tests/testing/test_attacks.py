@@ -44,6 +44,7 @@ OURS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", OURS, ids=lambda attack: type(attack).__name__)
 def test_our_attacks_keep_their_promises(attack):
     check_attack(attack)
@@ -62,6 +63,7 @@ class Own(Attack):
         return x + 3 * self.eps * gradient.sign()
 
 
+@pytest.mark.slow
 def test_four_lines_keep_the_promises():
     check_attack(Own())
 
@@ -152,6 +154,7 @@ class Whole(Attack):
         return x_adv.clamp(0, 1).detach().to(clean.dtype)
 
 
+@pytest.mark.slow
 def test_an_attack_of_version_0_1_works_as_before():
     check_attack(Whole())
     with pytest.raises(NotImplementedError, match="Whole writes __call__ as a whole, and no perturb"):
@@ -285,6 +288,7 @@ class ForgetsAnArgument(Whole):
         self.share = share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
@@ -324,6 +328,7 @@ def test_an_attack_that_looks_at_no_network_keeps_the_promises():
     check_attack(Darker())
 
 
+@pytest.mark.slow
 def test_a_promise_can_be_left_out():
     check_attack(NormOfTheBatch(), leave_out=["independence"])
 

@@ -21,6 +21,7 @@ class Norms(Observer):
         yield Record("", "", "step", trainer.global_step)
 
 
+@pytest.mark.slow
 def test_one_that_keeps_them():
     observer = Norms(every_n_steps=3)
     check_observer(observer)
@@ -59,6 +60,7 @@ def change_metric(trainer, module):
     trainer.callback_metrics["val/clean_accuracy"].add_(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -88,6 +90,7 @@ def test_one_that_changes_training(act, message):
         check_observer(Meddles())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "source"),
     [(lambda: torch.rand(1), "torch"), (lambda: np.random.rand(), "NumPy"), (random.random, "Python")],
@@ -122,6 +125,7 @@ class Rows(Norms):
         return self.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("observer", "message"),
     [
@@ -158,6 +162,7 @@ class Keeps(Counts):
         return {"looks": np.float64(self.looks)}
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_resumed():
     with pytest.raises(AssertionError, match=r"^A resumed run has the table of one that never stopped: 'looks'"):
         check_observer(Counts())
@@ -165,6 +170,7 @@ def test_one_that_cannot_be_resumed():
         check_observer(Keeps())
 
 
+@pytest.mark.slow
 def test_one_that_needs_a_logger():
     class Logs(Norms):
         def headline(self, module, records):
@@ -175,6 +181,7 @@ def test_one_that_needs_a_logger():
         check_observer(Logs())
 
 
+@pytest.mark.slow
 def test_one_that_writes_in_a_dry_run():
     class Writes(Norms):
         def release(self):

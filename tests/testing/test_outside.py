@@ -34,6 +34,7 @@ def run_in(folder: Path, *arguments: str) -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_six_lines_keep_the_promises(tmp_path, monkeypatch):
     (tmp_path / "six_lines.py").write_text(SIX_LINES)
     monkeypatch.syspath_prepend(tmp_path)
@@ -75,6 +76,7 @@ class MyFGSM(Attack):
 """
 
 
+@pytest.mark.slow
 def test_four_lines_of_an_attack_keep_the_promises(tmp_path, monkeypatch):
     (tmp_path / "four_lines.py").write_text(FOUR_LINES)
     monkeypatch.syspath_prepend(tmp_path)

@@ -40,6 +40,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_keeps_the_promises(folder):
     kind = importlib.import_module("my_observers").MyObserver
     assert kind.analysis == "my_observer"

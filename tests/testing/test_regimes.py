@@ -23,6 +23,7 @@ def test_our_regimes_keep_their_promises(tmp_path, name):
     check_regime(make(name, tmp_path))
 
 
+@pytest.mark.slow
 def test_on_data_of_ones_own(tmp_path):
     """Batches of its own size and order, which only the end of an epoch can be resumed from."""
     check_regime(make("madry", tmp_path), ToyData(batch_size=10))
@@ -190,6 +191,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_promise_is_named(kind):
     torch.manual_seed(0)
@@ -198,6 +200,7 @@ def test_a_broken_promise_is_named(kind):
         check_regime(regime)
 
 
+@pytest.mark.slow
 def test_the_regime_stays_as_it_is_and_random_states_too():
     """Of a class that cannot be imported by its path."""
 

@@ -29,6 +29,7 @@ class Given(LightningDataModule):
 DATA = "--data=tests.commands.evaluate.test_bad_input.Given"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -56,6 +57,7 @@ def test_what_cannot_be_evaluated(refused, arguments, message):
     assert message in refused(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -70,6 +72,7 @@ def test_what_does_not_parse(refused, arguments, message):
     assert message in refused(*arguments, status=2)
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_none(refused, tmp_path):
     assert "there is no file" in refused(checkpoint=str(tmp_path / "missing.ckpt"))
     (tmp_path / "broken.ckpt").write_bytes(b"nothing")
@@ -82,6 +85,7 @@ def test_checkpoints_that_are_none(refused, tmp_path):
     assert "checkpoint must be given" in refused("--data=DigitsDataModule", checkpoint=None)
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_of_another_network(refused, tmp_path):
     path = tmp_path / "foreign.pth"
     torch.save(Backbone("resnet18", in_channels=1).build(7).network.state_dict(), path)
@@ -97,6 +101,7 @@ def test_a_folder_that_cannot_be_written(refused, tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+@pytest.mark.slow
 def test_without_a_run_the_radius_and_the_folder_must_be_given(refused, tmp_path, monkeypatch, capsys):
     path = tmp_path / "foreign.pth"
     torch.save(Backbone("small_cnn", in_channels=1).build(10).network.state_dict(), path)

@@ -25,6 +25,7 @@ from tests.commands.evaluate.conftest import without_time
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_quick_is_the_default_at_the_radius_of_the_run(evaluate, run):
     results, printed = evaluate()
     (threat,) = results["threat_models"]
@@ -48,6 +49,7 @@ def test_quick_is_the_default_at_the_radius_of_the_run(evaluate, run):
     assert "PGD-20" in printed
 
 
+@pytest.mark.slow
 def test_verdicts_are_those_of_the_table(evaluate, tmp_path):
     results, printed = evaluate("--eps.linf=[0.05,0.2]", "--exhaustive=false", "--images=100", "--batch_size=30")
     with (tmp_path / "out" / "verdicts.csv").open(newline="") as file:
@@ -80,6 +82,7 @@ CURVE = "--steps_curve={attack: {class_path: PGD, init_args: {eps: 1, step_size:
 SEVERAL = ("--eps.linf=[0.1,0.2]", "--images=90", "--batch_size=10", "--exhaustive=false", "--seed=3", CURVE)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_to_the_same_result(evaluate, checkpoint, tmp_path, monkeypatch):
     whole, _ = evaluate(*SEVERAL, output="whole")
     written = []
@@ -107,6 +110,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(evaluate, checkpoint, tm
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_unfinished_evaluation_with_other_settings_is_kept(evaluate, refused, checkpoint, tmp_path, monkeypatch):
     def kill(self, chunk):
         raise StoppedError
@@ -121,6 +125,7 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(evaluate, refused,
     assert results["images"] == 10
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_known_by_its_content(checkpoint, evaluate, tmp_path, monkeypatch):
     """An unfinished evaluation goes on when the path is written in another way."""
 
@@ -139,6 +144,7 @@ def test_a_checkpoint_is_known_by_its_content(checkpoint, evaluate, tmp_path, mo
     assert results["settings"]["network"]["checkpoint"] == checkpoint
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_the_home_folder(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(run.parent))
     main(
@@ -147,6 +153,7 @@ def test_a_checkpoint_in_the_home_folder(run, tmp_path, monkeypatch):
     assert (run / "h" / "evaluation.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_is_not_lost(evaluate, refused, tmp_path):
     evaluate("--images=5")
     before = (tmp_path / "out" / "evaluation.json").read_bytes()
@@ -155,6 +162,7 @@ def test_a_finished_evaluation_is_not_lost(evaluate, refused, tmp_path):
     assert (tmp_path / "out" / "evaluation.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_no_figure_of_the_evaluation_before_is_left(evaluate, tmp_path):
     evaluate("--images=5", CURVE)
     assert (tmp_path / "out" / "accuracy_over_steps.png").is_file()
@@ -194,6 +202,7 @@ def test_every_preset_runs(name, evaluate):
     assert stopped == (names if name == "evaluation/standard" else set())
 
 
+@pytest.mark.slow
 def test_bf16_is_autocast_in_the_attacks_and_in_the_look(evaluate, monkeypatch):
     seen = []
     for name in ("evaluate_chunk", "look"):
@@ -209,6 +218,7 @@ def test_bf16_is_autocast_in_the_attacks_and_in_the_look(evaluate, monkeypatch):
     assert seen == [True, True]
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -221,6 +231,7 @@ def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, monkeypatch, capsys):
     assert "The same command again goes on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_double_precision_finds_what_single_does(evaluate):
     """With a look for suspicions, and with packages that compute in fp32."""
     given = ("--images=40", "--attacks=[{class_path: PGD}, {class_path: AutoAttack, init_args: {attacks: [apgd-ce]}}]")

@@ -17,6 +17,7 @@ SHORT = ("--config=evaluation/corruptions", "--images=50", "--batch_size=20", "-
 NAMES = "--corruptions.names=[gaussian_noise,contrast,jpeg_compression]"
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_corrupted_images(evaluate, run, tmp_path):
     found, printed = evaluate(*SHORT, NAMES)
     regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
@@ -39,6 +40,7 @@ def test_errors_are_those_of_the_corrupted_images(evaluate, run, tmp_path):
     assert "mce" not in found["corruptions"]
 
 
+@pytest.mark.slow
 def test_the_mce_against_itself_is_one(evaluate):
     first, _ = evaluate(*SHORT, NAMES, output="first")
     found, printed = evaluate(*SHORT, NAMES, "--corruptions.baseline=first/evaluation.json", output="second")
@@ -47,6 +49,7 @@ def test_the_mce_against_itself_is_one(evaluate):
     assert found["corruptions"]["errors"] == first["corruptions"]["errors"]
 
 
+@pytest.mark.slow
 def test_attacks_and_corruptions_together(evaluate):
     both, printed = evaluate("--config=evaluation/quick", *SHORT[1:], NAMES, output="both")
     attacks, _ = evaluate("--config=evaluation/quick", *SHORT[1:3], output="attacks")
@@ -69,6 +72,7 @@ def test_bad_input(refused, arguments, message):
     assert message in refused("--config=evaluation/corruptions", *arguments)
 
 
+@pytest.mark.slow
 def test_baselines_that_do_not_match(evaluate, refused, tmp_path):
     evaluate(*SHORT, NAMES)
     asked = ["--config=evaluation/corruptions", "--corruptions.baseline=out/evaluation.json"]

@@ -28,6 +28,7 @@ def advprop(tmp_path_factory):
         return home / fit(config="digits/advprop") / "checkpoints" / "best.ckpt"
 
 
+@pytest.mark.slow
 def test_a_run_an_export_and_a_plain_file_are_the_same_network(checkpoint, tmp_path):
     regime = MadryTraining.load_from_checkpoint(checkpoint, weights_only=True).eval()
     main(["export", f"--checkpoint={checkpoint}", f"--output={tmp_path}"])
@@ -50,6 +51,7 @@ def test_a_run_an_export_and_a_plain_file_are_the_same_network(checkpoint, tmp_p
     assert found["foreign"].evaluation_attack is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "through"), [(None, "main"), ("main", "main"), ("adversarial", "adversarial")])
 def test_a_domain_of_a_run(advprop, given, through):
     regime = AdvPropTraining.load_from_checkpoint(advprop, weights_only=True).eval()
@@ -59,6 +61,7 @@ def test_a_domain_of_a_run(advprop, given, through):
     assert loaded.facts["domain"] == through
 
 
+@pytest.mark.slow
 def test_a_domain_that_is_not_there(advprop, checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"^domain: .*'auxiliary'; it has main, adversarial: name one"):
         load_network(str(advprop), None, num_classes=10, domain="auxiliary")
@@ -81,6 +84,7 @@ def test_of_another_project_the_arguments_are_the_commands_own(tmp_path):
         load_network(None, own, num_classes=10, domain=None)
 
 
+@pytest.mark.slow
 def test_the_command_finds_in_an_export_what_it_finds_in_the_run(evaluate, checkpoint, tmp_path, capsys):
     ours, _ = evaluate("--images=60")
     main(["export", f"--checkpoint={checkpoint}", f"--output={tmp_path}"])

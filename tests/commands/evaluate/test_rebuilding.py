@@ -34,12 +34,14 @@ def rebuilt(checkpoint, through=None):
     return load_network(checkpoint, None, num_classes=2, domain=through).network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGIMES)
 def test_every_regimes_network_has_the_regimes_own_logits(name, tmp_path):
     regime = make(name, tmp_path)
     assert torch.equal(rebuilt(trained(regime, tmp_path))(X), regime(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["main", "adversarial", "augmented"])
 def test_every_domain(through, tmp_path):
     options = {"augmentation": AutoAugment("cifar10"), "attack": ATTACK}
@@ -50,6 +52,7 @@ def test_every_domain(through, tmp_path):
         assert torch.equal(rebuilt(checkpoint, through)(X), regime.network(X))
 
 
+@pytest.mark.slow
 def test_retrained_blocks_of_a_network_with_another_activation(tmp_path):
     first = MadryTraining(replace(BACKBONE, activation="gelu"), num_classes=2, attack=ATTACK)
     (tmp_path / "first").mkdir()
@@ -99,6 +102,7 @@ def test_a_regime_that_changes_its_loss_alone_is_rebuilt(tmp_path):
     assert torch.equal(rebuilt(trained(regime, tmp_path))(X), regime(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "by"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from lightning_adv.commands.evaluate.suspicions import look, look_at_verdicts, print_suspicions
@@ -71,6 +72,7 @@ class Rounded(torch.nn.Module):
         return self.linear(((x * 4).round() / 4).flatten(1))
 
 
+@pytest.mark.slow
 def test_a_network_without_gradients_is_told_once_for_each_ball():
     data = DigitsDataModule()
     test = TestImages(data, chunk=50, images=None)
@@ -89,6 +91,7 @@ def test_a_network_without_gradients_is_told_once_for_each_ball():
     assert look(Rounded(), test, plan, 0, torch.device("cpu")) == []
 
 
+@pytest.mark.slow
 def test_the_command_finds_a_sound_network_sound_and_a_bad_one_bad(evaluate, monkeypatch, run):
     from lightning_adv.commands.evaluate import suspicions
 
@@ -110,6 +113,7 @@ class Shatter(torch.nn.Module):
         return (x * 16).round() / 16
 
 
+@pytest.mark.slow
 def test_a_command_that_did_not_look_says_nothing(evaluate):
     """Nobody looks where there is no ball of a norm."""
     _, printed = evaluate("--attacks=[{class_path: StAdv, init_args: {steps: 1}}]", "--images=5")
