@@ -143,6 +143,7 @@ def test_every_mode_of_every_format_is_what_numpy_makes_of_it(tmp_path, format):
             "WEBP": ("1", "P", "I;16", "I", "F"),
             "GIF": ("LA", "RGB", "RGBA", "I;16", "I", "F"),
             "PPM": ("LA", "RGBA"),
+            "PNG": ("I",),  # before Pillow 13 as 16 bits
         }
         if mode in alters.get(format, ()):
             continue  # the format has no such mode, and Pillow's writer converts
