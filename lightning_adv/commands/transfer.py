@@ -116,6 +116,9 @@ def _transfer(settings: TransferSettings, held: ExitStack) -> None:
     _check(settings)
     folder = Path(settings.output)
     held.enter_context(writing_alone(folder))
+    result = folder / _RESULT
+    if result.exists() and not settings.overwrite:
+        raise UsageError(f"output: {result} is there already: give another --output, or --overwrite.")
     clear_unfinished(folder)
     plan = make_plan(settings.attacks, {settings.norm: [settings.eps]}, seed=settings.seed)
     attacks = _named(plan)
@@ -169,9 +172,6 @@ def _check(settings: TransferSettings) -> None:
         raise UsageError(
             "data must be given: the first network does not lie in the folder of a run that names its data."
         )
-    result = Path(settings.output) / _RESULT
-    if result.exists() and not settings.overwrite:
-        raise UsageError(f"output: {result} is there already: give another --output, or --overwrite.")
 
 
 def _load(

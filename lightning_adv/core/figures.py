@@ -143,7 +143,7 @@ def draw_layers(axes: Axes, rows: Sequence[Row], names: Sequence[str], when: Loo
 
 def layers_figure(count: int, layers: int) -> Figure:
     """Return a figure for some panels of :func:`draw_layers`."""
-    return new_figure(1.8 + 4.2 * count, min(max(2.8, 1.4 + 0.2 * layers), 11))
+    return new_figure(1.8 + 4.2 * count, min(max(2.8, 1.4 + 0.2 * layers), 10.2))
 
 
 def by_layer(rows: Sequence[Row], statistic: str) -> tuple[list[Row], list[str], Looks]:

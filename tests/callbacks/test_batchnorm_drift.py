@@ -193,10 +193,10 @@ def test_an_activation_that_learns_is_not_missed_in_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no file"),
-        (b"garbage", "cannot be read as weights"),
-        ({"fc.weight": torch.zeros(2, 3)}, "holds the weights of another network"),
-        ("domain", "has no BatchNorm domains, and 'main' was asked for"),
+        (None, "checkpoint: .*there is no file"),
+        (b"garbage", "checkpoint: .*cannot be read as weights"),
+        ({"fc.weight": torch.zeros(2, 3)}, "checkpoint: .*holds the weights of another network"),
+        ("domain", "checkpoint_domain: .*has no BatchNorm domains, and 'main' was asked for"),
     ],
 )
 def test_a_checkpoint_that_is_none_of_this_network(tmp_path, content, message):
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_is_none_of_this_network(tmp_path, content, message):
         other_network(tmp_path)
         domain = "main"
     callback = BatchNormDrift(checkpoint=str(path), checkpoint_domain=domain)
-    with pytest.raises(ValueError, match=rf"^bn_drift\.checkpoint(_domain)?: .*{message}"):
+    with pytest.raises(ValueError, match=rf"^bn_drift\.{message}"):
         fit(tmp_path, callback)
 
 

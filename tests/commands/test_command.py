@@ -300,7 +300,7 @@ def test_views_are_settings_of_a_run(settings):
             ["--model.init_args.attack_precision=bf16", "--trainer.precision=64-true"],
             ["attack_precision is bf16", "64-true"],
         ),
-        (["--model.init_args.attack=null"], ["model > MadryTraining > attack: it is null", "an Attack"]),
+        (["--model.init_args.attack=null"], ["model > MadryTraining > attack: it is null", "PGD"]),
         (
             [
                 "--model.init_args.scheduler=lightning.pytorch.cli.ReduceLROnPlateau",

@@ -101,7 +101,7 @@ def test_every_preset_runs(name, transfer):
          "'auxiliary'; it has main, adversarial: name one of them"),
         (["--output=file"], "output: file cannot be written"),
         (["--output=file/below"], "output: file/below cannot be written"),
-        ([f"--output={'long' * 100}"], "File name too long"),
+        ([f"--output={'long' * 100}"], "long cannot be written (File name too long)"),
         (
             ["--accelerator=gpus"],
             "accelerator, devices and precision must be those of this machine, got accelerator 'gp",

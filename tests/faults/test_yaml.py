@@ -49,7 +49,7 @@ def fit(text: str) -> str:
         ("trainer: {callbacks: [{class_path: EarlyWarnin}]}", ["trainer.callbacks[0]: ", "'EarlyWarning'"]),
         ("trainer: {callbacks+: [{class_path: EarlyWarnin}]}", ["trainer.callbacks[0]: ", "'EarlyWarning'"]),
         ("trainer: {logger: {class_path: CSVLoger}}", ["trainer.logger: ", "'CSVLogger'"]),
-        ("model: {init_args: {attack: {class_path: Zzz}}}", ["'Zzz'", "It takes an Attack: APGD, "]),
+        ("model: {init_args: {attack: {class_path: Zzz}}}", ["'Zzz'", "an Attack: APGD, AutoAttack"]),
         ("model: {init_args: {attack: {class_path: Attack}}}", ["'Attack' is the base", "PGD"]),
         # a class of another kind
         ("model: {init_args: {objective: PGD}}", ["'PGD' is not of a class", "CrossEntropy, MART, TRADES"]),

@@ -61,7 +61,7 @@ def check_function(found: Any, allowed: Takes, name: str) -> None:
         MistakeError: It does not say by its annotation that it returns what is taken.
     """
     if not callable(found):
-        raise MistakeError(f"{name!r} is no class.{_choices(allowed.classes)}")
+        raise MistakeError(f"{name!r} is no class.{choices(allowed.classes)}")
     hook = allowed.anything_callable and str(getattr(found, "__module__", "")).startswith(_HOOKS)
     if hook or makes(found, allowed.classes):
         return
@@ -69,7 +69,7 @@ def check_function(found: Any, allowed: Takes, name: str) -> None:
         raise MistakeError(f"{name!r} is a function, and a configuration calls none: name a class of objects to call.")
     raise MistakeError(
         f"{name!r} is a function, and a configuration calls none that does not say that it returns "
-        f"{one_of(allowed.classes)}.{_choices(allowed.classes)}"
+        f"{one_of(allowed.classes)}.{choices(allowed.classes)}"
     )
 
 
@@ -117,13 +117,13 @@ def _find(name: str, allowed: Takes) -> Any:
         choice for leaf in allowed.leaves if typing.get_origin(leaf) is Literal for choice in typing.get_args(leaf)
     ]
     hint = did_you_mean(name, [*known, *map(str, named)])
-    raise MistakeError(f"there is no class {name!r}.{hint}{_choices(allowed.classes, own=not hint)}")
+    raise MistakeError(f"there is no class {name!r}.{hint}{choices(allowed.classes, own=not hint)}")
 
 
 def _import(name: str, allowed: Takes) -> Any:
     """Import what a dotted path names; a class may lie in another."""
     if not all(part.isidentifier() for part in name.split(".")):
-        raise MistakeError(f"{name!r} is no class path, such as my_package.MyClass.{_choices(allowed.classes)}")
+        raise MistakeError(f"{name!r} is no class path, such as my_package.MyClass.{choices(allowed.classes)}")
     module, names = _module(name)
     found: Any = module
     for number, attribute in enumerate(names):
@@ -186,10 +186,10 @@ def _check_class(found: type, allowed: Takes) -> None:
         kinds = [kind for kind in _BASES if issubclass(found, kind)]
         what = f", which is {one_of(tuple(kinds[:1]))}" if kinds and kinds[0] is not Recipe else ""
         raise MistakeError(
-            f"{found.__name__!r}{what} is not of a class that is allowed here.{_choices(allowed.classes)}"
+            f"{found.__name__!r}{what} is not of a class that is allowed here.{choices(allowed.classes)}"
         )
     if inspect.isabstract(found):
-        raise MistakeError(f"{found.__name__!r} is the base of others.{_choices((found,))}")
+        raise MistakeError(f"{found.__name__!r} is the base of others.{choices((found,))}")
 
 
 def one_of(kinds: tuple[type, ...]) -> str:
@@ -198,7 +198,7 @@ def one_of(kinds: tuple[type, ...]) -> str:
     return f"{'an' if names.startswith(('A', 'E', 'I', 'O', 'LR')) else 'a'} {names}" if names else "what belongs there"
 
 
-def _choices(kinds: tuple[type, ...], *, own: bool = True) -> str:
+def choices(kinds: tuple[type, ...], *, own: bool = True) -> str:
     """Return a sentence of what is allowed: the base class, and the names of what derives from it."""
     if not kinds:
         return ""
@@ -206,7 +206,7 @@ def _choices(kinds: tuple[type, ...], *, own: bool = True) -> str:
     named = class_names(kinds) if own else {}
     names = [name for name, found in named.items() if found[0] not in kinds or not found[0].__subclasses__()]
     shown: list[str] = []
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: (not named[name][0].__module__.startswith("lightning_adv."), name)):
         if len(", ".join([*shown, name])) > _LONGEST_LIST:
             shown.append("...")
             break

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from lightning_adv.commands.shared.class_paths import MistakeError, check_function, find_part, makes, one_of
+from lightning_adv.commands.shared.class_paths import MistakeError, check_function, choices, find_part, makes, one_of
 from lightning_adv.commands.shared.sources import Text, load_text
 from lightning_adv.commands.shared.takes import Takes, describe, takes
 from lightning_adv.core.suggestions import did_you_mean
@@ -61,7 +61,7 @@ def _check_null(action: Any, allowed: Takes, where: str) -> None:
     if allowed.null or (action.default is None and not action.required):
         return
     needs = _needs(allowed) if allowed.composed else f"be {describe(action._typehint)}"
-    raise MistakeError(f"{where}: it is null, but it must {needs}.")
+    raise MistakeError(f"{where}: it is null, but it must {needs}.{choices(allowed.classes)}")
 
 
 def _needs(allowed: Takes) -> str:
