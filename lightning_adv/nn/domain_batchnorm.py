@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,10 +24,15 @@ class DomainSwitch:
     def __init__(self, domains: Sequence[str]) -> None:
         self.domains = tuple(domains)
         self.active = self.domains[0]
+        self.in_use = threading.RLock()
+        """Held by a thread that calls the network through a domain (:class:`~lightning_adv.nn.InDomain`)."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy that is made within a context would never leave it.
-        return {"domains": self.domains, "active": self.domains[0]}
+        return {"domains": self.domains}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # With the first domain active: a copy that is made within a context would never leave it.
+        DomainSwitch.__init__(self, state["domains"])
 
     @contextmanager
     def select(self, domain: str) -> Iterator[None]:

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.nn.batchnorm import active_domain
-from lightning_adv.nn.view.attack_view import AttackView, NoViewError, attack_view, check_compile_mode, has_hooks
+from lightning_adv.nn.batchnorm import active_domain, without_domain
+from lightning_adv.nn.view.attack_view import AttackView, NoViewError, check_compile_mode, has_hooks
 
 View: TypeAlias = Literal["auto", "off"]
 AttackPrecision: TypeAlias = Literal["same", "bf16", "fp16"]
@@ -52,18 +52,18 @@ class AttackRunner:
         x: Tensor,
         y: Tensor,
         *,
-        domain: str | None,
         generator: torch.Generator,
         reduced_precision: bool = True,
     ) -> Tensor:
         """Return the adversarial examples; see :meth:`lightning_adv.attacks.Attack.__call__`.
 
-        ``reduced_precision`` is False where attacks shall compute as the network does, whatever ``precision`` is.
-        Attacks that select by success (:attr:`lightning_adv.attacks.Attack.selects_by_success`) always do, and under
-        autocast they are given the network itself: a view rounds otherwise.
+        The network may be :class:`~lightning_adv.nn.InDomain`. ``reduced_precision`` is False where attacks shall
+        compute as the network does, whatever ``precision`` is. Attacks that select by success
+        (:attr:`lightning_adv.attacks.Attack.selects_by_success`) always do, and under autocast they are given the
+        network itself: a view rounds otherwise.
         """
         dtype = self._dtype if reduced_precision and not attack.selects_by_success else None
-        view = self._view_of(attack, network, domain, x, dtype)
+        view = self._view_of(attack, network, x, dtype)
         if view is not None:
             noise = generator.get_state()
             try:
@@ -71,16 +71,14 @@ class AttackRunner:
             except NoViewError as error:
                 self._tell(str(error))
                 self.clear()
-                self._unprepared = network
+                self._unprepared = without_domain(network)[0]
                 generator.set_state(noise)
         with nullcontext() if dtype is None else torch.autocast(x.device.type, dtype):
-            return attack(network, x, y, domain=domain, generator=generator)
+            return attack(network, x, y, generator=generator)
 
-    def _view_of(
-        self, attack: Attack, network: nn.Module, domain: str | None, x: Tensor, dtype: torch.dtype | None
-    ) -> AttackView | None:
+    def _view_of(self, attack: Attack, network: nn.Module, x: Tensor, dtype: torch.dtype | None) -> AttackView | None:
         """Return a view of the network; None where the attack needs the network itself."""
-        if self._view == "off" or network is self._unprepared or not len(x):
+        if self._view == "off" or without_domain(network)[0] is self._unprepared or not len(x):
             return None
         if attack.batchnorm != "eval":  # by the batch's statistics there is nothing to fold
             return None
@@ -91,11 +89,11 @@ class AttackRunner:
             return None
         if dtype is None and torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)  # weights that are cast once, and not in each pass
-        key = (active_domain(network) if domain is None else domain, dtype)
+        key = (active_domain(network), dtype)
         view = self._views.get(key)
         if view is None or not view.is_of(network):
             self._views = {key: view for key, view in self._views.items() if view.is_of(network)}
-            view = self._views[key] = attack_view(network, domain=key[0], dtype=key[1], compile=self._compile)
+            view = self._views[key] = AttackView(network, dtype=dtype, compile=self._compile)
         return view
 
     def _tell(self, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from lightning_adv.core.errors import UsageError, raised_in
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.weights.load import check_activation, check_fits, say
 from lightning_adv.regimes.attack_runner import AttackRunner
 from lightning_adv.regimes.checks import (
@@ -201,19 +200,18 @@ class Classifier(LightningModule):
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.logits(x, self.inference_domain)
 
-    def logits(self, x: Tensor, through: str | None) -> Tensor:
+    def logits(self, x: Tensor, domain: str | None) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one.
 
         Raises:
             UsageError: The network gives something else, or cannot normalise a batch of one image.
         """
-        with nullcontext() if through is None else domain(self.network, through):
-            try:
-                output = self.network(x)
-            except ValueError as error:
-                if raised_in(error, "torch.nn.functional"):  # by its batch_norm alone: too few values for statistics
-                    raise UsageError(no_statistics(len(x))) from error
-                raise
+        try:
+            output = through(self.network, domain)(x)
+        except ValueError as error:
+            if raised_in(error, "torch.nn.functional"):  # by its batch_norm alone: too few values for statistics
+                raise UsageError(no_statistics(len(x))) from error
+            raise
         return check_logits(output, len(x))
 
     def attacked(
@@ -239,8 +237,8 @@ class Classifier(LightningModule):
         """
         if generator is None:
             generator = self.noise("train", 0) if self.step_noise is None else self.step_noise
-        run = self.attack_runner.run
-        return run(attack, self.network, x, y, domain=domain, generator=generator, reduced_precision=reduced_precision)
+        network = through(self.network, domain)
+        return self.attack_runner.run(attack, network, x, y, generator=generator, reduced_precision=reduced_precision)
 
     def check_batch(self, batch: Any, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return the batch as images (N, C, H, W) in the network's precision and labels (N,) int64.

@@ -81,14 +81,14 @@ class MeasuredClassifier(Classifier):
         if ends_with_repetition(loader, batch_idx):
             x, y = x[:-1], y[:-1]
         meters = self._meters(stage)
-        for through in (self.domains if self.domains else (None,)) if len(x) else ():
+        for domain in (self.domains if self.domains else (None,)) if len(x) else ():
             noise = self.noise(stage, batch_idx)
             # A test is what is reported: no attack on it is weaker than it need be.
             x_adv = self.attacked(
-                self.evaluation_attack, x, y, domain=through, generator=noise, reduced_precision=stage == "val"
+                self.evaluation_attack, x, y, domain=domain, generator=noise, reduced_precision=stage == "val"
             )
-            meters.update("clean", through, self.logits(x, through), y)
-            meters.update("robust", through, self.logits(x_adv, through), y)
+            meters.update("clean", domain, self.logits(x, domain), y)
+            meters.update("robust", domain, self.logits(x_adv, domain), y)
         meters["images"].update(len(x))
         meters["classes"].update(y)
         for name, metric in meters.items():

@@ -128,9 +128,10 @@ class _Validation(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         x, y = pl_module.check_batch(batch, batch_idx)
-        through = pl_module.inference_domain
         noise = pl_module.noise("val", batch_idx)
-        x_adv = pl_module.attacked(pl_module.evaluation_attack, x, y, domain=through, generator=noise)
+        x_adv = pl_module.attacked(
+            pl_module.evaluation_attack, x, y, domain=pl_module.inference_domain, generator=noise
+        )
         self.images += len(x)
         self.clean += int((pl_module(x).argmax(1) == y).sum())
         self.robust += int((pl_module(x_adv).argmax(1) == y).sum())
@@ -159,9 +160,9 @@ def check_attacks(regime: Regime, batch: tuple[Tensor, Tensor]) -> None:
     """
     regime.train()
     for name, attack in vars(regime).items():
-        for through in (regime.domains or (None,)) if isinstance(attack, Attack) else ():
+        for domain in (regime.domains or (None,)) if isinstance(attack, Attack) else ():
             before = Snapshot(regime.network)
-            regime.attacked(attack, *batch, domain=through)
+            regime.attacked(attack, *batch, domain=domain)
             left = before.difference()
             require(left is None, f"{name} leaves the network untouched", f"afterwards {left}")
 

@@ -1,6 +1,8 @@
 """A network through one BatchNorm domain is a network."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -120,3 +122,20 @@ def test_another_domain_cannot_be_asked_for(network, x):
         AttackView(wrapped, domain="main")
     with pytest.raises(ValueError, match="domain='main' was given, and the network is in 'adversarial' already"):
         PGD(0.1, 1, 0.1)(wrapped, x, torch.zeros(5, dtype=torch.long), domain="main")
+
+
+def test_threads_that_go_through_two_domains_do_not_mix_them(network, x):
+    class Waits(nn.Module):
+        """Lets the other thread run in the middle of a pass."""
+
+        def forward(self, x):
+            time.sleep(0.01)
+            return x
+
+    network.insert(0, Waits())
+    names = ("main", "adversarial") * 2
+    with ThreadPoolExecutor(len(names)) as threads:
+        found = list(threads.map(lambda name: InDomain(network, name)(x), names))
+    for name, logits in zip(names, found, strict=True):
+        assert torch.equal(logits, expected(network, x, name))
+    assert active_domain(network) == "main"
