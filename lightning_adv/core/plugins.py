@@ -1,0 +1,246 @@
+"""Plugins: what other installed packages announce, read from their metadata without importing any of them.
+
+A package announces its parts in the group ``lightning_adv.plugins`` of its entry points, each by its kind and its name,
+and its folder of configurations::
+
+    [project.entry-points."lightning_adv.plugins"]
+    "attack.SignStep" = "my_package.attacks:SignStep"
+    "network.my_net" = "my_package.networks:MyNet"
+    configs = "my_package.configs"
+
+The kinds are those of :data:`KINDS`. The folder is laid out as this package's own: ``evaluation/strict.yaml`` in it is
+``--config evaluation/strict``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lightning_adv.core.errors import UsageError
+
+GROUP = "lightning_adv.plugins"
+
+_CLASSES = ("regime", "attack", "callback", "data", "objective", "loss")
+
+KINDS = (*_CLASSES, "network", "analysis")
+"""What a package may announce: classes, by their own names, networks and analyses."""
+
+_CONFIGS = "configs"
+
+
+@dataclass(frozen=True, order=True)
+class Plugin:
+    """An installed package that announces something.
+
+    Attributes:
+        name: Its name, as it is installed by.
+        version: Its version.
+    """
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A part that a plugin announces.
+
+    Attributes:
+        plugin: The plugin.
+        kind: One of :data:`KINDS`.
+        name: Its short name.
+        path: The dotted path to import it by.
+    """
+
+    plugin: Plugin
+    kind: str
+    name: str
+    path: str
+
+    def load(self) -> Any:
+        """Import the part.
+
+        Raises:
+            UsageError: It cannot be imported. The cause is what its module raises.
+        """
+        module, _, name = self.path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever the plugin's module raises is for its author, and for no other plugin
+            told = " ".join(str(error).split())
+            raise UsageError(
+                f"{self.path!r}, which the plugin {self.plugin} announces, cannot be imported: "
+                f"{type(error).__name__}: {told}."
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """What all plugins announce."""
+
+    parts: tuple[Part, ...]
+    folders: tuple[tuple[Plugin, Path], ...]
+    packages: dict[str, Plugin]
+
+
+def parts(kinds: Iterable[str] = KINDS, name: str | None = None) -> list[Part]:
+    """Return the parts that plugins announce, of some kinds or of all, by one name or by any.
+
+    Nothing is imported.
+
+    Example:
+        >>> parts(["attack"], "AnAttackOfNobody")
+        []
+    """
+    return [part for part in _announced().parts if part.kind in set(kinds) and name in (None, part.name)]
+
+
+def find_part(kind: str, name: str) -> Part | None:
+    """Return the part of a kind that a name means; None if no plugin announces one.
+
+    Raises:
+        UsageError: Several plugins do.
+
+    Example:
+        >>> find_part("network", "a_network_of_nobody") is None
+        True
+    """
+    found = parts([kind], name)
+    if len(found) > 1:
+        raise UsageError(several(f"{kind} {name!r}", {part.path: part.plugin for part in found}))
+    return found[0] if found else None
+
+
+def several(what: str, paths: dict[str, Plugin | None]) -> str:
+    """Return the error of a name that means several things: what to write instead.
+
+    Args:
+        what: What was named.
+        paths: What each may be named by, and the plugin that it is of; None for this package's own.
+
+    Example:
+        >>> several("class 'PGD'", {"lightning_adv.attacks.PGD": None, "other.PGD": Plugin("other", "1.0")})
+        "there are several of class 'PGD': write lightning_adv.attacks.PGD or other.PGD (of other 1.0)."
+    """
+    told = [path if plugin is None else f"{path} (of {plugin})" for path, plugin in paths.items()]
+    return f"there are several of {what}: write {' or '.join(told)}."
+
+
+def config_folders() -> tuple[tuple[Plugin, Path], ...]:
+    """Return the folders of configurations that plugins announce."""
+    return _announced().folders
+
+
+def announced_packages() -> frozenset[str]:
+    """Return the import names of the packages that plugins announce parts of, such as ``{"my_package"}``.
+
+    Of a namespace that several distributions share it is the package in it, such as ``"my_company.attacks"``.
+    """
+    return frozenset(_announced().packages)
+
+
+def plugins_in(modules: Iterable[str]) -> dict[str, str]:
+    """Return the names and versions of the plugins that some modules are of.
+
+    Args:
+        modules: Dotted names of modules.
+
+    Example:
+        >>> plugins_in(["torch.nn", "lightning_adv.attacks"])
+        {}
+    """
+    of = _announced().packages.items()
+    found = {plugin for module in modules for package, plugin in of if f"{module}.".startswith(f"{package}.")}
+    return {plugin.name: plugin.version for plugin in sorted(found)}
+
+
+def _announced() -> _Announced:
+    return _read(tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: tuple[str, ...]) -> _Announced:
+    """Read the entry points of what is installed on a path; what is announced wrongly is told, and left out."""
+    found: list[Part] = []
+    folders: list[tuple[Plugin, Path]] = []
+    packages: dict[str, Plugin] = {}
+    for entry in entry_points(group=GROUP):
+        plugin = Plugin("unknown", "unknown") if entry.dist is None else Plugin(entry.dist.name, entry.dist.version)
+        try:
+            _check_path(entry)
+            if entry.name == _CONFIGS:
+                folders.append((plugin, _folder(entry)))
+            else:
+                found.append(_part(plugin, entry))
+        except UsageError as error:
+            logging.getLogger(__name__).warning(
+                "The plugin %s announces %r = %r, which is left out: %s", plugin, entry.name, entry.value, error
+            )
+        else:
+            packages[_package(entry.module)] = plugin
+    return _Announced(tuple(sorted(found)), tuple(sorted(folders)), packages)
+
+
+def _check_path(entry: EntryPoint) -> None:
+    """Check that an entry names an object of a package, or a folder of one.
+
+    Raises:
+        UsageError: It does not, or the package is one that no plugin has.
+    """
+    module, colon, name = entry.value.partition(":")
+    named = [*module.split("."), *([name] if colon else [])]
+    if bool(colon) == (entry.name == _CONFIGS) or not all(each.isidentifier() for each in named):
+        form = "my_package.configs" if entry.name == _CONFIGS else "my_package.attacks:SignStep"
+        raise UsageError(f"it must have the form {form}.")
+    if named[0] in sys.stdlib_module_names or named[0] == "lightning_adv":  # what is announced is trusted
+        raise UsageError(f"{named[0]} is not a package of the plugin's.")
+
+
+def _part(plugin: Plugin, entry: EntryPoint) -> Part:
+    kind, _, name = entry.name.partition(".")
+    if kind not in KINDS or not name:
+        raise UsageError(f"its name must be {_CONFIGS!r}, or a kind and a name: {_examples()}.")
+    if kind in _CLASSES and name != entry.attr:
+        raise UsageError("a class is announced by its own name.")
+    return Part(plugin, kind, name, f"{entry.module}.{entry.attr}")
+
+
+def _examples() -> str:
+    return ", ".join(f"{kind}.{'MyClass' if kind in _CLASSES else 'my_name'}" for kind in KINDS)
+
+
+def _folder(entry: EntryPoint) -> Path:
+    for folder in _folders(entry.module):
+        if folder.is_dir():
+            return folder
+    raise UsageError("there is no such folder in the package.")
+
+
+def _folders(module: str) -> Iterator[Path]:
+    """Yield where the folder of a package may lie. Python itself would import the packages on the way to it."""
+    first, *others = module.split(".")
+    spec = find_spec(first)
+    for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+        yield Path(location, *others)
+
+
+def _package(module: str) -> str:
+    """Return the first package on the way to a module that is not a namespace."""
+    names = module.split(".")
+    for length in range(1, len(names)):
+        folders = list(_folders(".".join(names[:length])))
+        if not folders or any((folder / "__init__.py").is_file() for folder in folders):
+            return ".".join(names[:length])
+    return module

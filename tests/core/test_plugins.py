@@ -1,0 +1,96 @@
+"""What installed packages announce, read from their metadata."""
+
+import sys
+
+import pytest
+
+from lightning_adv.core import plugins
+from lightning_adv.core.errors import UsageError
+from tests.fake_plugins import install
+
+RAISES = {"first/__init__.py": "raise RuntimeError('imported')\n", "first/parts.py": ""}
+ENTRIES = {"attack.SignStep": "first.parts:SignStep", "network.my_net": "first.parts:net"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("first", "second")]:
+        del sys.modules[name]
+
+
+def test_nothing_is_imported_to_know_what_is_announced(folder):
+    (folder / "first/configs/evaluation").mkdir(parents=True)
+    install(folder, "first-plugin", ENTRIES | {"configs": "first.configs"}, RAISES, version="1.2")
+    told = {(part.kind, part.name): part.path for part in plugins.parts()}
+    assert told == {("attack", "SignStep"): "first.parts.SignStep", ("network", "my_net"): "first.parts.net"}
+    assert [part.name for part in plugins.parts(["network", "data"])] == ["my_net"]
+    assert plugins.find_part("attack", "SignStep").plugin == plugins.Plugin("first-plugin", "1.2")
+    assert plugins.find_part("attack", "my_net") is None
+    assert plugins.announced_packages() == {"first"}
+    assert [path for _, path in plugins.config_folders()] == [folder / "first/configs"]
+    assert plugins.plugins_in(["torch.nn", "first.parts", "first"]) == {"first-plugin": "1.2"}
+    assert plugins.plugins_in(["firstly"]) == {}
+    assert "first" not in sys.modules
+
+
+def test_what_is_installed_later_is_found(folder, tmp_path_factory, monkeypatch):
+    assert plugins.parts() == []
+    later = tmp_path_factory.mktemp("later")
+    install(later, "first-plugin", ENTRIES, {})
+    monkeypatch.syspath_prepend(later)
+    assert len(plugins.parts()) == 2
+
+
+def test_of_a_shared_namespace_only_the_own_package_is_announced(folder):
+    modules = {"company/own/__init__.py": "", "company/own/parts.py": "", "single.py": ""}
+    install(folder, "own", {"attack.A": "company.own.parts:A", "loss.B": "single:B"}, modules)
+    assert plugins.announced_packages() == {"company.own", "single"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SignStep", "first:SignStep", "a kind and a name: regime.MyClass, attack.MyClass"),
+        ("attak.SignStep", "first:SignStep", "a kind and a name"),
+        ("attack.Sign", "first:SignStep", "a class is announced by its own name"),
+        ("attack.SignStep", "first", "it must have the form my_package.attacks:SignStep"),
+        ("attack.Inner", "first.parts:Outer.Inner", "it must have the form"),
+        ("configs", "first.nowhere", "there is no such folder"),
+        ("configs", "nowhere", "there is no such folder"),
+        ("configs", "first:configs", "it must have the form my_package.configs"),
+        ("network.shell", "os:system", "os is not a package of the plugin's"),
+    ],
+)
+def test_what_is_announced_wrongly_is_named_and_the_others_go_on(name, value, told, folder, caplog):
+    install(folder, "first-plugin", {name: value}, RAISES)
+    install(folder, "second-plugin", {"attack.Good": "second:Good"}, {"second.py": ""})
+    assert [part.name for part in plugins.parts()] == ["Good"]
+    assert plugins.announced_packages() == {"second"}
+    (record,) = caplog.records
+    assert f"The plugin first-plugin 1.0 announces {name!r} = {value!r}" in record.getMessage()
+    assert told in record.getMessage()
+
+
+def test_a_name_of_two_plugins_is_answered_with_what_to_write(folder):
+    install(folder, "first-plugin", ENTRIES, RAISES)
+    install(folder, "second-plugin", {"network.my_net": "second:my_net"}, {"second.py": ""}, version="2.0")
+    with pytest.raises(UsageError) as error:
+        plugins.find_part("network", "my_net")
+    assert "write first.parts.net (of first-plugin 1.0) or second.my_net (of second-plugin 2.0)" in str(error.value)
+    assert plugins.find_part("attack", "SignStep") is not None
+
+
+@pytest.mark.parametrize("modules", [RAISES, {"first/parts.py": ""}, {}], ids=["raises", "lacks it", "not there"])
+def test_a_part_that_cannot_be_loaded_is_named(modules, folder):
+    install(folder, "first-plugin", ENTRIES, modules)
+    with pytest.raises(
+        UsageError, match=r"'first.parts.SignStep', which the plugin first-plugin 1.0 announces, cannot"
+    ):
+        plugins.find_part("attack", "SignStep").load()
+
+
+def test_a_part_is_loaded(folder):
+    install(folder, "first-plugin", ENTRIES, {"first/parts.py": "class SignStep: pass\n"})
+    assert plugins.find_part("attack", "SignStep").load() is sys.modules["first.parts"].SignStep
