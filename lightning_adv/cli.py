@@ -13,8 +13,10 @@ from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
 from lightning_adv.commands.shared.telling import told_in_one_line
+from lightning_adv.commands.shared.trusting import gather_trust
 from lightning_adv.core.streams import streams_that_never_fail
 from lightning_adv.core.suggestions import bounded, did_you_mean
+from lightning_adv.core.trust import trusting_for_a_command
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
 
@@ -44,6 +46,8 @@ commands:
                                          the trained network, for use without this package
   lightning-adv report RUN RUN -o report.html
                                          a page of two runs; with --follow while they go on
+  lightning-adv COMMAND --trust my_package ...
+                                         let files name classes of a package that is not this one
   lightning-adv --version
 
 A later --config or --KEY overrides an earlier one. Distances in pixels may be written 8/255.
@@ -89,7 +93,7 @@ def _main(arguments: list[str], *, own_process: bool) -> None:
         command = _known_command(arguments[0])
         if command not in ("export", "report"):  # a misspelled configuration is told without waiting for Lightning
             arguments = _resolve(command, arguments)
-        with _messages():
+        with _messages(), trusting_for_a_command():
             with _no_collection(freeze=own_process):
                 run = _load(command)
             try:
@@ -129,7 +133,7 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
         SystemExit: With status 1 if there is no configuration of a name.
     """
     with told_in_one_line("lightning-adv" if command.startswith("-") else f"lightning-adv {command}"):
-        return resolve_configs(arguments)
+        return gather_trust(resolve_configs(arguments))
 
 
 def _load(command: str) -> Callable[[list[str]], object]:

@@ -6,7 +6,6 @@ It holds their *recipe* instead, in the form that YAML has too: ``{"class_path":
 
 from __future__ import annotations
 
-import importlib
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from typing import Any, Self, TypeVar
 from lightning_adv.core.arguments import check_arguments, parameters_of
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.importing import find_module
 from lightning_adv.core.moved import new_class_path
+from lightning_adv.core.trust import how_to_trust, is_of, is_trusted
 
 KindT = TypeVar("KindT")
 
@@ -26,7 +27,7 @@ FACTORIES = ("torch.optim", "timm.optim", "timm.scheduler", "lightning.pytorch")
 
 
 class NotImportedError(UsageError):
-    """A file names a class whose module nobody has imported."""
+    """A file names a class whose module nobody has imported, and nobody trusts."""
 
 
 class Recipe:
@@ -110,16 +111,17 @@ def public_path(kind: type) -> str:
 
 
 def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] = ()) -> type[KindT]:
-    """Return the class that a file names. Nothing is imported because a file says so, but modules of this package.
+    """Return the class that a file names, if it may be imported because a file says so.
 
     Args:
-        class_path: The dotted path. Its module must be one of this package, or have been imported by whoever runs the
-            program: a file of that name may lie beside the checkpoint.
+        class_path: The dotted path. Its module must be trusted (:func:`~lightning_adv.core.trust.is_trusted`), or have
+            been imported by whoever runs the program: a file of that name may lie beside the checkpoint.
         kind: What the class must be or derive from.
         allowed: Packages of dependencies that may be imported too, such as ``timm.optim``.
 
     Raises:
-        UsageError: There is no such class, it is of another kind, or its module was not imported.
+        NotImportedError: Its module was not imported, and is not trusted.
+        UsageError: There is no such class, or it is of another kind.
 
     Example:
         >>> from lightning_adv.attacks import Attack
@@ -128,24 +130,44 @@ def find_class(class_path: str, kind: type[KindT], *, allowed: tuple[str, ...] =
     """
     if not isinstance(class_path, str):
         raise UsageError(f"class_path must be the dotted path of a class, got {class_path!r}.")
-    module, _, name = new_class_path(class_path).rpartition(".")
-    trusted = any(f"{module}.".startswith(f"{package}.") for package in (_OURS, *allowed))
-    if module and module not in sys.modules and not trusted:
-        raise NotImportedError(
-            f"class_path {class_path!r} is not of this package, and {module} was not imported: nothing is imported "
-            f"because a file names it. If you trust it, import {module} first, in Python."
-        )
-    found = import_class(f"{module}.{name}" if module else class_path)
+    path = new_class_path(class_path)
+    check_trusted(path, what=f"class_path {class_path!r}", allowed=allowed)
+    found = import_class(path)
     if not issubclass(found, kind):
         raise UsageError(f"{class_path} is not a {kind.__name__}.")
     return found
+
+
+def check_trusted(path: str, *, what: str, allowed: tuple[str, ...] = ()) -> None:
+    """Check that a file may name what is at a dotted path; a name without a module imports nothing.
+
+    Args:
+        path: The path.
+        what: What the error calls it.
+        allowed: Packages that may be imported too.
+
+    Raises:
+        NotImportedError: Its module is neither trusted nor was it imported.
+
+    Example:
+        >>> check_trusted("beside.Network", what="backbone.name 'beside.Network'")
+        Traceback (most recent call last):
+        lightning_adv.core.recipe.NotImportedError: backbone.name 'beside.Network' is not of this package, ...
+    """
+    module = path.rpartition(".")[0]
+    if not module or module in sys.modules or is_trusted(module) or is_of(module, set(allowed)):
+        return
+    raise NotImportedError(
+        f"{what} is not of this package, and {module} was not imported: nothing is imported because a file names it. "
+        f"{how_to_trust(module)}"
+    )
 
 
 def check_class_paths(config: Any) -> None:
     """Check that every ``class_path`` in plain data that a file holds could be found by :func:`find_class`.
 
     Raises:
-        UsageError: One is of a module that was not imported.
+        UsageError: One is of a module that was not imported and is not trusted.
     """
     if isinstance(config, Mapping):
         if isinstance(path := config.get("class_path"), str) and "." in path:  # a name alone imports nothing
@@ -165,11 +187,16 @@ def import_class(class_path: str) -> type:
     """
     if not isinstance(class_path, str):
         raise UsageError(f"class_path must be the dotted path of a class, got {class_path!r}.")
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: a path that begins with a dot
-        raise UsageError(f"class_path {class_path!r} cannot be imported: {error}") from error
+    module, names = find_module(class_path) if all(class_path.split(".")) else (None, [])
+    if module is None:
+        parent = class_path.rpartition(".")[0]
+        why = f"there is no module {parent!r}" if parent else "it must be a dotted path, such as my_package.MyClass"
+        raise UsageError(f"class_path {class_path!r} cannot be imported: {why}.")
+    found: Any = module
+    for name in names:
+        if not hasattr(found, name):
+            raise UsageError(f"class_path {class_path!r} cannot be imported: {found.__name__} has no {name!r}.")
+        found = getattr(found, name)
     if not isinstance(found, type):
         raise UsageError(f"class_path {class_path!r} is not a class.")
     return found

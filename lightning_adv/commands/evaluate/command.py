@@ -35,7 +35,7 @@ from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.regimes.checks import check_precision
 from lightning_adv.regimes.training_data import dataset_name
 
-_NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint")
+_NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint", "trust")
 """Settings that no number depends on; the checkpoint is told by its checksum."""
 
 

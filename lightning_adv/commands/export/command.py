@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_adv.commands.shared.plain_parser import PlainParser
 from lightning_adv.commands.shared.telling import told_in_one_line
+from lightning_adv.commands.shared.trusting import HELP, trust_given
 
 
 def run_export(arguments: Sequence[str]) -> None:
@@ -27,6 +28,7 @@ def run_export(arguments: Sequence[str]) -> None:
 
     folder = given.output if given.output is not None else _default_folder(given.checkpoint)
     with told_in_one_line("lightning-adv"):
+        trust_given(given.trust)
         export_checkpoint(given.checkpoint, folder, domain=given.domain, overwrite=given.overwrite)
     print(f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}")
 
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="the folder to write (default: RUN/export)")
     parser.add_argument("--domain", help="the BatchNorm domain (default: the one that the regime predicts with)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--trust", action="append", metavar="PACKAGE", help=HELP)
     return parser
 
 

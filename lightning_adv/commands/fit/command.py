@@ -36,6 +36,7 @@ from lightning_adv.commands.shared.run_folder import (
 )
 from lightning_adv.commands.shared.stopping import how_to_go_on, stopping_signal
 from lightning_adv.commands.shared.telling import told_in_one_line
+from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import set_aside
 from lightning_adv.nn.weights.load import read_checkpoint
@@ -108,9 +109,10 @@ class AdversarialCLI(LightningCLI):
         return {name: skipped for name, skipped in known.items() if name == self._asked} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two checkpoints, so that a configuration can set when they are written."""
+        """Add the two checkpoints, so that a configuration can set when they are written, and whom files may name."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        add_trust(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
@@ -128,6 +130,7 @@ class AdversarialCLI(LightningCLI):
                 checkpoint is none of a run.
         """
         config = self.config[self.subcommand]
+        trust_given(config.get("trust"))
         check_trainer(config.trainer)
         check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
         path = config.get("ckpt_path")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-import traceback
 import typing
 from collections.abc import Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningDataModule
@@ -19,8 +16,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adv.commands.shared.takes import Takes
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.importing import find_module
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
+from lightning_adv.core.trust import trust
 from lightning_adv.regimes import Regime
 
 _BASES = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
@@ -51,6 +50,8 @@ def find_part(name: str, allowed: Takes) -> Any:
         _check_class(found, allowed)
     elif not isinstance(found, allowed.classes):
         check_function(found, allowed, name)
+    if "." in name:  # the user's own configuration: what files name of the same package has run already
+        trust(name.partition(".")[0])
     return found
 
 
@@ -124,7 +125,10 @@ def _import(name: str, allowed: Takes) -> Any:
     """Import what a dotted path names; a class may lie in another."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise MistakeError(f"{name!r} is no class path, such as my_package.MyClass.{choices(allowed.classes)}")
-    module, names = _module(name)
+    try:
+        module, names = find_module(name)
+    except UsageError as error:
+        raise MistakeError(str(error)) from error
     found: Any = module
     for number, attribute in enumerate(names):
         if not hasattr(found, attribute):
@@ -144,33 +148,6 @@ def _not_there(name: str, module: Any, missing: str | None, allowed: Takes) -> M
     classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
     where = getattr(module, "__name__", name)
     return MistakeError(f"there is no class {missing!r} in {where}.{did_you_mean(missing, classes)}")
-
-
-def _module(name: str) -> tuple[ModuleType | None, list[str]]:
-    """Return the longest part of a path that is a module, and the names after it."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:length])
-        try:
-            return importlib.import_module(module), parts[length:]
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise _failed(name, error) from error
-        except Exception as error:  # whatever the user's module raises is the user's to read
-            raise _failed(name, error) from error
-    return None, []
-
-
-def _failed(name: str, error: Exception) -> MistakeError:
-    """Return the error of a module that is there and cannot be imported, with the line that raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if Path(frame.filename) != Path(__file__)]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
-        return MistakeError(f"{name!r} cannot be imported: {type(error).__name__}: {error.msg}{where}.")
-    told = " ".join(str(error).split())
-    return MistakeError(f"{name!r} cannot be imported: {type(error).__name__}: {told}{where}.")
 
 
 def _check_class(found: type, allowed: Takes) -> None:

@@ -14,6 +14,7 @@ from lightning_adv.commands.shared.configs import complete_flags, find_config, p
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import run_folder_of
+from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.recipe import check_class_paths
@@ -62,11 +63,13 @@ def parse_with_preset(
         help=f"a preset ({presets}) or a file; {default} if no attack is given",
     )
     parser.add_class_arguments(kind)
+    add_trust(parser)
     flags = [f"--{field.name}" for field in fields(kind) if isinstance(field.default, bool)]
     given = resolve_configs(complete_flags(arguments, *flags))
     parsed = parser.parse_args(given)
     if all(parsed[name] in (None, []) for name in what):
         parsed = parser.parse_args(["--config", find_config(default), *given])
+    trust_given(parsed.get("trust"))
     path = checkpoint(parsed)
     if parsed.data is None and path is not None and (data := _data_of_run(path)):
         parsed = parser.parse_object({"data": data}, namespace=parsed)
