@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.plugins import announced_packages
 
 _OURS = "lightning_adv"
 _named: set[str] = set()
@@ -40,7 +41,7 @@ def trust(*packages: str) -> None:
 
 def is_trusted(module: str) -> bool:
     """Return whether a module may be imported because a file names it."""
-    return is_of(module, {_OURS, *_named})
+    return is_of(module, {_OURS, *_named, *announced_packages()})
 
 
 def is_of(module: str, packages: set[str]) -> bool:

@@ -79,3 +79,8 @@ def test_the_error_inside_a_trusted_module_is_shown(line, told):
     Path("beside/inner.py").write_text(line)
     with pytest.raises(ValueError, match=rf"'beside\.inner\.Own' cannot be imported: .*{told}"):
         import_class("beside.inner.Own")
+
+
+def test_what_an_installed_plugin_announces_is_trusted(monkeypatch):
+    monkeypatch.setattr("lightning_adv.core.trust.announced_packages", lambda: frozenset({"beside"}))
+    assert Attack.from_config(NAMED).eps == 8 / 255
