@@ -1,4 +1,4 @@
-"""The inner maximisation: ``x_adv = attack(model, x, y)``."""
+"""The inner maximisation: ``x_adv = attack(network, x, y)``."""
 
 import warnings
 from typing import Any

@@ -52,9 +52,9 @@ class APGD(Attack):
         UsageError: An argument is out of its range.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
         >>> x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0])
-        >>> x_adv = APGD(eps="8/255", steps=20)(model, x, y)
+        >>> x_adv = APGD(eps="8/255", steps=20)(network, x, y)
         >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
         True
     """

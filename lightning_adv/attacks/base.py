@@ -16,7 +16,9 @@ from lightning_adv.attacks.checks import check_counts, check_images
 from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.attacks.forward import Forward, at_least_fp32, round_towards
 from lightning_adv.attacks.hold import held_still
+from lightning_adv.attacks.restarts import single_runs
 from lightning_adv.attacks.stated import Stated
+from lightning_adv.core.moved import renamed_argument
 
 
 class Prepared(NamedTuple):
@@ -36,14 +38,14 @@ class Prepared(NamedTuple):
 
 
 class Attack(Stated, ABC):
-    """The inner maximisation: ``x_adv = attack(model, x, y)``. A subclass writes :meth:`perturb`.
+    """The inner maximisation: ``x_adv = attack(network, x, y)``. A subclass writes :meth:`perturb`.
 
     Every attack keeps six promises, whatever the network, the norm, the BatchNorm mode and the precision:
 
     1. ``x_adv`` is detached, has the dtype and device of ``x``, lies in [0, 1] and within ``eps`` of ``x``.
-    2. The model is left as it was: train flags, ``requires_grad``, ``.grad`` and buffers, module by module.
+    2. The network is left as it was: train flags, ``requires_grad``, ``.grad`` and buffers, module by module.
     3. Parameters take part in no gradient; losses are summed, so that samples do not see each other.
-    4. It works inside ``no_grad``, ``inference_mode``, autocast, DDP and a compiled model.
+    4. It works inside ``no_grad``, ``inference_mode``, autocast, DDP and a compiled network.
     5. Randomness comes from ``generator``; the global random state is left alone.
     6. BatchNorm mode and domain are a choice.
 
@@ -92,9 +94,10 @@ class Attack(Stated, ABC):
             Images of ``x``'s shape.
         """
 
+    @renamed_argument("model", "network")
     def __call__(
         self,
-        model: nn.Module,
+        network: nn.Module,
         x: Tensor,
         y: Tensor,
         *,
@@ -104,7 +107,7 @@ class Attack(Stated, ABC):
         """Return the adversarial examples.
 
         Args:
-            model: Maps images (N, C, H, W) to logits (N, K).
+            network: Maps images (N, C, H, W) to logits (N, K).
             x: Clean images (N, C, H, W) in [0, 1].
             y: True labels (N,), integers in [0, K).
             domain: The BatchNorm domain to attack through; None leaves the active one.
@@ -119,17 +122,17 @@ class Attack(Stated, ABC):
                 ``eps`` and says no norm.
             TypeError: :meth:`perturb` gave something else than images of ``x``'s shape.
         """
-        with self.prepared(model, x, y, domain=domain, generator=generator) as prepared:
+        with self.prepared(network, x, y, domain=domain, generator=generator) as prepared:
             return self.finished(x, self.perturb(*prepared))
 
     @contextmanager
     def prepared(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, domain: str | None, generator: torch.Generator | None
+        self, network: nn.Module, x: Tensor, y: Tensor, *, domain: str | None, generator: torch.Generator | None
     ) -> Iterator[Prepared]:
         """Check what is given, hold the network still, and yield what :meth:`perturb` takes.
 
         Args:
-            model: As in a call, and so are the others.
+            network: As in a call, and so are the others.
             x: See there.
             y: See there.
             domain: See there.
@@ -138,9 +141,9 @@ class Attack(Stated, ABC):
         check_images(x, y)
         self.threat_model  # noqa: B018 - an attack that does not say what it stays in says so before it runs
         generator = self._generator(generator)
-        with held_still(model, batchnorm=self.batchnorm, domain=domain) as network:
+        with held_still(network, batchnorm=self.batchnorm, domain=domain) as still:
             labels = y.clone().long()
-            forward = Forward(network, x.dtype, y, independent=self.batchnorm == "eval")
+            forward = Forward(still, x.dtype, y, independent=self.batchnorm == "eval")
             yield Prepared(forward, at_least_fp32(x.detach().clone()), labels, generator)
 
     @torch.no_grad()
@@ -187,17 +190,14 @@ class Attack(Stated, ABC):
         """Return the attacks that are this one if each is run on what the ones before it have left unbroken.
 
         An evaluation skips what is broken: restarts and the parts of an ensemble need not see it again. An attack with
-        ``restarts`` is as many runs of itself; most attacks are one stage.
+        ``restarts`` is as many runs of itself (:func:`~lightning_adv.attacks.restarts.single_runs`); most attacks are
+        one stage.
 
         Raises:
             UsageError: ``restarts`` is not a whole number of at least 1.
         """
         check_counts(self, "restarts")
-        if self.restarts == 1:
-            return [self]
-        once = copy.copy(self)
-        once.restarts = 1
-        return [once] * self.restarts
+        return single_runs(self)
 
     def part(self, stages: Sequence[Attack]) -> Attack | None:
         """Return this attack with some of its :meth:`stages` only; None where it cannot be taken apart.

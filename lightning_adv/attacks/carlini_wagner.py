@@ -59,11 +59,11 @@ class CarliniWagner(Attack):
         UsageError: An argument is out of its range.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
         >>> x = torch.rand(5, 3, 2, 2)
-        >>> y = model(x).argmax(1)
-        >>> x_adv = CarliniWagner(steps=200)(model, x, y)
-        >>> bool((model(x_adv).argmax(1) != y).all())
+        >>> y = network(x).argmax(1)
+        >>> x_adv = CarliniWagner(steps=200)(network, x, y)
+        >>> bool((network(x_adv).argmax(1) != y).all())
         True
     """
 

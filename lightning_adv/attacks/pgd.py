@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -25,6 +24,7 @@ from lightning_adv.attacks.losses import LossChoice, get_loss, kept_loss
 from lightning_adv.attacks.restarts import Run, worse
 from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.moved import renamed_argument
 
 
 class PGD(Attack):
@@ -75,9 +75,9 @@ class PGD(Attack):
         UsageError: An argument is out of its range.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
         >>> x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0])
-        >>> x_adv = PGD(eps="8/255", steps=10, step_size="2/255")(model, x, y)
+        >>> x_adv = PGD(eps="8/255", steps=10, step_size="2/255")(network, x, y)
         >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
         True
     """
@@ -86,7 +86,6 @@ class PGD(Attack):
     eps: float
     steps: int
     step_size: float
-    _turn = 0  # the first run's target, among those that the restarts go through
 
     def __init__(
         self,
@@ -175,15 +174,6 @@ class PGD(Attack):
         signed = self.direction == "sign" and not isinstance(self.norm, Linf)
         return None if signed else super().reach
 
-    def stages(self) -> list[Attack]:
-        """Return one run for each restart, at the target of its turn; see :meth:`Attack.stages`."""
-        stages = super().stages()
-        if self.label == "most_likely" and self.restarts > 1:
-            stages = [copy.copy(stage) for stage in stages]
-            for turn, stage in enumerate(stages):
-                vars(stage)["_turn"] = turn
-        return stages
-
     def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the adversarial examples; see :meth:`Attack.perturb`."""
         clean_logits = self._clean_logits(forward, x)
@@ -195,9 +185,10 @@ class PGD(Attack):
             worst = self._restart(forward, ascent, x, worst, generator)
         return worst
 
+    @renamed_argument("model", "network")
     def iterates(
         self,
-        model: nn.Module,
+        network: nn.Module,
         x: Tensor,
         y: Tensor,
         at: Sequence[int],
@@ -208,7 +199,7 @@ class PGD(Attack):
         """Return what one run has reached after each of some numbers of steps, instead of after ``steps``.
 
         Args:
-            model: Maps images (N, C, H, W) in [0, 1] to logits (N, K).
+            network: Maps images (N, C, H, W) in [0, 1] to logits (N, K).
             x: Clean images (N, C, H, W) in [0, 1].
             y: True labels (N,).
             at: Numbers of steps, increasing, each at least 1.
@@ -223,7 +214,7 @@ class PGD(Attack):
         """
         if not at or any(later <= earlier for earlier, later in zip((0, *at), at, strict=False)):
             raise UsageError(f"at must be increasing numbers of steps, each at least 1, got {list(at)}.")
-        with self.prepared(model, x, y, domain=domain, generator=generator) as (forward, clean, labels, noise):
+        with self.prepared(network, x, y, domain=domain, generator=generator) as (forward, clean, labels, noise):
             ascent = self._ascent(self._clean_logits(forward, clean), labels, noise)
             path = enumerate(self._path(forward, ascent, clean, self._start(clean, noise), noise, at[-1]), start=1)
             # cloned: with early_stop the next step writes to it
@@ -312,7 +303,7 @@ class PGD(Attack):
     def _ascent(self, clean_logits: Tensor | None, y: Tensor, generator: torch.Generator, turn: int = 0) -> Ascent:
         loss, label = get_loss(self.loss), y
         if clean_logits is not None:
-            label = choose_labels(self.label, y, clean_logits, generator, self._turn + turn)
+            label = choose_labels(self.label, y, clean_logits, generator, self.turn + turn)
         target = clean_logits if clean_logits is not None and loss.target == "clean_logits" else label
         targeted, changing = self.label in TARGETED, self.label in CHANGING
         return Ascent(loss, target, label, targeted, self.batchnorm == "eval", y=y, changing=changing)

@@ -37,9 +37,9 @@ class RandomNoise(Attack):
 
     Example:
         >>> from torch import nn
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
         >>> x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 0])
-        >>> x_adv = RandomNoise(eps="8/255", draws=10)(model, x, y)
+        >>> x_adv = RandomNoise(eps="8/255", draws=10)(network, x, y)
         >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
         True
     """

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_adv.attacks.balls import per_sample
+
+if TYPE_CHECKING:
+    from lightning_adv.attacks.stated import Stated
+
+A = TypeVar("A", bound="Stated")
 
 
 class Run(NamedTuple):
@@ -22,6 +28,26 @@ class Run(NamedTuple):
     images: Tensor
     rank: Tensor
     loss: Tensor
+
+
+def single_runs(attack: A) -> list[A]:
+    """Return the runs of an attack as attacks of one run each; an attack of one run is its own.
+
+    Example:
+        >>> from lightning_adv.attacks import PGD
+        >>> [run.turn for run in single_runs(PGD(label="most_likely", restarts=3))]
+        [0, 1, 2]
+    """
+    if attack.restarts == 1:
+        return [attack]
+    once = copy.copy(attack)
+    once.restarts = 1
+    if attack.label != "most_likely":  # runs that differ by their noise alone are one attack, which counts its calls
+        return [once] * attack.restarts
+    runs = [copy.copy(once) for _ in range(attack.restarts)]
+    for turn, run in enumerate(runs, start=attack.turn):
+        run.turn = turn
+    return runs
 
 
 def worse(first: Run, second: Run) -> Run:

@@ -21,6 +21,7 @@ from lightning_adv.attacks.labels import TARGETED, LabelChoice, choose_labels
 from lightning_adv.attacks.losses import margin, margin_gradient
 from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.moved import renamed_argument
 
 
 class StAdv(Attack):
@@ -54,9 +55,9 @@ class StAdv(Attack):
         UsageError: An argument is out of its range. In a call: the images are not (N, C, H, W).
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
         >>> x = torch.rand(5, 1, 8, 8)
-        >>> x_adv = StAdv(max_flow=1)(model, x, model(x).argmax(1))
+        >>> x_adv = StAdv(max_flow=1)(network, x, network(x).argmax(1))
         >>> x_adv.shape
         torch.Size([5, 1, 8, 8])
     """
@@ -118,9 +119,10 @@ class StAdv(Attack):
         """Return the adversarial examples; see :meth:`Attack.perturb`."""
         return warp(x, self._flow(forward, x, y, generator)).to(forward.dtype)
 
+    @renamed_argument("model", "network")
     def flow(
         self,
-        model: nn.Module,
+        network: nn.Module,
         x: Tensor,
         y: Tensor,
         *,
@@ -131,7 +133,7 @@ class StAdv(Attack):
 
         ``warp(x, flow)`` is what a call returns.
         """
-        with self.prepared(model, x, y, domain=domain, generator=generator) as prepared:
+        with self.prepared(network, x, y, domain=domain, generator=generator) as prepared:
             return self._flow(*prepared)
 
     def _flow(self, forward: Forward, clean: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:

@@ -37,6 +37,7 @@ class Stated(Recipe):
         steps: Number of steps; None for an attack that has none.
         step_size: Length of a step.
         restarts: Number of runs of which the worst is kept.
+        turn: Which of the runs of a larger attack the first of these is, from 0: by it a run takes its target.
         label: Which label is left, or approached.
         early_stop: Whether any iterate may be the result, and not the last alone.
         batchnorm: What BatchNorms normalise by: ``"eval"`` running statistics, ``"batch"`` those of the batch.
@@ -49,6 +50,7 @@ class Stated(Recipe):
     steps: int | None = None
     step_size: StepSize = None
     restarts: int = 1
+    turn: int = 0
     label: LabelChoice = "true"
     early_stop: bool = False
     batchnorm: BatchNormMode = "eval"

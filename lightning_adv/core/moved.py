@@ -1,17 +1,22 @@
-"""Modules that have moved: by their old paths they can be imported, with a warning, until version 0.4.
+"""What has moved or has another name: the old ones are taken, with a warning, until version 0.4.
 
 One table serves programs that import a module by its old path and files that name a class by it.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _PACKAGE = "lightning_adv"
 
@@ -148,6 +153,32 @@ def new_class_path(class_path: str) -> str:
     module = new_path(module)
     name = _RENAMED.get(f"{module}.{name}".removeprefix(f"{_PACKAGE}."), name)
     return f"{module}.{name}" if module else name
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take an argument by its old name too, where it is given as a keyword.
+
+    Example:
+        >>> @renamed_argument("model", "network")
+        ... def name_of(network: object) -> str:
+        ...     return type(network).__name__
+        >>> with warnings.catch_warnings(record=True):
+        ...     name_of(model=3)
+        'int'
+    """
+
+    def taking_both(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs and new not in kwargs:
+                told = f"{function.__qualname__} takes {new} now; its old name {old} is taken until version 0.4."
+                warnings.warn(told, DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return taking_both
 
 
 class _MovedModules(MetaPathFinder, Loader):

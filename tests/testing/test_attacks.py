@@ -354,3 +354,20 @@ def test_the_old_name_of_held_still():
     with pytest.warns(DeprecationWarning, match="attacking is held_still now"):
         from lightning_adv.attacks import attacking
     assert attacking is held_still
+
+
+def test_the_old_name_of_the_network():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    attack, noise = PGD(0.1, 2, 0.05), [torch.Generator().manual_seed(0) for _ in range(5)]
+    expected = attack(network, x, y, generator=noise[0])
+    with pytest.warns(DeprecationWarning, match=r"Attack.__call__ takes network now; its old name model is"):
+        assert torch.equal(attack(model=network, x=x, y=y, generator=noise[1]), expected)
+    assert torch.equal(attack(network=network, x=x, y=y, generator=noise[2]), expected)
+    with pytest.warns(DeprecationWarning, match="PGD.iterates takes network now"):
+        assert torch.equal(attack.iterates(model=network, x=x, y=y, at=[2], generator=noise[3])[0], expected)
+    with (
+        pytest.raises(TypeError, match=r"multiple values for argument .network"),
+        pytest.warns(DeprecationWarning, match="takes network now"),
+    ):
+        attack(network, x, y, model=network)
