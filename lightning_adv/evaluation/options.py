@@ -11,7 +11,7 @@ from lightning_adv.attacks import PGD
 from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
-from lightning_adv.evaluation.corruptions.cifar import evaluation_library
+from lightning_adv.evaluation.corruptions.blurs import evaluation_library
 from lightning_adv.evaluation.corruptions.corrupt import CORRUPTIONS, SEVERITIES, check_corruptions
 
 XIE_STEPS = (10, 20, 40, 60, 80, 100, 200, 500, 1000, 2000)

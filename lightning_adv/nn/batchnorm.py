@@ -7,7 +7,6 @@ both keeps a BatchNorm for each and runs every batch through the one of its doma
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -18,9 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.nn.domain_batchnorm import DomainBatchNorm, DomainSwitch
-from lightning_adv.nn.surgery import hidden_references, put_modules, replace_modules
-from lightning_adv.nn.weights.domain_states import check_domain, plain_key
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm, DomainSwitch, keep_domain, with_domains
+from lightning_adv.nn.surgery import hidden_references, replace_modules
+from lightning_adv.nn.weights.domain_states import check_domain
 
 
 def convert_batchnorm(network: nn.Module, domains: Sequence[str] = ("main", "adversarial")) -> nn.Module:
@@ -62,7 +61,7 @@ def convert_batchnorm(network: nn.Module, domains: Sequence[str] = ("main", "adv
             )
     switch = DomainSwitch(domains)
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]  # each once: it stays one
-    converted: dict[nn.Module, nn.Module] = {norm: _with_domains(norm, switch) for norm in norms}
+    converted: dict[nn.Module, nn.Module] = {norm: with_domains(norm, switch) for norm in norms}
     if not converted:
         raise UsageError(
             "The network has no BatchNorm to give domains to. Networks with LayerNorm or GroupNorm need none: their "
@@ -238,51 +237,12 @@ def export_plain(network: nn.Module, domain: str = "main") -> nn.Module:
     return plain
 
 
-def keep_domain(network: nn.Module, domain: str) -> nn.Module:
-    """Put the BatchNorms of one domain in the places of the domain BatchNorms, in place.
-
-    Returns:
-        ``network``; if it is a domain BatchNorm itself, what stood in it.
-    """
-    if isinstance(network, DomainBatchNorm):
-        return network.norms[domain]
-    return put_modules(
-        network, {module: module.norms[domain] for module in network.modules() if isinstance(module, DomainBatchNorm)}
-    )
-
-
-def modules_of_domain(network: nn.Module, domain: str | None) -> dict[str, nn.Module]:
-    """Return every module by its dotted path in the plain network of one domain, which :func:`export_plain` gives.
-
-    None is for a network without domains.
-    """
-    if domain is None:
-        return dict(network.named_modules(remove_duplicate=False))
-    paths = ((plain_key(f"{path}.", domain), module) for path, module in network.named_modules(remove_duplicate=False))
-    return {path[:-1]: module for path, module in paths if path is not None}
-
-
 def active_domain(network: nn.Module) -> str | None:
     """Return the domain through which a network runs now; None if it has no domain BatchNorm."""
     if isinstance(network, InDomain):
         return network.domain
     switch = next(iter(_switches(_walk(network)[0])), None)
     return None if switch is None else switch.active
-
-
-def _with_domains(norm: _BatchNorm, switch: DomainSwitch) -> DomainBatchNorm:
-    """Return ``norm`` for the first domain with copies of it for the others."""
-    shared: list[Any] = list(norm.children())
-    hooks = [value for name, value in vars(norm).items() if re.match("_(for|back)ward_.*hooks", name)]
-    if any(hooks):  # the dicts themselves, so that the handle of a hook removes it everywhere
-        shared += hooks
-    first, *others = switch.domains
-    norms = {first: norm}
-    for other in others:
-        norms[other] = copy.deepcopy(norm, memo={id(part): part for part in shared})
-    converted = DomainBatchNorm(norms, switch)
-    converted.training = converted.norms.training = norm.training
-    return converted
 
 
 def _domain_batchnorms(network: nn.Module, name: str) -> list[DomainBatchNorm]:

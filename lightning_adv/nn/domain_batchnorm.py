@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_adv.nn.weights.domain_states import check_domain, seed_domains
+from lightning_adv.nn.surgery import put_modules
+from lightning_adv.nn.weights.domain_states import check_domain, plain_key, seed_domains
 
 
 class DomainSwitch:
@@ -95,3 +98,42 @@ class DomainBatchNorm(nn.Module):
 _OF_A_BATCHNORM = frozenset(
     ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "momentum", "eps", "num_features")
 )
+
+
+def with_domains(norm: _BatchNorm, switch: DomainSwitch) -> DomainBatchNorm:
+    """Return ``norm`` for the first domain with copies of it for the others."""
+    shared: list[Any] = list(norm.children())
+    hooks = [value for name, value in vars(norm).items() if re.match("_(for|back)ward_.*hooks", name)]
+    if any(hooks):  # the dicts themselves, so that the handle of a hook removes it everywhere
+        shared += hooks
+    first, *others = switch.domains
+    norms = {first: norm}
+    for other in others:
+        norms[other] = copy.deepcopy(norm, memo={id(part): part for part in shared})
+    converted = DomainBatchNorm(norms, switch)
+    converted.training = converted.norms.training = norm.training
+    return converted
+
+
+def keep_domain(network: nn.Module, domain: str) -> nn.Module:
+    """Put the BatchNorms of one domain in the places of the domain BatchNorms, in place.
+
+    Returns:
+        ``network``; if it is a domain BatchNorm itself, what stood in it.
+    """
+    if isinstance(network, DomainBatchNorm):
+        return network.norms[domain]
+    return put_modules(
+        network, {module: module.norms[domain] for module in network.modules() if isinstance(module, DomainBatchNorm)}
+    )
+
+
+def modules_of_domain(network: nn.Module, domain: str | None) -> dict[str, nn.Module]:
+    """Return every module by its dotted path in the plain network of one domain; None is for one without domains.
+
+    The plain network is the one that :func:`~lightning_adv.nn.batchnorm.export_plain` gives.
+    """
+    if domain is None:
+        return dict(network.named_modules(remove_duplicate=False))
+    paths = ((plain_key(f"{path}.", domain), module) for path, module in network.named_modules(remove_duplicate=False))
+    return {path[:-1]: module for path, module in paths if path is not None}

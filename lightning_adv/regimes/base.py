@@ -18,7 +18,8 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import check_class_paths, find_class
 from lightning_adv.core.seeds import run_seed
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.weights.checkpoint_form import LOADABLE, check_form
+from lightning_adv.nn.weights.checkpoint_form import LOADABLE
+from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say
 from lightning_adv.regimes.attack_runner import AttackPrecision, AttackRunner, View
 from lightning_adv.regimes.checks import check_last_epochs, check_loss_form, check_precision, check_training_loss

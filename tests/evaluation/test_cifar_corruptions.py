@@ -11,14 +11,8 @@ from imagecorruptions import corruptions as library
 from PIL import Image
 from skimage.filters import gaussian
 
-from lightning_adv.evaluation.corruptions.cifar import (
-    CONSTANTS,
-    _defocus_kernel,
-    _frost_picture,
-    _imagemagick_motion_blur,
-    _plasma_fractal,
-    cifar_corrupt,
-)
+from lightning_adv.evaluation.corruptions.blurs import defocus_kernel, imagemagick_motion_blur
+from lightning_adv.evaluation.corruptions.cifar import CONSTANTS, _frost_picture, _plasma_fractal, cifar_corrupt
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -74,7 +68,7 @@ def test_impulse_noise_hits_the_published_share_of_values(severity, share):
 
 @pytest.mark.parametrize("radius", [0.3, 1, 1.5, 4])
 def test_the_defocus_kernel_is_a_disc_of_weight_one(radius):
-    kernel = _defocus_kernel(radius, 0.5)
+    kernel = defocus_kernel(radius, 0.5)
     assert kernel.shape == (17, 17)
     assert kernel.sum() == pytest.approx(1, abs=1e-6)
     assert np.allclose(kernel, kernel.T)
@@ -121,12 +115,12 @@ def test_motion_blur_draws_half_a_gaussian_along_a_line():
     image[10, 10] = 255
     weights = np.exp(-(np.arange(13.0) ** 2) / (2 * 2.0**2))
     expected = np.rint(255 * weights / weights.sum())
-    level = _imagemagick_motion_blur(image, 6, 2.0, angle=0)[..., 0]
+    level = imagemagick_motion_blur(image, 6, 2.0, angle=0)[..., 0]
     assert np.array_equal(level[10, 10::-1], expected[:11])
     assert level.sum() == level[10, :11].sum()
-    upright = _imagemagick_motion_blur(image, 6, 2.0, angle=-90)[..., 0]
+    upright = imagemagick_motion_blur(image, 6, 2.0, angle=-90)[..., 0]
     assert np.array_equal(upright[10:, 10], expected[:11])
-    diagonal = _imagemagick_motion_blur(image, 6, 2.0, angle=45)[..., 0]
+    diagonal = imagemagick_motion_blur(image, 6, 2.0, angle=45)[..., 0]
     assert all(abs(row - column) <= 1 and row <= 10 for row, column in np.argwhere(diagonal))
     assert diagonal[10, 10] == expected[0]
 

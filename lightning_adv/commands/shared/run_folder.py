@@ -21,7 +21,8 @@ from lightning_adv.core.files import set_aside, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_csv
 from lightning_adv.core.table import continue_table
-from lightning_adv.nn.weights.checkpoint_form import RESUMABLE, TESTABLE, check_form, check_keepers
+from lightning_adv.nn.weights.checkpoint_form import RESUMABLE, TESTABLE, check_keepers
+from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint
 
 

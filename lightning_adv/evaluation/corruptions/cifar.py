@@ -21,11 +21,10 @@ whose constants are shares of the image, and the pictures of frost, which are re
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.resources
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +32,17 @@ from PIL import Image
 from scipy import ndimage
 
 from lightning_adv.core.errors import UsageError
-
-Picture: TypeAlias = NDArray[np.uint8]
-"""An image (H, W, 3), RGB."""
-
-Values: TypeAlias = NDArray[np.floating[Any]]
-"""Numbers (H, W, C) of an image while it is worked on."""
+from lightning_adv.evaluation.corruptions.blurs import (
+    Picture,
+    Values,
+    defocus_blur,
+    evaluation_library,
+    glass_blur,
+    imagemagick_motion_blur,
+    motion_blur,
+    zoom_blur,
+    zoomed,
+)
 
 SMALLEST = 8
 """Pixels along a side: below, a pixel more or less is most of what pixelate and the elastic transform do."""
@@ -100,18 +104,6 @@ def cifar_corrupt(image: Picture, name: str, severity: int, rng: np.random.Gener
     return np.clip(corrupted, 0, 255).astype(np.uint8)
 
 
-def evaluation_library(name: str) -> Any:
-    """Import a library of the extra ``eval`` when it is needed.
-
-    Raises:
-        ImportError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"Common corruptions need {name}: pip install 'lightning-adv[eval]'.") from error
-
-
 # Noise: images in, values of 0 to 255 out, here and below ------------------------------------------------------------
 
 
@@ -128,85 +120,15 @@ def _impulse_noise(image: Picture, share: float, rng: np.random.Generator) -> Va
     return 255 * noisy
 
 
-# Blur -----------------------------------------------------------------------------------------------------------------
-
-
-def _defocus_blur(image: Picture, constants: tuple[float, float], rng: np.random.Generator) -> Values:
-    blurred: Values = evaluation_library("cv2").filter2D(image / 255, -1, _defocus_kernel(*constants))
-    return 255 * blurred
-
-
-def _defocus_kernel(radius: float, sigma: float) -> NDArray[np.float32]:
-    y, x = np.mgrid[-8:9, -8:9]
-    disc = (x**2 + y**2 <= radius**2).astype(np.float32)
-    kernel: NDArray[np.float32] = evaluation_library("cv2").GaussianBlur(disc / disc.sum(), (3, 3), sigma)
-    return kernel
-
-
-def _glass_blur(image: Picture, constants: tuple[float, int], rng: np.random.Generator) -> Values:
-    sigma, passes = constants
-    height, width, _ = image.shape
-    glass = (255 * _gaussian_blur(image, sigma)).astype(np.uint8)
-    # The published program goes from the last pixel to the third, and each takes the value of a neighbour above or to
-    # the left, or keeps its own. No pixel is read after it was written, so all of them can be done at once.
-    y, x = np.mgrid[height - 1 : 1 : -1, width - 1 : 1 : -1]
-    for _ in range(passes):
-        dx, dy = np.moveaxis(rng.integers(-1, 1, size=(*y.shape, 2)), 2, 0)
-        glass[y, x] = glass[y + dy, x + dx]
-    return 255 * _gaussian_blur(glass, sigma)
-
-
-def _gaussian_blur(image: Picture, sigma: float) -> NDArray[np.float64]:
-    blurred: NDArray[np.float64] = ndimage.gaussian_filter(image / 255, (sigma, sigma, 0), mode="nearest")
-    return blurred
-
-
-def _motion_blur(image: Picture, constants: tuple[int, float], rng: np.random.Generator) -> Values:
-    return _imagemagick_motion_blur(image, *constants, angle=rng.uniform(-45, 45))
-
-
-def _imagemagick_motion_blur(image: Picture, radius: int, sigma: float, angle: float) -> Values:
-    """Average (H, W, C) along a line that begins at each pixel, with weights of half a Gaussian; edges go on."""
-    step = np.arange(2 * radius + 1)
-    weights = np.exp(-(step**2) / (2 * sigma**2))
-    towards = np.deg2rad(angle)
-    y, x = (np.ceil(step * along(towards) - 0.5).astype(int) for along in (np.sin, np.cos))
-    height, width, _ = image.shape
-    rows = np.clip(np.arange(height)[:, None] + y, 0, height - 1)
-    columns = np.clip(np.arange(width)[:, None] + x, 0, width - 1)
-    line = image[rows[:, None], columns[None]]  # (H, W, steps, C)
-    blurred: Values = np.einsum("hwsc,s->hwc", line, weights / weights.sum())
-    return np.rint(blurred)
-
-
-def _zoom_blur(image: Picture, stop: float, rng: np.random.Generator) -> Values:
-    x = (image / 255).astype(np.float32)
-    zooms = np.arange(1, stop, 0.01)
-    total = x + sum(_zoomed(x, zoom) for zoom in zooms)
-    return 255 * (total / (len(zooms) + 1))
-
-
-def _zoomed(image: Values, zoom: float) -> Values:
-    """Enlarge the middle of (H, W, C) to (H, W, C)."""
-    kept = [int(np.ceil(size / zoom)) for size in image.shape[:2]]
-    enlarged: Values = ndimage.zoom(_middle(image, kept), (zoom, zoom, 1), order=1)
-    return _middle(enlarged, image.shape[:2])
-
-
-def _middle(image: Values, size: Sequence[int]) -> Values:
-    top, left = ((whole - part) // 2 for whole, part in zip(image.shape, size, strict=False))
-    return image[top : top + size[0], left : left + size[1]]
-
-
 # Weather --------------------------------------------------------------------------------------------------------------
 
 
 def _snow(image: Picture, constants: tuple[Any, ...], rng: np.random.Generator) -> Values:
     mean, std, zoom, threshold, radius, sigma, kept = constants
     cv2 = evaluation_library("cv2")
-    flakes = _zoomed(rng.normal(mean, std, size=image.shape[:2])[..., None], zoom)
+    flakes = zoomed(rng.normal(mean, std, size=image.shape[:2])[..., None], zoom)
     flakes = np.where(flakes < threshold, 0, np.clip(flakes, 0, 1))
-    fall = _imagemagick_motion_blur((255 * flakes).astype(np.uint8), radius, sigma, angle=rng.uniform(-135, -45))
+    fall = imagemagick_motion_blur((255 * flakes).astype(np.uint8), radius, sigma, angle=rng.uniform(-135, -45))
     x = (image / 255).astype(np.float32)
     whitened = np.maximum(x, 1.5 * cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None] + 0.5)
     turned = fall[::-1, ::-1]  # by 180 degrees, so that as much falls to the left as to the right
@@ -322,10 +244,10 @@ _CORRUPTIONS: Mapping[str, Callable[[Picture, Any, np.random.Generator], Values]
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "impulse_noise": _impulse_noise,
-    "defocus_blur": _defocus_blur,
-    "glass_blur": _glass_blur,
-    "motion_blur": _motion_blur,
-    "zoom_blur": _zoom_blur,
+    "defocus_blur": defocus_blur,
+    "glass_blur": glass_blur,
+    "motion_blur": motion_blur,
+    "zoom_blur": zoom_blur,
     "snow": _snow,
     "frost": _frost,
     "fog": _fog,

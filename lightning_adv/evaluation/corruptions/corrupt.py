@@ -35,7 +35,8 @@ from torch import Tensor
 from lightning_adv.analysis.images.transforms import check_image_batch
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.evaluation.corruptions.cifar import SMALLEST, Picture, cifar_corrupt, evaluation_library
+from lightning_adv.evaluation.corruptions.blurs import Picture, evaluation_library
+from lightning_adv.evaluation.corruptions.cifar import SMALLEST, cifar_corrupt
 
 Family: TypeAlias = Literal["auto", "cifar", "imagenet"]
 """Whose constants."""

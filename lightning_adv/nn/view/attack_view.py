@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.nn.batchnorm import active_domain, domain_norms, modules_of_domain, without_domain
+from lightning_adv.nn.batchnorm import active_domain, domain_norms, without_domain
+from lightning_adv.nn.domain_batchnorm import modules_of_domain
 from lightning_adv.nn.view.copies import (
     check_same,
     copy_in_eval_mode,

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.activations import SmoothBackwardReLU
-from lightning_adv.nn.batchnorm import domain, keep_domain
-from lightning_adv.nn.domain_batchnorm import DomainBatchNorm
+from lightning_adv.nn.batchnorm import domain
+from lightning_adv.nn.domain_batchnorm import DomainBatchNorm, keep_domain
 from lightning_adv.nn.view.folding import foldable_layers
 from lightning_adv.nn.view.module_state import snapshot
 

@@ -15,18 +15,8 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.core.reading import read_json
 from lightning_adv.nn.normalize import NormalizedNetwork
-from lightning_adv.nn.weights.checkpoint_form import (
-    CLASSES,
-    MAPPING,
-    RECIPE,
-    SHAPE,
-    TEXT,
-    Field,
-    check_form,
-    list_of,
-    or_none,
-)
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
+from lightning_adv.nn.weights.form import CLASSES, MAPPING, RECIPE, SHAPE, TEXT, Field, check_form, list_of, or_none
 
 FORMAT = "lightning-adv network 1"
 WEIGHTS = "model.safetensors"

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.normalize import NormalizedNetwork
-from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, check_form, unlike_recipe
+from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, unlike_recipe
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.weights.export import read_description
+from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.report import LoadReport, numbers
 from lightning_adv.nn.weights.state_dicts import (
     WRAPPERS,

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
-from lightning_adv.nn.weights.checkpoint_form import NETWORK, check_form, unlike_recipe
+from lightning_adv.nn.weights.checkpoint_form import NETWORK, unlike_recipe
+from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint
 
 
