@@ -1,11 +1,12 @@
 """Any timm or torchvision classifier by name, for images in [0, 1].
 
 timm, torchvision and the networks of this package that are registered with timm (``preact_resnet18``,
-``wide_resnet28_10``, ``wide_resnet34_10``, ``small_cnn``) are imported on first use: the command line answers before.
+``wide_resnet28_10``, ``small_cnn``, ...) are imported on first use: the command line answers before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,7 +25,9 @@ from lightning_adv.nn.libraries import (
     use_cifar_stem,
 )
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
+from lightning_adv.nn.weights.fetch import fetch
 from lightning_adv.nn.weights.load import load_weights, say
+from lightning_adv.nn.zoo.robustbench import Published, find_published
 
 Stem = Literal["default", "cifar"]
 
@@ -53,7 +56,8 @@ class Backbone(Recipe):
     Args:
         name: A timm name (``resnet18``, ``resnet50.a1_in1k``), else a torchvision name; ``timm/`` or ``torchvision/``
             in front picks the library. torchvision's weights are picked as in
-            ``torchvision/resnet50.IMAGENET1K_V1``.
+            ``torchvision/resnet50.IMAGENET1K_V1``. ``robustbench/`` and the name of an entry of RobustBench's CIFAR-10
+            Linf board is that network with its published weights, which are downloaded, or read from ``checkpoint``.
         stem: ``cifar`` fits the network to images of 32×32. It makes a ResNet's first convolution 3×3 with stride 1 and
             drops its max-pool (He et al. 2016, section 4.2); a VGG of torchvision pools its features to 1×1 before the
             classifier (Siddiqui and Breuel 2021, section 3.3).
@@ -112,9 +116,28 @@ class Backbone(Recipe):
             activation_options=self.activation_options,
         )
 
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the network starts from weights that were trained."""
+        return self.pretrained or self.checkpoint is not None or find_published(self.name) is not None
+
     def without_weights(self) -> Backbone:
-        """Return the recipe of the same network with weights of its own, as they are drawn."""
-        return replace(self, pretrained=False, checkpoint=None, checkpoint_domain=None)
+        """Return the recipe of the same network with weights of its own, as they are drawn.
+
+        A published network is named by its architecture then.
+        """
+        recipe = replace(self, pretrained=False, checkpoint=None, checkpoint_domain=None)
+        published = find_published(self.name)
+        if published is None:
+            return recipe
+        mean, std = published.normalization
+        return replace(
+            recipe,
+            name=published.network,
+            mean=mean if self.mean is None else self.mean,
+            std=std if self.std is None else self.std,
+            **_as_published(published, self.stem, self.options, self.activation),
+        )
 
     def architecture(self) -> dict[str, Any]:
         """Return what the network is, as plain data, without where its weights and its normalisation come from.
@@ -122,8 +145,9 @@ class Backbone(Recipe):
         Raises:
             UsageError: The name is unknown.
         """
-        library, name = find_network(self.name)
-        fields = self.to_config()["init_args"]
+        recipe = self.without_weights()
+        library, name = find_network(recipe.name)
+        fields = recipe.to_config()["init_args"]
         kept = ("stem", "in_channels", "options", "activation", "activation_options")
         return {"library": library, "name": name, **{field: fields[field] for field in kept}}
 
@@ -163,13 +187,19 @@ def create_backbone(
         torch.Size([2, 10])
     """
     settings = {} if options is None else dict(options)
-    recipe = {"activation": activation, "activation_options": activation_options}
     _check(num_classes, stem, in_channels, settings)
     _check_weights(pretrained, checkpoint, checkpoint_domain, activation, activation_options)
     _check_channels(in_channels, mean=mean, std=std)
+    entry, published = name, find_published(name)
+    if published is not None:
+        name, pretrained = published.network, False
+        stem, settings, activation = _as_published(published, stem, settings, activation).values()
+    recipe = {"activation": activation, "activation_options": activation_options}
     library, name = find_network(name)
     build = build_timm if library == "timm" else build_torchvision
     network, own_mean, own_std, new_head = build(name, num_classes, in_channels, pretrained, settings)
+    if published is not None:
+        own_mean, own_std = published.normalization
     head = classifier_names(network)
     new = [f"{layer}.{key}" for layer in head if new_head for key in network.get_submodule(layer).state_dict()]
     if stem == "cifar":
@@ -184,6 +214,8 @@ def create_backbone(
         network = replace_activations(network, activation, options=activation_options, image_shape=shape)
     normalize = Normalize(_per_channel(mean, own_mean, in_channels), _per_channel(std, own_std, in_channels))
     built = NormalizedNetwork(normalize, network)
+    if published is not None and checkpoint is None:
+        checkpoint = str(fetch(entry, published.source))
     if checkpoint is not None:
         report = load_weights(
             built,
@@ -193,12 +225,32 @@ def create_backbone(
             head=head,
             optional=sorted(network.state_dict().keys() - keys),
             recipe=recipe,
+            rewrite=None if published is None else published.rewrite,
         )
         new = [*report.replaced_head, *(key for key in report.missing if key in keys)]
         _check_carried_normalization(built, mean, std)
         say(f"checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
     built.new = tuple(new)
     return built
+
+
+def _as_published(
+    published: Published, stem: Stem, options: Mapping[str, Any], activation: str | None
+) -> dict[str, Any]:
+    """Return what a recipe says of a network's architecture, with what the entry that it names says.
+
+    Raises:
+        UsageError: Both say something of the stem or the activation.
+    """
+    given = {"stem": (stem, published.stem, "default"), "activation": (activation, published.activation, None)}
+    for key, (own, theirs, nothing) in given.items():
+        if own not in (nothing, theirs) and theirs != nothing:
+            raise UsageError(f"is {own!r}, but the published network has {theirs!r}: leave it out.", key=key)
+    return {
+        "stem": published.stem if stem == "default" else stem,
+        "options": {**published.options, **options},
+        "activation": published.activation if activation is None else activation,
+    }
 
 
 def _check(num_classes: int, stem: str, in_channels: int, options: dict[str, Any]) -> None:

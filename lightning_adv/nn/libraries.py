@@ -49,7 +49,7 @@ def _unknown(name: str, looked_up: str, known: Sequence[str]) -> UsageError:
 
 def _register_zoo() -> None:
     """Import the networks of this package, which register themselves with timm."""
-    for module in ("preact_resnet", "small_cnn", "wide_resnet"):
+    for module in ("preact_resnet", "small_cnn", "wide_resnet", "xcit"):
         importlib.import_module(f"lightning_adv.nn.zoo.{module}")
 
 

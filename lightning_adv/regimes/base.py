@@ -216,9 +216,8 @@ class Regime(ResumableClassifier):
             check_precision(str(self.trainer.precision))
         check_averaging(self.trainer)
         if self.running_statistics_epochs:
-            recipe = self.backbone
-            trained = recipe.pretrained or recipe.checkpoint is not None
-            check_last_epochs(self.running_statistics_epochs, self.trainer.max_epochs, self.trainer.max_steps, trained)
+            trainer, trained = self.trainer, self.backbone.brings_weights
+            check_last_epochs(self.running_statistics_epochs, trainer.max_epochs, trainer.max_steps, trained)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed what the network itself draws (dropout), and hold still what is not trained (a Lightning hook).

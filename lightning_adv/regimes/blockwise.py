@@ -106,9 +106,8 @@ class BlockwiseRetraining(MadryTraining):
         super().prepare_network()
         if self._trainer is None or self.trainer.state.fn != "fit" or self.retrained:
             return
-        recipe = self.backbone
         own = type(self).build_network is not MadryTraining.build_network  # which may load weights by itself
-        if recipe.checkpoint is None and not recipe.pretrained and not self._loaded and not own:
+        if not self.backbone.brings_weights and not self._loaded and not own:
             raise UsageError(
                 "backbone.checkpoint must name the trained network whose blocks are retrained, or backbone.pretrained "
                 "be true: without one, the frozen blocks would stay at random weights."

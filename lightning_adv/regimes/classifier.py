@@ -188,7 +188,8 @@ class Classifier(LightningModule):
         check_fits(self, checkpoint["state_dict"], argument="ckpt_path")
         trained = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).get("backbone")
         if trained is not None:
-            check_activation(trained, self.backbone.to_config()["init_args"], "ckpt_path: the network")
+            recipe = self.backbone.without_weights().to_config()["init_args"]
+            check_activation(trained, recipe, "ckpt_path: the network")
 
     def teardown(self, stage: str) -> None:
         """Let go of the views, which would stay on the device (a Lightning hook)."""

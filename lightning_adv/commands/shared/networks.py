@@ -178,7 +178,7 @@ def _foreign(
         backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
     elif domain is not None and backbone.checkpoint is None:
         raise UsageError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
-    elif not backbone.pretrained and backbone.checkpoint is None:
+    elif not backbone.brings_weights:
         raise UsageError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
     if num_classes is None:
         raise UsageError("data must say how many classes there are (num_classes) for a network of another project.")

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,6 +30,7 @@ from lightning_adv.nn.weights.state_dicts import (
     fit,
     without_unused,
 )
+from lightning_adv.nn.zoo.robustbench import Rewrite
 
 _LOGGER = logging.getLogger("lightning_adv")
 
@@ -43,6 +45,7 @@ def load_weights(
     head: Sequence[str] = (),
     optional: Sequence[str] = (),
     recipe: Mapping[str, Any] | None = None,
+    rewrite: Rewrite | None = None,
 ) -> LoadReport:
     """Load a weights file into ``network``, every key of it, or nothing at all.
 
@@ -65,6 +68,8 @@ def load_weights(
         recipe: What the network computes beyond its keys, compared with the file's own recipe if it has one:
             ``activation`` and ``activation_options`` of :class:`~lightning_adv.nn.backbones.Backbone`. With one, the
             checkpoint of a regime that trains another network than its backbone's recipe gives is refused.
+        rewrite: What gives the keys of a file the names that they have in the plain network, where they are not the
+            same; see :class:`~lightning_adv.nn.zoo.robustbench.Published`.
 
     Returns:
         What was loaded, and what was not.
@@ -94,7 +99,10 @@ def load_weights(
     named = f"{argument}_domain" if domain_argument is None else domain_argument
     state, domains, domain = _choose_domain(file, own, domain, argument, named)
     unused = getattr(plain, "unused_keys", ())
-    fits = [fit(own, without_unused(candidate, unused), head, optional) for candidate in candidates(state)]
+    found_keys = [without_unused(candidate, unused) for candidate in candidates(state)]
+    if rewrite is not None:  # what has this package's own keys already is loaded as it is
+        found_keys += [replace(each, state=OrderedDict(rewrite(each.state, plain))) for each in found_keys]
+    fits = [fit(own, candidate, head, optional) for candidate in found_keys]
     found = next((each for each in fits if each.loads), None)
     if found is None:
         closest = min(fits, key=lambda each: len(each.missing) + len(each.unexpected))

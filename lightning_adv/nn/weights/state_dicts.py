@@ -17,7 +17,7 @@ from lightning_adv.nn.smooth_relu import renew_alpha
 # Where training scripts put the weights among optimizer states and epochs. Averaged weights come first, as in timm:
 # they are the ones that a training with averaging validates.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model_state_dict", "ema", "model_averaged")
-WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
+WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "last")
 
 # what DataParallel, torch.compile, LightningModules, NormalizedNetwork, Sequential(Normalize, ...) put before each key
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "network.", "net.", "1.")
