@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
+from lightning_adv.commands.shared.plugin_parts import told_parts
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.commands.shared.trusting import gather_trust
@@ -87,6 +88,8 @@ def _main(arguments: list[str], *, own_process: bool) -> None:
         print("\n".join(f"  {name}" for name in addition_names()))
         print("\nattacks for evaluate and transfer:")
         print("\n".join(f"  {name}" for name in preset_names()))
+        if told := told_parts():
+            print(f"\nparts of plugins, which are named as those of the package are:\n{told}")
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -23,6 +24,7 @@ from lightning_adv.commands.evaluate.output import save_figure
 from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
+from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.presets import parse_with_preset
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
@@ -95,11 +97,11 @@ def run_transfer(arguments: Sequence[str]) -> None:
         stoppable("Stopped. The same command again starts from the beginning."),
         ExitStack() as held,
     ):
-        _transfer(_parse(arguments), held)
+        _transfer(*_parse(arguments), held)
 
 
-def _parse(arguments: Sequence[str]) -> TransferSettings:
-    settings, _ = parse_with_preset(
+def _parse(arguments: Sequence[str]) -> tuple[TransferSettings, dict[str, Any]]:
+    return parse_with_preset(
         TransferSettings,
         arguments,
         command="transfer",
@@ -109,10 +111,9 @@ def _parse(arguments: Sequence[str]) -> TransferSettings:
         what=("attacks",),
         checkpoint=lambda parsed: next(iter(parsed.networks.values()), None),
     )
-    return settings
 
 
-def _transfer(settings: TransferSettings, held: ExitStack) -> None:
+def _transfer(settings: TransferSettings, plain: dict[str, Any], held: ExitStack) -> None:
     _check(settings)
     folder = Path(settings.output)
     held.enter_context(writing_alone(folder))
@@ -142,6 +143,9 @@ def _transfer(settings: TransferSettings, held: ExitStack) -> None:
         "ensemble_rates": [_plain(row) for row in ensembles],
         "versions": versions("torchvision", "lightning", "timm"),
     }
+    objects = [settings.data, *(module for network in networks.values() for module in network.modules())]
+    if plugins := taking_part(objects, plain, facts):
+        results["plugins"] = plugins
     write_whole(folder / _RESULT, to_json(results))
     _print(singles, ensembles, list(networks), common, images.count)
     for name in plan.left_out:

@@ -15,17 +15,18 @@ The kinds are those of :data:`KINDS`. The folder is laid out as this package's o
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.importing import find_module
 
 GROUP = "lightning_adv.plugins"
 
@@ -75,15 +76,15 @@ class Part:
         Raises:
             UsageError: It cannot be imported. The cause is what its module raises.
         """
-        module, _, name = self.path.rpartition(".")
         try:
-            return getattr(importlib.import_module(module), name)
-        except Exception as error:  # whatever the plugin's module raises is for its author, and for no other plugin
-            told = " ".join(str(error).split())
+            module, names = find_module(self.path)
+        except UsageError as error:  # whatever its module raises: it is for its author, and for no other plugin
+            raise UsageError(f"{error} The plugin {self.plugin} announces it.") from error
+        if len(names) != 1 or not hasattr(module, names[0]):
             raise UsageError(
-                f"{self.path!r}, which the plugin {self.plugin} announces, cannot be imported: "
-                f"{type(error).__name__}: {told}."
-            ) from error
+                f"{self.path!r} cannot be imported: it is not there. The plugin {self.plugin} announces it."
+            )
+        return getattr(module, names[0])
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def plugins_in(modules: Iterable[str]) -> dict[str, str]:
 
 
 def _announced() -> _Announced:
-    return _read(tuple(sys.path))
+    # What is announced is trusted. The working directory may be somebody's run folder, and nobody has installed it.
+    here = os.path.realpath(".")
+    return _read(tuple(folder for folder in sys.path if os.path.realpath(folder or ".") != here))
 
 
 @functools.lru_cache(maxsize=1)
@@ -176,8 +179,7 @@ def _read(path: tuple[str, ...]) -> _Announced:
     found: list[Part] = []
     folders: list[tuple[Plugin, Path]] = []
     packages: dict[str, Plugin] = {}
-    for entry in entry_points(group=GROUP):
-        plugin = Plugin("unknown", "unknown") if entry.dist is None else Plugin(entry.dist.name, entry.dist.version)
+    for plugin, entry in _entries(path):
         try:
             _check_path(entry)
             if entry.name == _CONFIGS:
@@ -191,6 +193,15 @@ def _read(path: tuple[str, ...]) -> _Announced:
         else:
             packages[_package(entry.module)] = plugin
     return _Announced(tuple(sorted(found)), tuple(sorted(folders)), packages)
+
+
+def _entries(path: tuple[str, ...]) -> Iterator[tuple[Plugin, EntryPoint]]:
+    """Yield what each distribution announces; of several that have one name, Python imports the first."""
+    seen: dict[str, Distribution] = {}
+    for distribution in distributions(path=list(path)):
+        entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
+        if entries and seen.setdefault(distribution.name, distribution) is distribution:
+            yield from ((Plugin(distribution.name, distribution.version), entry) for entry in entries)
 
 
 def _check_path(entry: EntryPoint) -> None:

@@ -43,6 +43,24 @@ def test_what_is_installed_later_is_found(folder, tmp_path_factory, monkeypatch)
     assert len(plugins.parts()) == 2
 
 
+def test_a_run_folder_announces_nothing(folder, monkeypatch):
+    """What is announced is trusted, and commands look for a user's own modules in the working directory."""
+    install(folder, "first-plugin", ENTRIES, RAISES)
+    monkeypatch.chdir(folder)
+    assert plugins.announced_packages() == frozenset()
+    assert plugins.parts() == []
+    monkeypatch.syspath_prepend("")
+    assert plugins.parts() == []
+
+
+def test_the_distribution_that_comes_first_on_the_path_counts(folder, tmp_path_factory, monkeypatch):
+    install(folder, "first-plugin", ENTRIES, RAISES)
+    before = tmp_path_factory.mktemp("before")
+    install(before, "first-plugin", {"loss.MyLoss": "first.parts:MyLoss"}, RAISES, version="2.0")
+    monkeypatch.syspath_prepend(before)
+    assert [(part.name, part.plugin.version) for part in plugins.parts()] == [("MyLoss", "2.0")]
+
+
 def test_of_a_shared_namespace_only_the_own_package_is_announced(folder):
     modules = {"company/own/__init__.py": "", "company/own/parts.py": "", "single.py": ""}
     install(folder, "own", {"attack.A": "company.own.parts:A", "loss.B": "single:B"}, modules)
@@ -82,12 +100,18 @@ def test_a_name_of_two_plugins_is_answered_with_what_to_write(folder):
     assert plugins.find_part("attack", "SignStep") is not None
 
 
-@pytest.mark.parametrize("modules", [RAISES, {"first/parts.py": ""}, {}], ids=["raises", "lacks it", "not there"])
-def test_a_part_that_cannot_be_loaded_is_named(modules, folder):
+@pytest.mark.parametrize(
+    ("modules", "why"),
+    [
+        (RAISES, r"RuntimeError: imported \(\S*first/__init__.py, line 1\)"),
+        ({"first/parts.py": ""}, "it is not there"),
+        ({}, "it is not there"),
+    ],
+)
+def test_a_part_that_cannot_be_loaded_is_named(modules, why, folder):
     install(folder, "first-plugin", ENTRIES, modules)
-    with pytest.raises(
-        UsageError, match=r"'first.parts.SignStep', which the plugin first-plugin 1.0 announces, cannot"
-    ):
+    told = rf"^'first.parts.SignStep' cannot be imported: {why}. The plugin first-plugin 1.0 announces it.$"
+    with pytest.raises(UsageError, match=told):
         plugins.find_part("attack", "SignStep").load()
 
 

@@ -22,6 +22,7 @@ from lightning_adv.commands.evaluate.suspicions import is_suspicion, look, look_
 from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
+from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.processes import keep_together
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
@@ -66,6 +67,8 @@ def _evaluate(settings: Settings, plain: dict[str, Any], held: ExitStack) -> Non
     network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
     told |= {"eps": _radii(plan), "network": network, "images": images.count}
     told["versions"] = versions("torchvision", "lightning", "timm")
+    if plugins := taking_part([settings.data, *loaded.network.modules()], plain, loaded.facts):
+        told["plugins"] = plugins
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         held.enter_context(writing_alone(folder.path))

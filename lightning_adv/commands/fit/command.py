@@ -268,10 +268,9 @@ class AdversarialCLI(LightningCLI):
                 "Nothing was tested: the data module gives no test image, or trainer.limit_test_batches none."
             )
             return
-        seed = self.config[self.subcommand]["seed_everything"]
-        results = collect_results(
-            self.trainer, self.model, self.datamodule, tested[0], seed=seed, checkpoint=checkpoint, weights=weights
-        )
+        given = self.config[self.subcommand]
+        tested_in = {"seed": given["seed_everything"], "checkpoint": checkpoint, "weights": weights, "given": given}
+        results = collect_results(self.trainer, self.model, self.datamodule, tested[0], **tested_in)
         if self.trainer.is_global_zero:
             print_results(results, None if folder is None else Path(folder))  # first: the disk may be full
             if folder is not None:

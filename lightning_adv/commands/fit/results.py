@@ -15,6 +15,7 @@ from lightning_adv.attacks import Attack
 from lightning_adv.attacks.describe import attack_name
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
+from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.core.shares import Share
@@ -38,6 +39,7 @@ def collect_results(
     seed: Any,
     checkpoint: Mapping[str, Any] | None = None,
     weights: str = "last",
+    given: Any = None,
 ) -> dict[str, Any]:
     """Gather what a reader needs to know of a run, as plain data.
 
@@ -49,6 +51,7 @@ def collect_results(
         seed: The run's seed.
         checkpoint: The one whose weights were tested, by :func:`describe_checkpoint`; None if they come from none.
         weights: Which weights they are: ``"best"``, ``"last"``, ``"untrained"`` or ``"checkpoint"``.
+        given: The configuration of the run.
 
     Returns:
         See docs/files.md. Accuracies are fractions, intervals 95 % Wilson, times seconds.
@@ -87,6 +90,9 @@ def collect_results(
     results["device"] = str(trainer.strategy.root_device.type)
     results["processes"] = trainer.world_size
     results["versions"] = versions("torchvision", "lightning", "timm", "torchmetrics")
+    objects = [*regime.modules(), data, *trainer.callbacks, *trainer.loggers]  # type: ignore[attr-defined]
+    if plugins := taking_part(objects, given, regime.backbone.architecture()):
+        results["plugins"] = plugins
     return results
 
 

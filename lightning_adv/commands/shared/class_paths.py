@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 import typing
 from collections.abc import Iterable
@@ -14,15 +15,23 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_adv.attacks import Attack, Loss
 from lightning_adv.commands.shared.takes import Takes
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.importing import find_module
+from lightning_adv.core.plugins import Part, parts, plugins_in, several
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.core.trust import trust
 from lightning_adv.regimes import Regime
+from lightning_adv.regimes.objectives import Objective
 
 _BASES = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
+_ANNOUNCED = {
+    "attack": Attack, "callback": Callback, "data": LightningDataModule, "loss": Loss, "objective": Objective,
+    "regime": Regime,
+}  # fmt: skip
+"""What derives from what, of the classes that plugins announce by their kinds."""
 _LONGEST_LIST = 250
 _HOOKS = ("torch.distributed.algorithms.", "torch.distributed.fsdp.")
 """Where the functions come from that Lightning's strategies are given: hooks of communication, policies of wrapping."""
@@ -38,7 +47,7 @@ def find_part(name: str, allowed: Takes) -> Any:
     Nothing is called: only the module is imported.
 
     Args:
-        name: A class path, or the name alone of a class that is imported already.
+        name: A class path, or the name alone of a class that is imported already or that a plugin announces.
         allowed: What the key takes.
 
     Raises:
@@ -103,6 +112,7 @@ def _find(name: str, allowed: Takes) -> Any:
     """Return the object of a name."""
     if "." in name:
         return _import(name, allowed)
+    _load_announced(name, allowed)
     known = class_names(allowed.classes)
     found = known.get(name, [])
     public = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in found}
@@ -114,11 +124,57 @@ def _find(name: str, allowed: Takes) -> Any:
         return base[0]
     if other := class_names().get(name):
         _check_class(other[0], allowed)
+    if elsewhere := parts(name=name):
+        kind = elsewhere[0].kind
+        raise MistakeError(f"{name!r} is announced as {kind} by {elsewhere[0].plugin}.{choices(allowed.classes)}")
     named = [
         choice for leaf in allowed.leaves if typing.get_origin(leaf) is Literal for choice in typing.get_args(leaf)
     ]
-    hint = did_you_mean(name, [*known, *map(str, named)])
+    hint = did_you_mean(name, [*known, *(part.name for part in announced(allowed.classes)), *map(str, named)])
     raise MistakeError(f"there is no class {name!r}.{hint}{choices(allowed.classes, own=not hint)}")
+
+
+def announced(kinds: tuple[type, ...], name: str | None = None) -> list[Part]:
+    """Return the classes that plugins announce for a key that takes some kinds, by one name or by any."""
+    fitting = [
+        kind
+        for kind, base in _ANNOUNCED.items()
+        if any(issubclass(base, each) or issubclass(each, base) for each in kinds)
+    ]
+    return parts(fitting, name)
+
+
+def _load_announced(name: str, allowed: Takes) -> None:
+    """Import the class that a plugin announces by a name, so that it is found among all that are imported.
+
+    Raises:
+        MistakeError: It cannot be imported; or another plugin announces one of that name, or this package has one.
+    """
+    found = announced(allowed.classes, name)
+    if not found:
+        return
+    plugins = {part.plugin.name for part in found}
+    others = [
+        kind
+        for kind in class_names(allowed.classes).get(name, [])
+        if not plugins & plugins_in([kind.__module__]).keys()
+    ]
+    if len(found) + len(others) > 1:
+        paths = dict.fromkeys(map(_shortest, others)) | {part.path: part.plugin for part in found}
+        raise MistakeError(several(f"class {name!r}", paths))
+    try:
+        found[0].load()
+    except UsageError as error:
+        raise MistakeError(str(error)) from error
+
+
+def load_all_announced() -> None:
+    """Import all classes that plugins announce: help lists them. One that cannot be imported is told, and left out."""
+    for part in parts(_ANNOUNCED):
+        try:
+            part.load()
+        except UsageError as error:
+            logging.getLogger(__name__).warning("%s It is left out.", error)
 
 
 def _import(name: str, allowed: Takes) -> Any:
@@ -182,8 +238,10 @@ def choices(kinds: tuple[type, ...], *, own: bool = True) -> str:
     told = f" It takes {one_of(kinds)}"
     named = class_names(kinds) if own else {}
     names = [name for name, found in named.items() if found[0] not in kinds or not found[0].__subclasses__()]
+    ours = {name for name in names if named[name][0].__module__.startswith("lightning_adv.")}
+    others = {*names, *(part.name for part in announced(kinds) if own)} - ours
     shown: list[str] = []
-    for name in sorted(names, key=lambda name: (not named[name][0].__module__.startswith("lightning_adv."), name)):
+    for name in [*sorted(ours), *sorted(others)]:
         if len(", ".join([*shown, name])) > _LONGEST_LIST:
             shown.append("...")
             break

@@ -1,4 +1,7 @@
-"""Configurations by name: ``--config digits/madry --config analyses`` works in any folder."""
+"""Configurations by name: ``--config digits/madry --config analyses`` works in any folder.
+
+Those of plugins lie in folders that are laid out as this package's own is.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.plugins import Plugin, config_folders, several
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.suggestions import did_you_mean
 
@@ -36,32 +40,51 @@ def addition_names() -> list[str]:
     return _names("*.yaml")
 
 
-def _names(pattern: str) -> list[str]:
-    return sorted(path.relative_to(_FOLDER).with_suffix("").as_posix() for path in _FOLDER.glob(pattern))
+def plugin_configs() -> list[tuple[Plugin, str, Path]]:
+    """Return the configurations of plugins: of which it is, its name, such as ``evaluation/strict``, and its file."""
+    folders = config_folders()
+    return [
+        (plugin, name, folder / f"{name}.yaml") for plugin, folder in folders for name in _names("**/*.yaml", folder)
+    ]
+
+
+def _names(pattern: str, folder: Path = _FOLDER) -> list[str]:
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob(pattern))
+
+
+def own_config(name: str) -> str:
+    """Return the path of a configuration of this package."""
+    return str(_FOLDER / f"{name}.yaml")
 
 
 def find_config(name: str) -> str:
     """Return the path of a configuration.
 
     Args:
-        name: A file, or one of :func:`config_names`, :func:`addition_names` and :func:`preset_names`, with or without
-            ``configs/`` before and ``.yaml`` after it.
+        name: A file, or one of :func:`config_names`, :func:`addition_names`, :func:`preset_names` and those of
+            :func:`plugin_configs`, with or without ``configs/`` before and ``.yaml`` after it.
 
     Raises:
-        UsageError: There is neither a file nor a configuration of that name.
+        UsageError: There is neither a file nor a configuration of that name, or several plugins have one.
     """
     if _is(Path.is_file, name):
         return name
     known = config_names() + addition_names() + preset_names()
     plain = name.removeprefix("configs/").removesuffix(".yaml")
-    if plain in known:
-        return str(_FOLDER / f"{plain}.yaml")
+    paths: dict[str, Plugin | None] = {own_config(plain): None} if plain in known else {}
+    paths |= {str(path): plugin for plugin, announced, path in plugin_configs() if announced == plain}
+    if len(paths) > 1:
+        raise UsageError(several(f"configuration {plain!r}", paths), key="--config")
+    if paths:
+        return next(iter(paths))
+    announced = [name for _, name, _ in plugin_configs()]
     if _is(Path.is_dir, name):
         hint = f" Did you mean {str(Path(name) / 'config.yaml')!r}?" if (Path(name) / "config.yaml").is_file() else ""
         raise UsageError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
     raise UsageError(
-        f"--config: there is no file {name!r}, and no configuration of that name.{did_you_mean(plain, known)} The "
-        f"package has {', '.join(known)}."
+        f"--config: there is no file {name!r}, and no configuration of that name."
+        f"{did_you_mean(plain, [*known, *announced])} The package has {', '.join(known)}."
+        + (f" Plugins have {', '.join(announced)}." if announced else "")
     )
 
 

@@ -13,6 +13,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_adv.commands.shared.building import Builder, build
+from lightning_adv.commands.shared.class_paths import load_all_announced
 from lightning_adv.commands.shared.help_texts import HelpFormatter
 from lightning_adv.commands.shared.messages import explain
 from lightning_adv.commands.shared.mistakes import first_mistake
@@ -41,9 +42,12 @@ class Parser(LightningArgumentParser):
         """
         given = list(sys.argv[1:] if args is None else args)
         # A parser of a part is asked whether something fits; one with subcommands hands its arguments to theirs.
-        if self.exit_on_error and not self._children() and not _asks_for_help(given):
-            self._given = list(sources(given))
-            self._refuse(first_mistake(self, self._given, leaves=False))
+        if self.exit_on_error and not self._children():
+            if _asks_for_help(given):
+                load_all_announced()
+            else:
+                self._given = list(sources(given))
+                self._refuse(first_mistake(self, self._given, leaves=False))
         if not self.exit_on_error:
             given = [self._null_again(argument) for argument in given]
         try:

@@ -10,7 +10,13 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
-from lightning_adv.commands.shared.configs import complete_flags, find_config, preset_names, resolve_configs
+from lightning_adv.commands.shared.configs import (
+    complete_flags,
+    own_config,
+    plugin_configs,
+    preset_names,
+    resolve_configs,
+)
 from lightning_adv.commands.shared.mistakes import check_parsed
 from lightning_adv.commands.shared.parser import Parser, read_files_as_data
 from lightning_adv.commands.shared.run_folder import run_folder_of
@@ -55,12 +61,13 @@ def parse_with_preset(
     """
     read_files_as_data()
     parser = Parser(prog=f"lightning-adv {command}", description=description, allow_abbrev=False)
-    presets = ", ".join(preset_names(default.partition("/")[0]))
+    folder = default.partition("/")[0]
+    presets = [*preset_names(folder), *(name for _, name, _ in plugin_configs() if name.startswith(f"{folder}/"))]
     parser.add_argument(
         "-c",
         "--config",
         action=ActionConfigFile,
-        help=f"a preset ({presets}) or a file; {default} if no attack is given",
+        help=f"a preset ({', '.join(presets)}) or a file; {default} if no attack is given",
     )
     parser.add_class_arguments(kind)
     add_trust(parser)
@@ -68,7 +75,7 @@ def parse_with_preset(
     given = resolve_configs(complete_flags(arguments, *flags))
     parsed = parser.parse_args(given)
     if all(parsed[name] in (None, []) for name in what):
-        parsed = parser.parse_args(["--config", find_config(default), *given])
+        parsed = parser.parse_args(["--config", own_config(default), *given])
     trust_given(parsed.get("trust"))
     path = checkpoint(parsed)
     if parsed.data is None and path is not None and (data := _data_of_run(path)):
