@@ -81,13 +81,20 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def check_logits(output: object, images: int) -> Tensor:
+def check_logits(output: object, images: int, num_classes: int | None = None) -> Tensor:
     """Return what a network gave for a number of images, if it is logits (N, K) of at least two classes.
+
+    Args:
+        output: What it gave.
+        images: The number N of images.
+        num_classes: The number K of classes; None for any.
 
     Raises:
         UsageError: It is not.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and len(output) == images and output.shape[1] > 1:
+        if num_classes not in (None, output.shape[1]):
+            raise UsageError(f"The network gives {output.shape[1]} logits, and there are {num_classes} classes.")
         return output
     if isinstance(output, Tensor):
         told = f"a tensor of shape {tuple(output.shape)}"

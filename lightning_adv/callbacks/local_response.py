@@ -222,7 +222,7 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
     network.eval().requires_grad_(False)
     if trained is None:  # a run without a data module of this package, which says what its images are
         try:
-            check_shape(network, backbone.name, tuple(image_shape), "this run")
+            check_shape(network, backbone.name, tuple(image_shape), "this run", classes)
         except ValueError as error:
             raise UsageError(f"{_SOURCE}: {path}: {error}") from error
     return network

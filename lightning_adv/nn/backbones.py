@@ -1,4 +1,4 @@
-"""Any timm or torchvision classifier by name, for images in [0, 1].
+"""Any timm or torchvision classifier by name, or any network by its import path, for images in [0, 1].
 
 timm, torchvision and the networks of this package that are registered with timm (``preact_resnet18``,
 ``wide_resnet28_10``, ``small_cnn``, ...) are imported on first use: the command line answers before.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import Recipe
+from lightning_adv.core.recipe import Recipe, check_class_paths, check_trusted
 from lightning_adv.nn.activations import replace_activations
 from lightning_adv.nn.libraries import (
+    Built,
     Channels,
     build_timm,
     build_torchvision,
@@ -25,6 +26,7 @@ from lightning_adv.nn.libraries import (
     use_cifar_stem,
 )
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
+from lightning_adv.nn.own_networks import build_own, own_networks_in, own_normalization
 from lightning_adv.nn.weights.fetch import fetch
 from lightning_adv.nn.weights.load import load_weights, say
 from lightning_adv.nn.zoo.robustbench import Published, find_published
@@ -58,15 +60,19 @@ class Backbone(Recipe):
             in front picks the library. torchvision's weights are picked as in
             ``torchvision/resnet50.IMAGENET1K_V1``. ``robustbench/`` and the name of an entry of RobustBench's CIFAR-10
             Linf board is that network with its published weights, which are downloaded, or read from ``checkpoint``.
+            Or the import path of a network of another package, ``my_package.MyNet``: a class, or a function that returns
+            a network. It gets ``num_classes`` and ``in_chans`` or ``in_channels`` if it takes them.
         stem: ``cifar`` fits the network to images of 32×32. It makes a ResNet's first convolution 3×3 with stride 1 and
             drops its max-pool (He et al. 2016, section 4.2); a VGG of torchvision pools its features to 1×1 before the
             classifier (Siddiqui and Breuel 2021, section 3.3).
         in_channels: Channels C of the images.
-        pretrained: Download the weights that the library has for this name.
+        pretrained: Download the weights that the library has for this name; a network by its import path that takes an
+            argument ``pretrained`` is given it.
         checkpoint: A weights file to load: a state dict, a checkpoint of Lightning or of another project, or what
             ``lightning-adv export`` wrote. It must have keys for all of the network; a classifier of another number of
             classes stays new. What was loaded is logged.
-        mean: Mean of each channel, pixels in [0, 1]. ``None``: the one that the network was pretrained with.
+        mean: Mean of each channel, pixels in [0, 1]. ``None``: the one that the network was pretrained with;
+            one that says none, as most of other packages, gets the pixels as they are.
         std: Standard deviation of each channel, above 0; ``None`` as for ``mean``.
         options: Further keyword arguments of the network's constructor, such as ``drop_path_rate``.
         checkpoint_domain: The BatchNorm domain to take from a checkpoint that has domains. None takes the one that
@@ -98,6 +104,17 @@ class Backbone(Recipe):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        """Build the recipe again from plain data, which a file may hold: see :meth:`Recipe.from_config`.
+
+        Raises:
+            NotImportedError: It names a network by an import path that is not trusted.
+        """
+        if not isinstance(config, cls):
+            check_named(config)
+        return super().from_config(config)
 
     def build(self, num_classes: int) -> NormalizedNetwork:
         """Build the network with ``num_classes`` outputs, as :func:`create_backbone` does."""
@@ -152,6 +169,24 @@ class Backbone(Recipe):
         return {"library": library, "name": name, **{field: fields[field] for field in kept}}
 
 
+def check_named(config: Any) -> None:
+    """Check that every class and every network that plain data of a file name may be imported because the file says so.
+
+    Raises:
+        NotImportedError: One is of a module that was not imported, and is not trusted.
+
+    Example:
+        >>> check_named({"backbone": {"name": "beside.Network"}})
+        Traceback (most recent call last):
+        lightning_adv.core.recipe.NotImportedError: backbone.name 'beside.Network' is not of this package, ...
+    """
+    check_class_paths(config)
+    for name in own_networks_in(config):
+        library, path = find_network(name)
+        if library == "python":
+            check_trusted(path, what=f"backbone.name {path!r}")
+
+
 def create_backbone(
     name: str,
     num_classes: int,
@@ -187,7 +222,7 @@ def create_backbone(
         torch.Size([2, 10])
     """
     settings = {} if options is None else dict(options)
-    _check(num_classes, stem, in_channels, settings)
+    _check(num_classes, stem, in_channels)
     _check_weights(pretrained, checkpoint, checkpoint_domain, activation, activation_options)
     _check_channels(in_channels, mean=mean, std=std)
     entry, published = name, find_published(name)
@@ -196,12 +231,14 @@ def create_backbone(
         stem, settings, activation = _as_published(published, stem, settings, activation).values()
     recipe = {"activation": activation, "activation_options": activation_options}
     library, name = find_network(name)
-    build = build_timm if library == "timm" else build_torchvision
-    network, own_mean, own_std, new_head = build(name, num_classes, in_channels, pretrained, settings)
+    _check_options(settings, library)
+    network, own_mean, own_std, new_head = _BUILD[library](name, num_classes, in_channels, pretrained, settings)
     if published is not None:
         own_mean, own_std = published.normalization
     head = classifier_names(network)
     new = [f"{layer}.{key}" for layer in head if new_head for key in network.get_submodule(layer).state_dict()]
+    if stem == "cifar" and library == "python":
+        raise UsageError(f"'cifar' changes networks of timm and torchvision: let {name} have such a stem.", key="stem")
     if stem == "cifar":
         before = set(network.parameters())
         replaced = use_cifar_stem(network, name)
@@ -253,14 +290,28 @@ def _as_published(
     }
 
 
-def _check(num_classes: int, stem: str, in_channels: int, options: dict[str, Any]) -> None:
+def _build_own(name: str, num_classes: int, in_channels: int, pretrained: bool, options: dict[str, Any]) -> Built:
+    network = build_own(name, num_classes, in_channels, pretrained, options)
+    if pretrained:
+        say(f"pretrained: the network starts from the weights that {name} gives it.")
+    return Built(network, *own_normalization(network), new_head=False)
+
+
+_BUILD = {"timm": build_timm, "torchvision": build_torchvision, "python": _build_own}
+
+
+def _check(num_classes: int, stem: str, in_channels: int) -> None:
     if num_classes < 2:
         raise UsageError(f"num_classes must be at least 2, got {num_classes}.")
     if stem not in ("default", "cifar"):
         raise UsageError(f"must be 'default' or 'cifar', got {stem!r}.", key="stem")
     if in_channels < 1:
         raise UsageError(f"must be at least 1, got {in_channels}.", key="in_channels")
-    reserved = [option for option in options if option in RESERVED_OPTIONS]
+
+
+def _check_options(options: dict[str, Any], library: str) -> None:
+    """Options of a network by its import path are compared with what it takes."""
+    reserved = [option for option in options if option in RESERVED_OPTIONS and library != "python"]
     if reserved:
         raise UsageError(
             f"cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself.", key="options"

@@ -9,33 +9,42 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
+from lightning_adv.core import plugins
 from lightning_adv.core.errors import UsageError
+from lightning_adv.nn.own_networks import OWN, is_path, size_taken
 from lightning_adv.nn.surgery import replace_modules
 from lightning_adv.nn.weights.load import say
 
 Channels: TypeAlias = Sequence[float]
-Library: TypeAlias = Literal["timm", "torchvision"]
+Library: TypeAlias = Literal["timm", "torchvision", "python"]
 
 
 def find_network(name: str) -> tuple[Library, str]:
     """Return the library that a network's name means, and the name without the library's prefix.
 
+    What neither timm nor torchvision has is the name that a plugin announces, or an import path: its library is
+    ``python``, and its name the path. Nothing is imported for it.
+
     Raises:
-        UsageError: Neither library has a classifier of that name.
+        UsageError: Neither library has a classifier of that name, and it is not an import path.
     """
     import timm
     import torchvision
 
     _register_zoo()
     prefix, _, rest = name.partition("/")
-    wanted = prefix if prefix in ("timm", "torchvision") else None
+    wanted = prefix if prefix in ("timm", "torchvision", OWN) else None
     plain = name if wanted is None else rest
     # without detectors, segmenters, and quantized and video networks, which lie in submodules
     classifiers = torchvision.models.list_models(module=torchvision.models)
-    if wanted != "torchvision" and timm.is_model(plain):
+    if wanted in (None, "timm") and timm.is_model(plain):
         return "timm", plain
-    if wanted != "timm" and plain.partition(".")[0] in classifiers:
+    if wanted in (None, "torchvision") and plain.partition(".")[0] in classifiers:
         return "torchvision", plain
+    if wanted in (None, OWN) and (announced := plugins.find_part("network", plain)) is not None:
+        return "python", announced.path
+    if wanted in (None, OWN) and is_path(plain):
+        return "python", plain
     known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
     known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
     raise _unknown(name, plain if wanted == "timm" else name, known)
@@ -44,7 +53,10 @@ def find_network(name: str) -> tuple[Library, str]:
 def _unknown(name: str, looked_up: str, known: Sequence[str]) -> UsageError:
     nearest = difflib.get_close_matches(looked_up, known, n=3)
     hint = f"; the nearest names are {', '.join(nearest)}" if nearest else ""
-    return UsageError(f"{name!r} is not a classifier of timm or torchvision{hint}.", key="name")
+    return UsageError(
+        f"{name!r} is not a classifier of timm or torchvision, nor an import path such as my_package.MyNet{hint}.",
+        key="name",
+    )
 
 
 def _register_zoo() -> None:
@@ -145,11 +157,11 @@ def _say_pretrained(weights: str, classes: int, num_classes: int, head: Sequence
 def classifier_names(network: nn.Module) -> tuple[str, ...]:
     """Return the dotted names of the layers that have an output for each class.
 
-    timm says which they are (two in distilled transformers). In torchvision's networks it is the last linear layer or
+    timm says which they are (two in distilled transformers). In other networks it is the last linear layer or
     convolution.
     """
     config = getattr(network, "pretrained_cfg", None)
-    if config is not None and config["classifier"]:
+    if isinstance(config, Mapping) and config.get("classifier"):
         names = config["classifier"]
         return (names,) if isinstance(names, str) else tuple(names)
     return tuple(name for name, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d)))[-1:]
@@ -236,13 +248,19 @@ def _convolution_like(old: nn.Conv2d, **changes: Any) -> nn.Conv2d:
 def default_image_shape(
     network: nn.Module, stem: str, in_channels: int, options: Mapping[str, Any]
 ) -> tuple[int, int, int]:
-    """Return a shape (C, H, W) of images that the network takes, the one that it was designed for if it says so."""
+    """Return a shape (C, H, W) of images that the network takes, the one that it was designed for if it says so.
+
+    Raises:
+        UsageError: A network that is of neither library says nothing, and takes none of the usual sizes.
+    """
     config = getattr(network, "pretrained_cfg", None)
     if stem == "cifar":
         size: Any = 32
-    elif config is not None:
+    elif isinstance(config, Mapping) and "input_size" in config:
         size = options.get("img_size", config["input_size"][1:])
-    else:
+    elif type(network).__module__.startswith(("torchvision.", "torch.fx.")):
         size = getattr(network, "image_size", 299 if type(network).__name__ == "Inception3" else 224)
+    else:
+        size = getattr(network, "image_size", None) or size_taken(network, in_channels)
     height, width = (size, size) if isinstance(size, int) else size
     return in_channels, height, width

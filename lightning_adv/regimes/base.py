@@ -15,9 +15,9 @@ from torchmetrics import MeanMetric
 from lightning_adv.attacks import PGD, Attack
 from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import check_class_paths, find_class
+from lightning_adv.core.recipe import find_class
 from lightning_adv.core.seeds import run_seed
-from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.backbones import Backbone, check_named
 from lightning_adv.nn.weights.checkpoint_form import LOADABLE
 from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say
@@ -148,7 +148,7 @@ class Regime(ResumableClassifier):
         content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
         source = f"checkpoint_path: {checkpoint_path}"
         check_form(content, LOADABLE, source=source)
-        check_class_paths(content[cls.CHECKPOINT_HYPER_PARAMS_KEY])
+        check_named(content[cls.CHECKPOINT_HYPER_PARAMS_KEY])
         kind = find_class(content["regime"]["class_path"], Regime) if cls is Regime and "regime" in content else cls
         check_saved_arguments(kind, content[cls.CHECKPOINT_HYPER_PARAMS_KEY], kwargs, source=source)
         loaded = super(Regime, kind).load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})

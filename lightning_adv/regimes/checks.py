@@ -16,7 +16,9 @@ from lightning_adv.core.errors import NotFiniteError, UsageError
 from lightning_adv.nn.domain_calls import through_domains
 
 
-def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str) -> None:
+def check_shape(
+    network: nn.Module, name: str, shape: tuple[int, ...], data: str, num_classes: int | None = None
+) -> None:
     """Run one black image through the network: some take one size only.
 
     Args:
@@ -24,12 +26,13 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         name: Its name, for the error.
         shape: Shape (C, H, W) of an image.
         data: The data module's name, for the error.
+        num_classes: Number of classes K; None for any.
 
     Raises:
         UsageError: The network does not take such images, calls BatchNorms past their domains, or gives something else
             than logits (N, K).
     """
-    like = next(network.parameters())
+    like = next(network.parameters(), torch.empty(0))
     image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
     try:
         # leaves flags and statistics as they are
@@ -39,7 +42,10 @@ def check_shape(network: nn.Module, name: str, shape: tuple[int, ...], data: str
         raise UsageError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
         ) from error
-    check_logits(output, 1)
+    try:
+        check_logits(output, 1, num_classes)
+    except UsageError as error:
+        raise UsageError(f"backbone.name {name!r}: {error}") from error
 
 
 def check_precision(precision: str, argument: str = "trainer.precision") -> None:

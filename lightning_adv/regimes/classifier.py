@@ -126,7 +126,7 @@ class Classifier(LightningModule):
         elif classes is not None and classes != self.num_classes:
             raise UsageError(f"num_classes is {self.num_classes}, but {type(data).__name__} has {classes} classes.")
         if shape is not None:
-            check_shape(self.network, self.backbone.name, shape, type(data).__name__)
+            check_shape(self.network, self.backbone.name, shape, type(data).__name__, self.num_classes)
         self.prepare_network()
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
@@ -213,7 +213,7 @@ class Classifier(LightningModule):
             if raised_in(error, "torch.nn.functional"):  # by its batch_norm alone: too few values for statistics
                 raise UsageError(no_statistics(len(x))) from error
             raise
-        return check_logits(output, len(x))
+        return check_logits(output, len(x), self.num_classes)
 
     def attacked(
         self,

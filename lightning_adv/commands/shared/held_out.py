@@ -143,4 +143,4 @@ def _check(trainer: Trainer, regime: Regime, data: LightningDataModule, batch: A
         raise UsageError(f"the test images of {name}: {error}", key="data") from error
     shape = tuple(x.shape[1:])
     if shape != tuple(getattr(data, "image_shape", shape)):
-        check_shape(regime.network, regime.backbone.name, shape, f"{name}'s test")
+        check_shape(regime.network, regime.backbone.name, shape, f"{name}'s test", regime.num_classes)

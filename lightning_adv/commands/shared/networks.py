@@ -108,7 +108,7 @@ def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "c
         )
     if told := compare_data(loaded.trained_on, images.described, "test", argument=argument):
         say(told, warn=True)
-    check_shape(loaded.network, loaded.name, shape, images.name)
+    check_shape(loaded.network, loaded.name, shape, images.name, loaded.num_classes)
 
 
 def _is_run(checkpoint: str, argument: str) -> bool:

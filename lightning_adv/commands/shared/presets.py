@@ -23,7 +23,7 @@ from lightning_adv.commands.shared.run_folder import run_folder_of
 from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml
-from lightning_adv.core.recipe import check_class_paths
+from lightning_adv.nn.backbones import check_named
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -105,7 +105,7 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
         ) from error
     data = content.get("data") if isinstance(content, dict) else None
     try:
-        check_class_paths(data)
+        check_named(data)
     except UsageError as error:
         raise UsageError(f"{run / 'config.yaml'}: data: {error} Or name it yourself, with --data.") from error
     return data
