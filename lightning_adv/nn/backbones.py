@@ -60,8 +60,8 @@ class Backbone(Recipe):
             in front picks the library. torchvision's weights are picked as in
             ``torchvision/resnet50.IMAGENET1K_V1``. ``robustbench/`` and the name of an entry of RobustBench's CIFAR-10
             Linf board is that network with its published weights, which are downloaded, or read from ``checkpoint``.
-            Or the import path of a network of another package, ``my_package.MyNet``: a class, or a function that returns
-            a network. It gets ``num_classes`` and ``in_chans`` or ``in_channels`` if it takes them.
+            Or the import path of a network of another package, ``my_package.MyNet``: a class, or a function that gives
+            one. It gets ``num_classes`` and ``in_chans`` or ``in_channels`` if it takes them.
         stem: ``cifar`` fits the network to images of 32×32. It makes a ResNet's first convolution 3×3 with stride 1 and
             drops its max-pool (He et al. 2016, section 4.2); a VGG of torchvision pools its features to 1×1 before the
             classifier (Siddiqui and Breuel 2021, section 3.3).
