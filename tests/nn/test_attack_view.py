@@ -616,15 +616,6 @@ class HeldInAList(Plain):
         return super().features(x) * self.masks[0]
 
 
-class ParameterInAList(Plain):
-    def __init__(self):
-        super().__init__()
-        self.factors = [nn.Parameter(torch.ones(()))]
-
-    def features(self, x):
-        return super().features(x) * self.factors[0]
-
-
 class Decides(Plain):
     """A buffer says who reads the convolution's output."""
 
@@ -674,7 +665,6 @@ UNABLE = {
     "lazy": (LazyTensor, "a copy of it|it changes when it is called"),
     "reads the norm": (ReadsTheNorm, "'Identity' object has no attribute 'eps'"),
     "list": (HeldInAList, "HeldInAList holds a Tensor"),
-    "list of parameters": (ParameterInAList, "ParameterInAList holds a Parameter"),
     "decides": (Decides, "reads numbers of tensors"),
     "hidden": (HiddenModule, "HiddenModule holds a Conv2d"),
     "traced": (lambda: torch.jit.trace(Plain().eval(), torch.rand(1, 4, 6, 6)), ""),

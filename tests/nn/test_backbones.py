@@ -372,13 +372,6 @@ def test_timms_pretrained_weights_get_a_new_classifier_and_cifar_stem(timm_weigh
     assert network.normalize.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_timm_adapts_pretrained_weights_to_grey_images(timm_weights):
-    path, source = timm_weights
-    options = {"pretrained_cfg_overlay": {"file": str(path)}}
-    weight = create_backbone("resnet18", 1000, pretrained=True, in_channels=1, options=options).network.conv1.weight
-    torch.testing.assert_close(weight, source["conv1.weight"].sum(1, keepdim=True))
-
-
 # Checkpoints ----------------------------------------------------------------------------------------------------------
 
 

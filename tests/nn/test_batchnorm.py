@@ -237,22 +237,35 @@ def test_names_that_no_module_can_have(name):
     assert list(network.modules()) == before
 
 
-def test_a_model_that_is_a_batchnorm():
-    with pytest.raises(ValueError, match=r"network must contain its BatchNorms .*, got a BatchNorm2d"):
-        convert_batchnorm(nn.BatchNorm2d(3))
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: nn.BatchNorm2d(3), r"network must contain its BatchNorms .*, got a BatchNorm2d"),
+        (
+            lambda: nn.LayerNorm(4),
+            "The network has no BatchNorm to give domains to.* or GroupNorm need none",
+        ),
+        (lambda: nn.LayerNorm(4), "need none: .* MadryTraining with the objective CrossEntropy"),
+        (lambda: convert_batchnorm(_cnn()), "has domain BatchNorms already"),
+    ],
+)
+def test_networks_that_take_no_domains(build, told):
+    with pytest.raises(ValueError, match=told):
+        convert_batchnorm(build())
 
 
-def test_a_network_without_batchnorm():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
-    with pytest.raises(ValueError, match="The network has no BatchNorm to give domains to"):
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002"])
+def test_gradient_checkpointing_of_timm(name):
+    network = timm.create_model(name, num_classes=5)
+    network.set_grad_checkpointing(True)
+    with pytest.raises(ValueError, match=r"switch it off \(in timm: set_grad_checkpointing\(False\)\)"):
         convert_batchnorm(network)
-    with pytest.raises(ValueError, match="has no domain BatchNorm"), domain(network, "adversarial"):
-        pass
-
-
-def test_a_network_that_has_domains_already():
-    with pytest.raises(ValueError, match="has domain BatchNorms already"):
-        convert_batchnorm(convert_batchnorm(_cnn()))
+    network.set_grad_checkpointing(False)
+    convert_batchnorm(network).set_grad_checkpointing(True)
+    with domain(network, "adversarial"):
+        loss = network(torch.rand(2, 3, 32, 32)).sum()
+    with pytest.raises(RuntimeError, match=r"called in a backward pass.*set_grad_checkpointing\(False\)"):
+        loss.backward()
 
 
 def test_batchnorms_without_momentum_average_each_domain_by_itself():

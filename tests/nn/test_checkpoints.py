@@ -32,8 +32,9 @@ def _equal(network: nn.Module, other: nn.Module) -> bool:
     return state.keys() == others.keys() and all(torch.equal(state[key], others[key]) for key in state)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt", "pth.tar"])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "net"])
+@pytest.mark.parametrize(
+    ("suffix", "wrapper"), [("pth", None), ("pt", "state_dict"), ("ckpt", "model"), ("pth.tar", "net")]
+)
 def test_files_of_torch_are_read_with_their_wrappers(tmp_path, suffix, wrapper):
     source, target, path = _plain(1), _plain(2), tmp_path / f"weights.{suffix}"
     content = source.state_dict()

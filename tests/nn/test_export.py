@@ -42,8 +42,15 @@ def _write(network, recipe, folder, **arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "torchvision/resnet18"])
-@pytest.mark.parametrize("taken", [None, "main", "adversarial"])
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("resnet18", None),
+        ("efficientnet_b0", "main"),
+        ("efficientnet_b0", "adversarial"),
+        ("torchvision/resnet18", "main"),
+    ],
+)
 def test_plain_network_of_the_library_has_the_same_logits(tmp_path, name, taken):
     recipe = Backbone(name, mean=(0.1, 0.4, 0.7), std=(0.2, 0.5, 0.3))
     network = _trained(recipe, () if taken is None else ("main", "adversarial"))
