@@ -197,7 +197,7 @@ def test_options_that_do_not_fit(options):
             lambda: timm.create_model("efficientnet_b0"),
             r"Net has none: .* \(SiLU, Sigmoid\) are smooth already",
         ),
-        (lambda: timm.create_model("test_convnext"), r"Net has none: .* \(GELUTanh\) .*, so leave activation out"),
+        (lambda: timm.create_model("test_convnext"), r"NeXt has none: .* \(GELUTanh\) .*, so leave activation out"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU()), r"none: its activations are LeakyReLU\."),
         (lambda: nn.Sequential(SmoothBackwardReLU()), "none: its activations are SmoothBackwardReLU"),  # a second time
         (lambda: nn.Conv2d(3, 4, 3), r"Conv2d has none\."),
