@@ -14,6 +14,7 @@ from lightning_adv.attacks.fgsm import DIFGSM, FGSM, GD, IFGSM, MDIFGSM, MIFGSM
 from lightning_adv.attacks.forward import Forward
 from lightning_adv.attacks.hold import held_still
 from lightning_adv.attacks.losses import Loss
+from lightning_adv.attacks.own_loss import attack_by_loss
 from lightning_adv.attacks.pgd import PGD
 from lightning_adv.attacks.random_noise import RandomNoise
 from lightning_adv.attacks.spatial import StAdv
@@ -21,7 +22,7 @@ from lightning_adv.attacks.spatial import StAdv
 __all__ = [
     "APGD", "DIFGSM", "FGSM", "GD", "IFGSM", "L1", "L2", "MDIFGSM", "MIFGSM", "PGD", "Attack", "AutoAttack", "Ball",
     "CarliniWagner", "CarliniWagnerLinf", "DCarliniWagner", "FoolboxAttack", "Forward", "Linf", "LogitEnsemble", "Loss",
-    "RandomNoise", "StAdv", "held_still",
+    "RandomNoise", "StAdv", "attack_by_loss", "held_still",
 ]  # fmt: skip
 
 

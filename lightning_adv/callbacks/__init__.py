@@ -3,6 +3,7 @@
 The folder ``callbacks/`` at the top of the repository is a link to this one.
 """
 
+from lightning_adv.callbacks.adversarial_batches import AdversarialBatches
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
@@ -18,6 +19,7 @@ from lightning_adv.callbacks.weight_smoothness import WeightSmoothness
 from lightning_adv.core.table import Record, Row
 
 __all__ = [
+    "AdversarialBatches",
     "BatchNormDrift",
     "BestCheckpoint",
     "EarlyWarning",

@@ -20,10 +20,12 @@ from lightning_adv.analysis.batchnorm_drift import (
     sample_channels,
     tracked_batchnorms,
 )
+from lightning_adv.callbacks.any_module import Parts, class_name
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule, headline_domain, networks_of
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.libraries import classifier_names
 from lightning_adv.nn.weights.load import load_weights, say
@@ -65,6 +67,8 @@ class BatchNormDrift(Observer):
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
+        **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+            ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -83,8 +87,9 @@ class BatchNormDrift(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
+        **parts: Unpack[Parts],
     ) -> None:
-        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
+        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(channels=channels)
         if checkpoint_domain is not None and checkpoint is None:
             raise UsageError(
@@ -174,8 +179,8 @@ class BatchNormDrift(Observer):
         argument = f"{self.analysis}.checkpoint"
         if not isinstance(module, Regime):
             raise UsageError(
-                f"{argument} is read into the network that a regime's backbone builds: {type(module).__name__} is not "
-                "a Regime."
+                f"{argument} is read into the network that a regime's backbone builds: {class_name(module)} is not a "
+                "Regime."
             )
         recipe, classes = module.backbone.without_weights(), cast(int, module.num_classes)
         with isolate_rng():  # weights are drawn before they are loaded

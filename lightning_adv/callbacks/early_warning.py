@@ -18,10 +18,13 @@ from lightning_adv.analysis.overfitting import (
     robustly_correct,
 )
 from lightning_adv.attacks import FGSM, PGD, Attack
+from lightning_adv.callbacks.any_module import ModuleParts, Parts
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, FixedImages, take_images
-from lightning_adv.callbacks.observed import ObservedModule, check_observed
+from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.keywords import Unpack
+from lightning_adv.core.seeds import run_seed
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.nn.batchnorm import through
 
@@ -60,6 +63,8 @@ class EarlyWarning(Callback):
         overfitting_gap: Limit in [0, 1]. With 256 images a gap has a standard error of up to 0.044: 0.1 may be chance.
         action: ``"warn"`` only; ``"stop"`` training too; ``"restore"`` the weights and buffers of the last look that
             warned of nothing, and stop. The optimizer's state stays, and checkpoints hold those weights as well.
+        **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+            ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Attributes:
         seconds: Wall time that the looks took so far, over resumed runs too.
@@ -81,6 +86,7 @@ class EarlyWarning(Callback):
         catastrophic_gap: float = 0.2,
         overfitting_gap: float = 0.2,
         action: Action = "warn",
+        **parts: Unpack[Parts],
     ) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("images", images)):
             if not isinstance(number, int) or number < 1:
@@ -100,6 +106,10 @@ class EarlyWarning(Callback):
         self.catastrophic_gap = catastrophic_gap
         self.overfitting_gap = overfitting_gap
         self.action = action
+        self._parts = ModuleParts(OBSERVER, **parts)
+        self._observed: ObservedModule | None = None
+        self._seed: int | None = None
+        self._resumed = False
         self.seconds = 0.0
         self._best = 0.0
         self._catastrophic = self._robust = False
@@ -125,7 +135,8 @@ class EarlyWarning(Callback):
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         start = time.perf_counter()
-        look = self._look(trainer, cast(ObservedModule, pl_module))
+        module = cast(ObservedModule, self._observed)
+        look = self._look(trainer, module)
         self.seconds += time.perf_counter() - start
         numbers = {
             "fgsm_accuracy": look.fgsm_accuracy,
@@ -136,22 +147,25 @@ class EarlyWarning(Callback):
         }
         # All processes have the same numbers; without sync_dist Lightning would warn that they may not.
         pl_module.log_dict({f"early_warning/{name}": n for name, n in numbers.items()}, sync_dist=True, batch_size=1)
-        if _trains_for_robustness(pl_module) and trainer.current_epoch >= getattr(pl_module, "eps_warmup_epochs", 0):
+        if _trains_for_robustness(module) and trainer.current_epoch >= getattr(module, "eps_warmup_epochs", 0):
             self._judge(trainer, pl_module, look)
         self._best = max(self._best, look.robust_accuracy)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the images (a Lightning hook)."""
         self._train = self._val = NO_IMAGES
+        self._observed = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the looks so far have found, for the checkpoint; with ``"restore"`` the good weights too."""
         told = {"catastrophic": self._catastrophic, "robust": self._robust, "seconds": self.seconds}
-        return {"best": self._best, "good": self._good, **told}
+        return {"best": self._best, "good": self._good, "seed": self._seed, **told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's looks."""
         self._best = state_dict["best"]
+        self._seed = state_dict.get("seed")  # earlier versions kept none
+        self._resumed = True
         self._catastrophic = state_dict["catastrophic"]
         self._robust = state_dict["robust"]
         self.seconds = state_dict["seconds"]
@@ -189,12 +203,16 @@ class EarlyWarning(Callback):
         return attack, FGSM(attack.eps, norm=attack.norm, label=attack.label, batchnorm=attack.batchnorm)
 
     def _checked(self, trainer: Trainer, pl_module: LightningModule) -> ObservedModule:
-        module = check_observed(pl_module, type(self).__name__, ("network", "inference_domain", "evaluation_attack"))
+        if not self._resumed or self._seed is None:  # processes that nobody seeded have a seed each
+            self._seed = trainer.strategy.broadcast(run_seed())
+        self._resumed = False
+        needs = ["network", "inference_domain", *(() if self.attack is not None else ("evaluation_attack",))]
+        module = self._observed = self._parts.of(pl_module, type(self).__name__, needs, self._seed)
         self._attacks(module)
-        if self.action != "warn" and not _trains_for_robustness(pl_module):
+        if self.action != "warn" and not _trains_for_robustness(module):
             raise UsageError(
                 f"early_warning.action is {self.action!r}, but {type(pl_module).__name__} is monitored by "
-                f"{_monitor(pl_module)} and does not train for robustness: use 'warn', which logs the numbers."
+                f"{_monitor(module)} and does not train for robustness: use 'warn', which logs the numbers."
             )
         averaging = any(isinstance(callback, WeightAveraging) for callback in cast(Any, trainer).callbacks)
         if self.action == "restore" and averaging:
@@ -215,7 +233,7 @@ class EarlyWarning(Callback):
         if not (self._catastrophic or self._robust) and self.action == "restore":
             weights = {name: value.to("cpu", copy=True) for name, value in pl_module.state_dict().items()}
             self._good = {"epoch": trainer.current_epoch, "weights": weights}
-        strong = type(self._attacks(cast(ObservedModule, pl_module))[0]).__name__
+        strong = type(self._attacks(cast(ObservedModule, self._observed))[0]).__name__
         robust = f"{look.robust_accuracy:.1%} of {self._val.size} validation images withstand {strong}"
         told = []
         if self._catastrophic and not before[0]:
@@ -240,9 +258,9 @@ class EarlyWarning(Callback):
         return f"Training stops with the weights of epoch {self._good['epoch']}, the last good look."
 
 
-def _trains_for_robustness(pl_module: LightningModule) -> bool:
-    return _monitor(pl_module).endswith("robust_accuracy")
+def _trains_for_robustness(module: ObservedModule) -> bool:
+    return _monitor(module).endswith("robust_accuracy")
 
 
-def _monitor(pl_module: LightningModule) -> str:
-    return str(getattr(pl_module, "monitor", "val/robust_accuracy"))
+def _monitor(module: ObservedModule) -> str:
+    return str(getattr(module, "monitor", "val/robust_accuracy"))

@@ -19,11 +19,13 @@ from lightning_adv.analysis.local_response import (
 )
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
 from lightning_adv.attacks import Attack, held_still
+from lightning_adv.callbacks.any_module import Parts
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, ImageBatch, take_images
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_layers
@@ -69,6 +71,8 @@ class LocalResponse(Observer):
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
+        **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+            ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -89,8 +93,9 @@ class LocalResponse(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
+        **parts: Unpack[Parts],
     ) -> None:
-        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
+        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(images=images)
         self.layers = layers
         self.images = images

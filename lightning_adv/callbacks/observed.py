@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_adv.attacks import Attack
-from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.batchnorm import through
 
 
 class ObservedModule(Protocol):
     """A LightningModule whose network can be observed. Every regime is one, and so is any module with these attributes.
+
+    Of any other LightningModule an observer is told what it needs (:class:`~lightning_adv.callbacks.Observer`).
 
     Some observers take more where a module offers it: ``seed`` (of a run), ``check_batch``, ``held_in_eval`` and
     ``adversarial``, as :class:`~lightning_adv.regimes.Regime` has them.
@@ -47,26 +46,6 @@ NETWORK_AND_DOMAINS = ("network", "domains", "inference_domain")
 """What an observer needs that attacks nothing."""
 
 
-def check_observed(module: LightningModule, observer: str, needs: Sequence[str]) -> ObservedModule:
-    """Return a module as one that can be observed.
-
-    Args:
-        module: What the Trainer trains.
-        observer: The name of the observer, for the error.
-        needs: The attributes that the observer uses.
-
-    Raises:
-        UsageError: The module lacks some of them.
-    """
-    missing = [name for name in needs if not hasattr(module, name)]
-    if missing:
-        raise UsageError(
-            f"{observer} observes a LightningModule with {_listed(needs)}, as every Regime has them: "
-            f"{type(module).__name__} has no {_listed(missing, 'or')}."
-        )
-    return cast(ObservedModule, module)
-
-
 def networks_of(module: ObservedModule) -> dict[str, nn.Module]:
     """Return the network of a module through each of its BatchNorm domains, by what the tables call them.
 
@@ -80,8 +59,3 @@ def headline_domain(module: ObservedModule) -> str:
     """Return what the tables call the domain of inference, from which the logged numbers come."""
     domain = getattr(module, "inference_domain", None)  # an observer may need no domains
     return "" if domain is None else domain
-
-
-def _listed(names: Sequence[str], last: str = "and") -> str:
-    *others, end = names
-    return f"{', '.join(others)} {last} {end}" if others else end

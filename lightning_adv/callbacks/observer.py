@@ -15,10 +15,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.describe import shortfall
-from lightning_adv.callbacks.observed import ObservedModule, check_observed, headline_domain
+from lightning_adv.callbacks.any_module import ModuleParts
+from lightning_adv.callbacks.batch_parts import BatchChoice
+from lightning_adv.callbacks.observed import ObservedModule, headline_domain
 from lightning_adv.callbacks.output import Output, run_folder
 from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.seeds import run_seed
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.weights.load import say
 
@@ -64,6 +67,13 @@ class Observer(Callback, ABC):
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training. A drawing
             takes as long as the table is: once there are many looks, a tenth more of them come between two.
+        network: In a LightningModule that is no regime, the name of the submodule that maps images to logits, such as
+            ``model``; None is the module itself.
+        batch: Where its batches have images and labels, such as ``[image, label]`` or ``[0, 1]``, or a function of a
+            batch; None: they are pairs.
+        mean: The mean of each channel by which its images are normalised; None where they lie in [0, 1].
+        std: The standard deviation of each channel.
+        evaluation_attack: The attack of observers that are not given one, for modules that have none themselves.
 
     Attributes:
         seconds: Wall time that it took so far, drawing and writing included, over resumed runs too.
@@ -101,6 +111,12 @@ class Observer(Callback, ABC):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
+        *,
+        network: str | None = None,
+        batch: BatchChoice = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        evaluation_attack: Attack | None = None,
     ) -> None:
         self.check_positive(
             every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, figures_every_n_looks=figures_every_n_looks
@@ -114,6 +130,9 @@ class Observer(Callback, ABC):
         self.every_n_steps = every_n_steps
         self.figures_every_n_looks = figures_every_n_looks
         self.seconds = 0.0
+        self._parts = ModuleParts(self.analysis, network, batch, mean, std, evaluation_attack)
+        self._observed: ObservedModule | None = None
+        self._seed: int | None = None
         self._looks = self._drawn = 0
         self._last_step = -1
         self._resumed = self._begun = False
@@ -203,7 +222,11 @@ class Observer(Callback, ABC):
         Raises:
             UsageError: What was asked for cannot be looked at, or written where it belongs.
         """
-        module = check_observed(pl_module, type(self).__name__, self.needs)
+        if not self._resumed or self._seed is None:  # processes that nobody seeded have a seed each
+            self._seed = trainer.strategy.broadcast(run_seed())
+        own_attack = isinstance(getattr(self, "attack", None), Attack)
+        needs = [name for name in self.needs if not (own_attack and name == "evaluation_attack")]
+        module = self._observed = self._parts.of(pl_module, type(self).__name__, needs, self._seed)
         observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
         if sum(observer.analysis == self.analysis for observer in observers) > 1:
             raise UsageError(
@@ -254,21 +277,24 @@ class Observer(Callback, ABC):
             if self._output is not None and self._begun:
                 self._output.finish(trainer)
             self.release()
+        self._observed = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of what was taken (a Lightning hook)."""
         self.release()
+        self._observed = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on with, for the checkpoint."""
         own = {"seconds": self.seconds, "looks": self._looks, "drawn": self._drawn, "last_step": self._last_step}
-        return {**own, "state": self.state()}
+        return {**own, "seed": self._seed, "state": self.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's looks."""
         self.seconds = state_dict["seconds"]
         self._looks, self._drawn = state_dict["looks"], state_dict["drawn"]
         self._last_step = state_dict["last_step"]
+        self._seed = state_dict.get("seed")  # earlier versions kept none
         self._resumed = True
         self.load_state(state_dict["state"])
 
@@ -292,7 +318,7 @@ class Observer(Callback, ABC):
 
     def _see(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Look, write down and draw; return the headline numbers by their full names."""
-        module = cast(ObservedModule, pl_module)
+        module = cast(ObservedModule, self._observed)
         with self._clock(pl_module.device):
             with undisturbed(trainer, module.network):
                 seen = self.look(trainer, module)

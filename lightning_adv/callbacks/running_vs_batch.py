@@ -12,11 +12,13 @@ from lightning_adv.analysis import batchnorm_figures as figures
 from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, tracked_batchnorms
 from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS, BatchStatisticsMetric, batch_statistics, gap_records
 from lightning_adv.attacks import Attack
+from lightning_adv.callbacks.any_module import Parts
 from lightning_adv.callbacks.batchnorm_drift import choose_layers
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, take_images, validation_size
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain, networks_of
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class RunningVsBatch(Observer):
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
+        **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+            ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -71,8 +75,9 @@ class RunningVsBatch(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
+        **parts: Unpack[Parts],
     ) -> None:
-        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
+        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(channels=channels, batches=batches, batch_size=batch_size)
         if batch_size == 1:
             raise UsageError("bn_gap.batch_size must be at least 2, got 1: one image has no statistics of a batch.")

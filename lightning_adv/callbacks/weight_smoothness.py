@@ -9,9 +9,11 @@ from lightning.pytorch import Trainer
 
 from lightning_adv.analysis.weight_smoothness import smoothness_records, spatial_convolutions
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
+from lightning_adv.callbacks.any_module import Parts
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule
 from lightning_adv.callbacks.observer import Observer
+from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class WeightSmoothness(Observer):
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
+        **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+            ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:
         UsageError: An argument is out of its range.
@@ -55,8 +59,9 @@ class WeightSmoothness(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
+        **parts: Unpack[Parts],
     ) -> None:
-        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks)
+        super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.layers = layers
         self._names: list[str] = []
 

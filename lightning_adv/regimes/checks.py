@@ -115,7 +115,7 @@ def as_pair(batch: Any) -> tuple[Tensor, Tensor]:
     if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
         raise UsageError(
             "data: a batch must be a pair of tensors, images (N, C, H, W) and labels (N,), got "
-            f"{_described(batch)}: return such a pair from the data set, or from the data module's "
+            f"{describe_batch(batch)}: return such a pair from the data set, or from the data module's "
             "on_after_batch_transfer."
         )
     x, y = batch
@@ -129,7 +129,8 @@ def images_alone(batch: Any) -> Tensor | None:
     return batch if isinstance(batch, Tensor) else None
 
 
-def _described(batch: Any) -> str:
+def describe_batch(batch: Any) -> str:
+    """Return what a batch is, for an error."""
     if isinstance(batch, Tensor):
         return f"one tensor of shape {tuple(batch.shape)}"
     if isinstance(batch, Mapping):

@@ -266,8 +266,8 @@ def test_an_observer_of_one_method(tmp_path):
 
 def test_a_module_that_lacks_what_an_observer_needs(tmp_path):
     message = (
-        "^FirstWeight observes a LightningModule with network, domains, inference_domain and evaluation_attack, as "
-        "every Regime has them: Plain has no domains, inference_domain or evaluation_attack.$"
+        "^FirstWeight attacks the network, and Plain is no regime, which would say how: give "
+        "first_weight.evaluation_attack.$"
     )
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, FirstWeight(), regime=Plain())
