@@ -1,35 +1,56 @@
 """The parts run from the command line by their short names."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from lightning_adv.cli import main
 
 PLUGIN = {"my-plugin": "0.1.0"}
 
 
-def test_train_resume_evaluate(tmp_path, monkeypatch, capsys):
+FAST = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+
+
+def fit(*arguments):
+    main(["fit", "--config", "bars/denoised", *FAST, *arguments])
+    return Path("runs/bars-denoised/version_0")
+
+
+def results(run):
+    return json.loads((run / "results.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fast = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    main(["fit", "--config", "bars/denoised", *fast])
-    run = tmp_path / "runs/bars-denoised/version_0"
-    results = json.loads((run / "results.json").read_text())
-    assert results["plugins"] == PLUGIN
-    assert results["regime"] == "DenoisedTraining"
-    assert results["clean_accuracy"] > 0.9
+
+
+def test_train_and_resume():
+    run = fit()
+    assert results(run)["plugins"] == PLUGIN
+    assert results(run)["regime"] == "DenoisedTraining"
+    assert results(run)["clean_accuracy"] > 0.9
     assert (run / "analyses/confidence.csv").is_file()
-
+    trained = results(run)["clean_accuracy"]
+    main(["test", f"--config={run}/config.yaml", f"--ckpt_path={run}/checkpoints/best.ckpt", *FAST])
+    assert results(run / "test/version_0")["clean_accuracy"] == trained
     last = f"{run}/checkpoints/last.ckpt"
-    main(["fit", "--config", f"{run}/config.yaml", "--ckpt_path", last, "--trainer.max_epochs=4", *fast])
-    assert json.loads((run / "results.json").read_text())["epochs"] == 4
-    main(["test", "--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/checkpoints/best.ckpt", *fast])
+    main(["fit", f"--config={run}/config.yaml", f"--ckpt_path={last}", "--trainer.max_epochs=4", *FAST])
+    assert results(run)["epochs"] == 4
 
-    evaluation = ["--eps.linf=[0.05,0.1]", "--suspicion_images=0", "--accelerator=cpu"]
-    best = f"{run}/checkpoints/best.ckpt"
-    main(["evaluate", "--config", "evaluation/corners", "--checkpoint", best, *evaluation])
+
+def test_evaluate():
+    run = fit("--model.class_path=MadryTraining")
+    best, options = (
+        f"{run}/checkpoints/best.ckpt",
+        ["--eps.linf=[0.05,0.1]", "--suspicion_images=0", "--accelerator=cpu"],
+    )
+    main(["evaluate", "--config", "evaluation/corners", f"--checkpoint={best}", *options])
     found = json.loads((run / "evaluation-corners/evaluation.json").read_text())
     assert found["settings"]["plugins"] == PLUGIN
-    tested = json.loads((run / "results.json").read_text())["clean_accuracy"]
-    assert found["clean"]["accuracy"] == tested  # of the network that was trained
+    assert found["clean"]["accuracy"] == results(run)["clean_accuracy"]  # of the network that was trained
 
 
 def test_help_lists_the_parts(capsys):
