@@ -26,7 +26,8 @@ def find_network(name: str) -> tuple[Library, str]:
     ``python``, and its name the path. Nothing is imported for it.
 
     Raises:
-        UsageError: Neither library has a classifier of that name, and it is not an import path.
+        UsageError: Neither library has a classifier of that name, and it is not an import path; or a plugin and another
+            plugin or a library have one.
     """
     import timm
     import torchvision
@@ -37,17 +38,36 @@ def find_network(name: str) -> tuple[Library, str]:
     plain = name if wanted is None else rest
     # without detectors, segmenters, and quantized and video networks, which lie in submodules
     classifiers = torchvision.models.list_models(module=torchvision.models)
+    library: Library | None = None
     if wanted in (None, "timm") and timm.is_model(plain):
-        return "timm", plain
-    if wanted in (None, "torchvision") and plain.partition(".")[0] in classifiers:
-        return "torchvision", plain
+        library = "timm"
+    elif wanted in (None, "torchvision") and plain.partition(".")[0] in classifiers:
+        library = "torchvision"
     if wanted in (None, OWN) and (announced := plugins.find_part("network", plain)) is not None:
+        _check_only(announced, library)
         return "python", announced.path
+    if library is not None:
+        return library, plain
     if wanted in (None, OWN) and is_path(plain):
         return "python", plain
     known = [] if wanted == "torchvision" else [str(model) for model in timm.list_models()]
     known += [] if wanted == "timm" else [f"torchvision/{classifier}" for classifier in classifiers]
     raise _unknown(name, plain if wanted == "timm" else name, known)
+
+
+def _check_only(announced: plugins.Part, library: Library | None) -> None:
+    """Check that no library has a network of the name that a plugin announces, but what the plugin registers there.
+
+    Raises:
+        UsageError: One does.
+    """
+    import timm
+
+    name = announced.name
+    theirs = library == "timm" and announced.plugin.name in plugins.plugins_in([timm.model_entrypoint(name).__module__])
+    if library is not None and not theirs:
+        paths = {f"{library}/{name}": None, announced.path: announced.plugin}
+        raise UsageError(plugins.several(f"network {name!r}", paths), key="name")
 
 
 def _unknown(name: str, looked_up: str, known: Sequence[str]) -> UsageError:

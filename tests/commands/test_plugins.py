@@ -1,6 +1,7 @@
 """Parts of plugins by their short names, on the command line and in YAML."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from lightning_adv.cli import main
 from lightning_adv.commands.shared.configs import find_config
 from lightning_adv.commands.shared.plugin_parts import taking_part
+from lightning_adv.core.errors import UsageError
+from lightning_adv.nn.libraries import find_network
 from tests.fake_plugins import install
 
 PARTS = """
@@ -173,6 +176,20 @@ def test_a_plugin_with_one_of_our_names(folder, capsys):
     assert theirs == f"{folder}/other/configs/digits/standard.yaml (of other 1.0)."
     # What evaluate takes where nothing is named is this package's.
     assert "data must be given" in refused(capsys, "evaluate", "--backbone.name=small_cnn")
+
+
+def test_a_network_of_a_plugin_with_one_of_our_names(folder):
+    module = "import timm\n\n@timm.models.register_model\ndef registered(**kwargs): pass\n"
+    entries = {f"network.{name}": f"networks_of_other:{name}" for name in ("small_cnn", "alexnet", "registered")}
+    install(folder, "other", entries, {"networks_of_other.py": module})
+    for name, ours in {"small_cnn": "timm/small_cnn", "alexnet": "torchvision/alexnet"}.items():
+        told = rf"^name: .* write {ours} or networks_of_other\.{name} \(of other 1\.0\)\.$"
+        with pytest.raises(UsageError, match=told):
+            find_network(name)
+        assert find_network(ours) == tuple(ours.split("/"))
+    for _ in range(2):  # before and after it has registered itself
+        assert find_network("registered") == ("python", "networks_of_other.registered")
+        importlib.import_module("networks_of_other")
 
 
 def test_which_plugins_took_part(folder, site):
