@@ -29,6 +29,7 @@ from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_value
 from lightning_adv.nn.own_networks import build_own, own_networks_in, own_normalization
 from lightning_adv.nn.weights.fetch import fetch
 from lightning_adv.nn.weights.load import load_weights, say
+from lightning_adv.nn.weights.repositories import find_weights
 from lightning_adv.nn.zoo.robustbench import Published, find_published
 
 Stem = Literal["default", "cifar"]
@@ -69,8 +70,8 @@ class Backbone(Recipe):
         pretrained: Download the weights that the library has for this name; a network by its import path that takes an
             argument ``pretrained`` is given it.
         checkpoint: A weights file to load: a state dict, a checkpoint of Lightning or of another project, or what
-            ``lightning-adv export`` wrote. It must have keys for all of the network; a classifier of another number of
-            classes stays new. What was loaded is logged.
+            ``lightning-adv export`` wrote (also by its folder, or as ``hf-hub:user/name`` from the hub). It must have
+            keys for all of the network; a classifier of another number of classes stays new. What was loaded is logged.
         mean: Mean of each channel, pixels in [0, 1]. ``None``: the one that the network was pretrained with;
             one that says none, as most of other packages, gets the pixels as they are.
         std: Standard deviation of each channel, above 0; ``None`` as for ``mean``.
@@ -256,7 +257,7 @@ def create_backbone(
     if checkpoint is not None:
         report = load_weights(
             built,
-            checkpoint,
+            find_weights(checkpoint, argument="checkpoint"),
             argument="checkpoint",
             domain=checkpoint_domain,
             head=head,

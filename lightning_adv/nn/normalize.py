@@ -2,7 +2,8 @@
 
 # Without annotations as strings, which torch.jit.script does not read in the body of a class.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +76,13 @@ class NormalizedNetwork(nn.Module):
     Attributes:
         new: Keys of ``network`` that started anew, although the rest of it came with weights (a classifier of another
             size, a CIFAR stem).
+        description: What ``model.json`` says of a network that :func:`~lightning_adv.nn.from_pretrained` loaded; None
+            of any other.
     """
 
     new: tuple[str, ...] = ()
-    __jit_ignored_attributes__ = ("new",)  # torch.jit.script has no type for a tuple of any length
+    description: Mapping[str, Any] | None = None
+    __jit_ignored_attributes__ = ("new", "description")  # torch.jit.script has no types for them
 
     def __init__(self, normalize: Normalize, network: nn.Module) -> None:
         super().__init__()

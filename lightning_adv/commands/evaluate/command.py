@@ -33,6 +33,7 @@ from lightning_adv.core.versions import versions
 from lightning_adv.evaluation import ChunkVerdicts, Plan, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.plan import BATCHES
+from lightning_adv.nn.weights.repositories import HUB
 from lightning_adv.regimes.checks import check_precision
 from lightning_adv.regimes.training_data import dataset_name
 
@@ -116,8 +117,9 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
             raise UsageError(f"{name} must be at least 1, got {value}.")
     if settings.suspicion_images < 0:
         raise UsageError(f"suspicion_images must be at least 0, got {settings.suspicion_images}.")
-    if settings.checkpoint is not None and not os.path.isfile(Path(settings.checkpoint).expanduser()):
-        raise UsageError(f"checkpoint: there is no file {settings.checkpoint}.")
+    named = settings.checkpoint
+    if named is not None and not named.startswith(HUB) and not os.path.exists(Path(named).expanduser()):
+        raise UsageError(f"checkpoint: there is no file {named}.")
     if settings.data is None:
         raise UsageError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
     images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)

@@ -22,7 +22,8 @@ class Settings:
     """What is evaluated, against what, and how.
 
     Args:
-        checkpoint: A checkpoint of a run, what ``lightning-adv export`` wrote, or a weights file of another project.
+        checkpoint: A checkpoint of a run, what ``lightning-adv export`` wrote (its folder too, or
+            ``hf-hub:user/name``), or a weights file of another project.
         backbone: The network of another project's weights: its name, stem, mean and std.
         data: The data set, whose test images are attacked; that of the checkpoint's run if it is not given.
         attacks: The attacks, in the order in which they run. They are given at any eps, and moved to each eps below.

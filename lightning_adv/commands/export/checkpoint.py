@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_adv.attacks import Attack
 from lightning_adv.core.errors import UsageError
@@ -13,28 +13,79 @@ from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_json
 from lightning_adv.core.recipe import NotImportedError
 from lightning_adv.core.versions import versions
-from lightning_adv.nn.weights.export import export_network, write_network
+from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS, ExportedNetwork, export_network, write_network
 from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.load import load_weights, say
+from lightning_adv.nn.weights.programs import ProgramFormat, write_program
 from lightning_adv.nn.weights.runs import read_run
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = None, overwrite: bool = False) -> None:
-    """Write the network of a run's checkpoint as ``model.safetensors`` and ``model.json``.
-
-    With Lightning's weight averaging the checkpoint holds the averaged weights under ``state_dict``, and these are
-    exported: they are the ones that were validated.
+def export_checkpoint(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    domain: str | None = None,
+    overwrite: bool = False,
+    format: str = "safetensors",
+    image_size: Sequence[int] | None = None,
+) -> str:
+    """Write the network of a run's checkpoint: ``model.safetensors`` and ``model.json``, or a program of one file.
 
     Args:
         checkpoint: The checkpoint that a regime of this package was saved in.
         folder: Where to write.
         domain: The BatchNorm domain; None takes the one that the regime predicts with.
         overwrite: Whether files that are there may be replaced.
+        format: ``safetensors``, or one of :data:`~lightning_adv.nn.weights.programs.ProgramFormat`.
+        image_size: Height and width of the images that a program takes; None takes those of the training.
+
+    Returns:
+        What was written where, for the user.
 
     Raises:
-        UsageError: The file is no such checkpoint, has no such domain, or the folder cannot be written.
+        UsageError: The file is no such checkpoint, has no such domain, cannot be written in this format, or the folder
+            cannot be written.
+    """
+    if format == "safetensors" and image_size is not None:
+        raise UsageError("--image_size: model.safetensors takes images of any size: leave it out.")
+    network, exported = plain_network(checkpoint, domain=domain)
+    shape = None if format == "safetensors" else _image_shape(checkpoint, exported, image_size)
+    try:
+        with alone(folder / ".lightning-adv.lock", f"--output: {folder}", instead="give another --output"):
+            clear_unfinished(folder)
+            if shape is None:
+                write_network(exported, folder, overwrite=overwrite)
+                return f"The network is in {folder / WEIGHTS}, its description in {folder / DESCRIPTION}"
+            path = write_program(
+                network,
+                exported.description,
+                folder,
+                format=cast(ProgramFormat, format),
+                image_shape=shape,
+                overwrite=overwrite,
+            )
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+    classes, taken = exported.description["num_classes"], exported.description["domain"]
+    through = "" if taken is None else f", through the domain {taken}"
+    return f"The network is in {path}: images (N, {', '.join(map(str, shape))}) in [0, 1] to {classes} logits{through}"
+
+
+def plain_network(checkpoint: Path, *, domain: str | None) -> tuple[NormalizedNetwork, ExportedNetwork]:
+    """Return the network of a run's checkpoint, and the same as data with all that is known of it.
+
+    With Lightning's weight averaging the checkpoint holds the averaged weights under ``state_dict``, and these are
+    taken: they are the ones that were validated.
+
+    Args:
+        checkpoint: The checkpoint that a regime of this package was saved in.
+        domain: The BatchNorm domain; None takes the one that the regime predicts with.
+
+    Raises:
+        UsageError: The file is no such checkpoint, or has no such domain.
     """
     backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
     network = backbone.build(num_classes)
@@ -56,13 +107,19 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, domain: str | None = No
         "versions": versions("torchvision", "timm", "safetensors")
         | {"trained with lightning": content["pytorch-lightning_version"]},
     }
-    exported = export_network(network, recipe, num_classes, facts=facts)
-    try:
-        with alone(folder / ".lightning-adv.lock", f"--output: {folder}", instead="give another --output"):
-            clear_unfinished(folder)
-            write_network(exported, folder, overwrite=overwrite)
-    except OSError as error:
-        raise UsageError(f"The folder {folder} cannot be written ({error.strerror}).") from error
+    return network, export_network(network, recipe, num_classes, facts=facts)
+
+
+def _image_shape(checkpoint: Path, exported: ExportedNetwork, size: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the shape (C, H, W) of the images that a program takes."""
+    if size is not None:
+        if min(size) < 1:
+            raise UsageError(f"--image_size must be at least 1, got {' '.join(map(str, size))}.")
+        return exported.description["architecture"]["in_channels"], *size
+    shape = exported.description["image_shape"]
+    if shape is None:
+        raise UsageError(f"--image_size must be given: {checkpoint} does not say the size of its images.")
+    return tuple(shape)
 
 
 def _training(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.export import read_description
 from lightning_adv.nn.weights.finite import check_finite_network
+from lightning_adv.nn.weights.hub import exported_backbone
 from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
+from lightning_adv.nn.weights.repositories import find_weights
 from lightning_adv.nn.weights.runs import NotARunError, read_run
 from lightning_adv.regimes.checks import check_shape
 from lightning_adv.regimes.training_data import compare_data, data_of
@@ -57,8 +59,9 @@ def load_network(
     """Build the network and load its weights, all of them.
 
     Args:
-        checkpoint: A checkpoint of a run, a network that ``lightning-adv export`` wrote, or a weights file of another
-            project, which needs a ``backbone``. None for a ``backbone`` with ``pretrained: true``.
+        checkpoint: A checkpoint of a run, a network that ``lightning-adv export`` wrote (the file, its folder, or
+            ``hf-hub:user/name``), or a weights file of another project, which needs a ``backbone``. None for a
+            ``backbone`` with ``pretrained: true``.
         backbone: What network the weights are of, where the file does not say.
         num_classes: Number of classes of the data set; None where nobody says.
         domain: The BatchNorm domain; None takes the one that its regime predicts with.
@@ -69,11 +72,13 @@ def load_network(
         UsageError: The file is missing, cannot be read, or holds the weights of another network; nobody says which
             network it is; or its classes are not those of the data set.
     """
-    if checkpoint is None:
+    file = None if checkpoint is None else find_weights(checkpoint, argument=argument)
+    if checkpoint is None or file is None:
         loaded = _foreign(None, backbone, num_classes, domain, domain_argument)
-    elif (description := read_description(checkpoint, argument=argument)) is not None:
+    elif (description := read_description(file, argument=argument)) is not None:
         _check_unneeded(backbone, f"{checkpoint} says which network it is")
-        loaded = _exported(checkpoint, description, domain, domain_argument)
+        loaded = _exported(file, description, domain, domain_argument)
+        loaded.facts["checkpoint"] = checkpoint  # as it was given, where the file is that of a cache
     elif backbone is None or _is_run(checkpoint, argument):
         _check_unneeded(backbone, f"{checkpoint} is of a run of this package, and says which network it is")
         loaded = _of_run(checkpoint, domain, domain_argument, argument)
@@ -153,9 +158,7 @@ def _exported(
             f"{domain_argument} is {domain!r}, but {checkpoint} was exported without other domains than "
             f"{description.get('domain')!r}: leave it out."
         )
-    architecture = dict(description["architecture"])
-    name = f"{architecture.pop('library')}/{architecture.pop('name')}"
-    backbone = Backbone.from_config({"name": name, "checkpoint": checkpoint, **architecture})
+    backbone = exported_backbone(checkpoint, description)
     num_classes = int(description["num_classes"])
     facts = {"regime": description.get("regime"), "domain": description.get("domain")}
     told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
@@ -178,6 +181,8 @@ def _foreign(
         backbone = replace(backbone, checkpoint=checkpoint, checkpoint_domain=domain)
     elif domain is not None and backbone.checkpoint is None:
         raise UsageError(f"{domain_argument} is {domain!r}, but there is no checkpoint with BatchNorm domains.")
+    elif backbone.checkpoint is not None:
+        backbone = replace(backbone, checkpoint=find_weights(backbone.checkpoint, argument="backbone.checkpoint"))
     elif not backbone.brings_weights:
         raise UsageError("checkpoint must be given, or backbone.pretrained: weights that were only drawn tell nothing.")
     if num_classes is None:
