@@ -19,7 +19,7 @@ from lightning_adv.core.streams import streams_that_never_fail
 from lightning_adv.core.suggestions import bounded, did_you_mean
 from lightning_adv.core.trust import trusting_for_a_command
 
-_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "report")
+_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report")
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -33,7 +33,8 @@ commands:
   predict    write the class probabilities of the test images
   evaluate   attack the test images in many ways, and tell what survives
   transfer   craft adversarial examples on one network, and test them on others
-  export     write the network of a checkpoint as safetensors, and what it is as JSON
+  export     write the network of a checkpoint as safetensors, ONNX or a program of torch.export, and what it is
+  push       put a network on the Hugging Face hub, with a card of its accuracies
   report     show runs side by side in one interactive page
 
   lightning-adv COMMAND --help           the options of a command
@@ -45,6 +46,8 @@ commands:
                                          what a reviewer asks for, and whether it is suspicious
   lightning-adv export --checkpoint RUN/checkpoints/best.ckpt
                                          the trained network, for use without this package
+  lightning-adv push RUN --repo user/name
+                                         the same on the Hugging Face hub, where timm finds it
   lightning-adv report RUN RUN -o report.html
                                          a page of two runs; with --follow while they go on
   lightning-adv COMMAND --trust my_package ...
@@ -94,7 +97,11 @@ def _main(arguments: list[str], *, own_process: bool) -> None:
         print(f"lightning-adv {__version__}")
     else:
         command = _known_command(arguments[0])
-        if command not in ("export", "report"):  # a misspelled configuration is told without waiting for Lightning
+        if command not in (
+            "export",
+            "push",
+            "report",
+        ):  # a misspelled configuration is told without waiting for Lightning
             arguments = _resolve(command, arguments)
         with _messages(), trusting_for_a_command():
             with _no_collection(freeze=own_process):
@@ -149,6 +156,10 @@ def _load(command: str) -> Callable[[list[str]], object]:
         from lightning_adv.commands.export.command import run_export
 
         return lambda arguments: run_export(arguments[1:])
+    if command == "push":
+        from lightning_adv.commands.push.command import run_push
+
+        return lambda arguments: run_push(arguments[1:])
     if command == "evaluate":
         from lightning_adv.commands.evaluate.command import run_evaluate
 

@@ -73,7 +73,8 @@ def of(libraries, modules):
     "arguments",
     [
         [], ["--help"], ["--version"], ["fitt"], ["fit", "--config", "digits/mardy"],
-        ["evaluate", "-c=evaluation/quik"], ["export", "--help"], ["export"], ["report", "--help"], ["report"],
+        ["evaluate", "-c=evaluation/quik"], ["export", "--help"], ["export"],
+        ["push", "--help"], ["push"], ["report", "--help"], ["report"],
     ],
 )  # fmt: skip
 def test_answers_that_need_no_framework(arguments, tmp_path):

@@ -74,7 +74,9 @@ def export_checkpoint(
     return f"The network is in {path}: images (N, {', '.join(map(str, shape))}) in [0, 1] to {classes} logits{through}"
 
 
-def plain_network(checkpoint: Path, *, domain: str | None) -> tuple[NormalizedNetwork, ExportedNetwork]:
+def plain_network(
+    checkpoint: Path, *, domain: str | None, argument: str = "--checkpoint"
+) -> tuple[NormalizedNetwork, ExportedNetwork]:
     """Return the network of a run's checkpoint, and the same as data with all that is known of it.
 
     With Lightning's weight averaging the checkpoint holds the averaged weights under ``state_dict``, and these are
@@ -83,18 +85,19 @@ def plain_network(checkpoint: Path, *, domain: str | None) -> tuple[NormalizedNe
     Args:
         checkpoint: The checkpoint that a regime of this package was saved in.
         domain: The BatchNorm domain; None takes the one that the regime predicts with.
+        argument: The argument that gave the checkpoint, for the errors.
 
     Raises:
         UsageError: The file is no such checkpoint, or has no such domain.
     """
-    backbone, num_classes, settings, content = read_run(checkpoint, argument="--checkpoint")
+    backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
     network = backbone.build(num_classes)
     recipe = backbone.architecture()
     report = load_weights(
-        network, checkpoint, argument="--checkpoint", domain=domain, domain_argument="--domain", recipe=recipe
+        network, checkpoint, argument=argument, domain=domain, domain_argument="--domain", recipe=recipe
     )
-    say(f"--checkpoint: {report}")
-    check_finite_network(network, f"--checkpoint: {checkpoint}")
+    say(f"{argument}: {report}")
+    check_finite_network(network, f"{argument}: {checkpoint}")
     predicted = domain is None or domain == settings.get("inference_domain", "main")
     facts = {
         "domain": report.domain,
