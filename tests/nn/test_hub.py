@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import huggingface_hub.constants
 import pytest
@@ -77,6 +78,18 @@ def test_the_domain_that_was_exported_is_the_network(tmp_path):
     write_network(export_network(network, RECIPE.architecture(), 10, domain="adversarial"), tmp_path)
     with torch.no_grad(), domain(network, "adversarial"):
         assert torch.equal(from_pretrained(tmp_path)(X), network(X))
+
+
+def test_a_network_that_a_repository_names_by_its_path_is_not_imported(exported, tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("raise SystemExit('run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    description = json.loads((exported[0] / "model.json").read_text())
+    for name, library in (("beside.Network", "python"), ("os.system", "python"), ("beside.Network", "timm")):
+        architecture = description["architecture"] | {"library": library, "name": name}
+        (exported[0] / "model.json").write_text(json.dumps(description | {"architecture": architecture}))
+        with pytest.raises(ValueError, match=rf"{name}.* is not |'os.system'"):
+            from_pretrained(exported[0])
+    assert "beside" not in sys.modules
 
 
 def test_what_is_not_there_is_told_in_a_sentence(exported, cache, tmp_path):

@@ -90,7 +90,7 @@ def _read_evaluation(path: Path, sha256: str, domain: str | None, *, given: bool
             raise UsageError(f"--evaluation: {path} cannot stand in the card: {reason}.") from error
         say(f"{path} does not stand in the card: {reason}.", warn=True)
         return None
-    evaluation: Mapping[str, Any] = content
+    evaluation: Mapping[str, Any] = {**content, "name": path.parent.name}
     return evaluation
 
 
