@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 import torch
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import Recipe, check_class_paths, check_trusted
+from lightning_adv.core.recipe import NotImportedError, Recipe, check_class_paths, check_trusted
+from lightning_adv.core.trust import is_trusted
 from lightning_adv.nn.activations import replace_activations
 from lightning_adv.nn.libraries import (
     Built,
@@ -26,7 +27,7 @@ from lightning_adv.nn.libraries import (
     use_cifar_stem,
 )
 from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
-from lightning_adv.nn.own_networks import build_own, own_networks_in, own_normalization
+from lightning_adv.nn.own_networks import build_own, import_network, own_networks_in, own_normalization
 from lightning_adv.nn.weights.fetch import fetch
 from lightning_adv.nn.weights.load import load_weights, say
 from lightning_adv.nn.weights.repositories import find_weights
@@ -174,7 +175,8 @@ def check_named(config: Any) -> None:
     """Check that every class and every network that plain data of a file name may be imported because the file says so.
 
     Raises:
-        NotImportedError: One is of a module that was not imported, and is not trusted.
+        NotImportedError: One is of a module that was not imported, and is not trusted; or a function of one that was
+            imported, and is not trusted.
 
     Example:
         >>> check_named({"backbone": {"name": "beside.Network"}})
@@ -186,6 +188,15 @@ def check_named(config: Any) -> None:
         library, path = find_network(name)
         if library == "python":
             check_trusted(path, what=f"backbone.name {path!r}")
+            module = path.rpartition(".")[0]
+            # os.system and torch.hub.load are imported in every process, and options would be their arguments
+            if not is_trusted(module) and not isinstance(import_network(path), type):
+                package = module.partition(".")[0]
+                raise NotImportedError(
+                    f"backbone.name {path!r} is a function of a package that is not trusted: none is called because a "
+                    f"file names it. If you trust it, say so: --trust {package} on the command line, or "
+                    f"lightning_adv.core.trust.trust({package!r}) in Python."
+                )
 
 
 def create_backbone(

@@ -84,11 +84,16 @@ def test_a_network_that_a_repository_names_by_its_path_is_not_imported(exported,
     (tmp_path / "beside.py").write_text("raise SystemExit('run')")
     monkeypatch.syspath_prepend(tmp_path)
     description = json.loads((exported[0] / "model.json").read_text())
-    for name, library in (("beside.Network", "python"), ("os.system", "python"), ("beside.Network", "timm")):
-        architecture = description["architecture"] | {"library": library, "name": name}
+    options = {"command": f"touch {tmp_path / 'run'}"}
+    for name, sentence in {
+        "beside.Network": "is not of this package",
+        "os.system": "is a function of a package",
+    }.items():
+        architecture = description["architecture"] | {"library": "python", "name": name, "options": options}
         (exported[0] / "model.json").write_text(json.dumps(description | {"architecture": architecture}))
-        with pytest.raises(ValueError, match=rf"{name}.* is not |'os.system'"):
+        with pytest.raises(ValueError, match=rf"^backbone.name '{name}' {sentence}"):
             from_pretrained(exported[0])
+    assert not (tmp_path / "run").exists()
     assert "beside" not in sys.modules
 
 
