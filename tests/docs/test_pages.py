@@ -12,6 +12,8 @@ import pytest
 
 from lightning_adv.cli import main
 from lightning_adv.commands.evaluate.settings import parse_settings
+from lightning_adv.commands.export.command import _parser as export_parser
+from lightning_adv.commands.push.command import _parser as push_parser
 from lightning_adv.commands.shared.configs import config_names, preset_names
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 
@@ -76,6 +78,14 @@ def test_evaluations_parse(command, tmp_path):
     """With a folder in place of FOLDER; the checkpoint is read later."""
     settings, _ = parse_settings(shlex.split(command.replace("FOLDER", str(tmp_path)), comments=True)[1:])
     assert settings.attacks or settings.corruptions is not None
+
+
+@pytest.mark.parametrize(
+    ("command", "parser"),
+    [*((each, export_parser) for each in commands("export")), *((each, push_parser) for each in commands("push"))],
+)
+def test_exports_and_pushes_parse(command, parser):
+    parser().parse_args(shlex.split(command, comments=True)[1:])
 
 
 def test_named_configurations_exist():
