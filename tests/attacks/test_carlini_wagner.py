@@ -4,8 +4,6 @@ import math
 import foolbox
 import pytest
 import torch
-from art.attacks.evasion import CarliniL2Method
-from art.estimators.classification import PyTorchClassifier
 from torch import nn
 from torch.nn import functional as F
 
@@ -175,30 +173,6 @@ def test_agreement_with_foolbox(setup, settings, targeted, edges):
     assert distances[0].median() == pytest.approx(distances[1].median().item(), rel=0.02)
     assert distances[0].mean() <= 1.01 * distances[1].mean()
     torch.testing.assert_close(*distances, rtol=0.06, atol=0)
-
-
-@pytest.mark.slow
-def test_art_finds_nothing_nearer(setup):
-    network, x, y = setup
-    x, y = x[:20], classes_of(network, x[:20])
-    classifier = PyTorchClassifier(
-        copy.deepcopy(network), nn.CrossEntropyLoss(), input_shape=(1, 8, 8), nb_classes=10, clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )  # fmt: skip
-    attack = CarliniL2Method(
-        classifier, learning_rate=0.05, binary_search_steps=7, max_iter=20, initial_const=0.01, batch_size=20,
-        verbose=False,
-    )  # fmt: skip
-    theirs = torch.tensor(attack.generate(x.numpy(), y.numpy()))
-    ours = CarliniWagner(**FAST)(network, x, y)
-    assert (classes_of(network, ours) != y).all()
-    broken = classes_of(network, theirs) != y
-    assert broken.float().mean() > 0.9
-    distances = _distance(ours, x)[broken], _distance(theirs, x)[broken]
-    print(f"median {distances[0].median():.4f}, ART {distances[1].median():.4f}")
-    # ART takes plain gradient steps along a line search, and ends farther away.
-    assert 0.75 * distances[1].median() < distances[0].median() <= distances[1].median()
-    assert (distances[0] <= 1.02 * distances[1]).all()
 
 
 def test_margin_in_linf_against_madrys_loop(setup):
