@@ -11,6 +11,7 @@ from torch import nn
 from lightning_adv.analysis.local_response import compare_responses, local_responses, response_layers
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm
+from lightning_adv.testing.untouched import Snapshot
 
 PAPER = ["conv1", "layer0", "layer1", "layer2", "layer3", "layer4"]
 DISORDERED = torch.tensor([[-1.0, 8, 0], [-8, 8, -2], [-4, 4, -4]]) / 255
@@ -255,19 +256,13 @@ def test_the_network_is_left_as_it_was():
     network = Backbone("small_cnn", in_channels=1, options={"width": 4}).build(2).train()
     next(network.children()).eval()
     next(network.parameters()).requires_grad_(False)
-
-    def state():
-        flags = [module.training for module in network.modules()] + [p.requires_grad for p in network.parameters()]
-        hooks = [len(module._forward_hooks) for module in network.modules()]
-        return flags, hooks, [value.clone() for value in network.state_dict().values()], torch.get_rng_state()
-
-    before = state()
+    before, random = Snapshot(network), torch.get_rng_state()
     layers = response_layers(network, (1, 8, 8))
     with torch.inference_mode():
         seen = compare_responses(network, images(4, 1, 8, 8), images(4, 1, 8, 8, seed=1), layers)
-    after = state()
-    assert before[:2] == after[:2]
-    assert all(torch.equal(a, b) for a, b in zip([*before[2], before[3]], [*after[2], after[3]], strict=True))
+    assert before.difference() is None
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not any(module._forward_hooks for module in network.modules())
     assert not any(tensor.requires_grad for tensor in (*seen.maximum.values(), seen.clean))
     assert list(seen.maximum) == list(seen.total) == list(layers)
 

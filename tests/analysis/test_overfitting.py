@@ -10,6 +10,7 @@ from lightning_adv.analysis.overfitting import (
 )
 from lightning_adv.attacks import FGSM, PGD
 from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
+from lightning_adv.testing.untouched import Snapshot
 
 
 def look(fgsm, robust, train):
@@ -73,15 +74,13 @@ def test_through_a_domain_and_the_network_left_as_it_was():
     norms["main"].running_mean.fill_(0.5)
     network.train()
     norms["main"].eval()
-    flags = [module.training for module in network.modules()]
-    state = {name: value.clone() for name, value in network.state_dict().items()}
+    before = Snapshot(network)
     x, y = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).view(2, 2, 1, 1), torch.tensor([0, 1])
     attack = FGSM(eps=0.01)
     assert robustly_correct(network, x, y, attack).tolist() == [True, True]
     assert robustly_correct(InDomain(network, "main"), x, y, attack).tolist() == [True, True]
     assert robustly_correct(InDomain(network, "adversarial"), x, y, attack).tolist() == [False, False]
-    assert [module.training for module in network.modules()] == flags
-    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert before.difference() is None
 
 
 def test_noise_is_the_generators():

@@ -13,6 +13,7 @@ from lightning_adv.analysis.images.transformed_accuracy import (
 from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
 from lightning_adv.core.shares import wilson_interval
 from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm
+from lightning_adv.testing.untouched import Snapshot
 from tests.seeded import seeded
 
 
@@ -93,8 +94,7 @@ def test_in_eval_mode_through_a_domain_and_left_as_it_was():
     for norm in network[1].norms.values():
         norm.running_mean.fill_(0.5)
     network[1].norms["adversarial"].weight.data.neg_()  # answers the other class
-    network.train()
-    state = {name: value.clone() for name, value in network.state_dict().items()}
+    before = Snapshot(network.train())
     x, y = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).view(2, 2, 1, 1), torch.tensor([0, 0])
     assert correctly_classified(network, x, y).tolist() == [True, False]
     assert correctly_classified(InDomain(network, "adversarial"), x, y).tolist() == [False, True]
@@ -102,8 +102,7 @@ def test_in_eval_mode_through_a_domain_and_left_as_it_was():
         InDomain(network, "adversarial"), x, y, {"saturation": [8]}, generator=seeded()
     )
     assert row == TransformedAccuracy("saturation", 8, "correct", 1, 1)
-    assert all(module.training for module in network.modules())
-    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert before.difference() is None
 
 
 @pytest.mark.parametrize(

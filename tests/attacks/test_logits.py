@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_adv.attacks.logits import logits_in_batches
+from lightning_adv.testing.untouched import Snapshot
 
 
 class Counts(nn.Module):
@@ -34,14 +35,12 @@ def test_eval_mode_in_batches_and_back(network, batch_size, sizes):
     x = torch.rand(10, 3, 2, 2)
     expected = deepcopy(network).eval()(x).detach()
     counts = Counts()
-    state = {name: value.clone() for name, value in network.state_dict().items()}
+    before = Snapshot(network)
     parts = logits_in_batches(nn.Sequential(counts, network), x, batch_size=batch_size)
     assert [len(part) for part in parts] == counts.sizes == sizes
     torch.testing.assert_close(torch.cat(parts), expected)
     assert not any(part.requires_grad for part in parts)
-    assert all(module.training for module in network.modules())
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert before.difference() is None
 
 
 def test_no_images_are_one_empty_batch(network):

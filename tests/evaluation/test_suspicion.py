@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lightning_adv.attacks.balls import get_ball
 from lightning_adv.evaluation.suspicion.find import covering_radius, find_suspicions
 from lightning_adv.nn.normalize import Normalize
+from lightning_adv.testing.untouched import Snapshot
 from tests.evaluation.suspects import SOUND, Around, probe, trained
 from tests.seeded import classes_of, seeded
 
@@ -221,15 +222,12 @@ def test_a_network_that_is_always_wrong_is_not_attacked():
 def test_everything_is_left_as_it_was():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 10))
     network.train()[1].eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    state = torch.get_rng_state()
+    before, state = Snapshot(network), torch.get_rng_state()
     found = suspect(network, 64)
     suspect(FAULTS["noise"][0](), 64)
     assert found["train_mode"].evidence["layers"] == ["3"]
     assert torch.equal(torch.get_rng_state(), state)
-    assert [module.training for module in network] == [True, False, True, True, True]
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert before.difference() is None
 
 
 @pytest.mark.slow

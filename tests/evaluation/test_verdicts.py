@@ -10,6 +10,7 @@ from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation import ChunkVerdicts, StepsCurve, evaluate, evaluate_chunk, make_plan, summarise
 from lightning_adv.evaluation.verdicts import predict
 from lightning_adv.nn.batchnorm import InDomain, convert_batchnorm, domain
+from lightning_adv.testing.untouched import Snapshot
 from tests.evaluation.scripted import Breaks, FirstPixel, images
 
 EPS = {"linf": [0.1, 0.2]}
@@ -239,13 +240,11 @@ def test_images_must_lie_in_the_cube():
 
 def test_the_network_is_left_in_train_mode_and_global_randomness_alone():
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
+    before, state = Snapshot(network), torch.get_rng_state()
     x, y = images()
-    state = torch.get_rng_state()
     evaluate(network, x, y, [PGD(steps=3, restarts=2)], EPS)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(module.training for module in network.modules())
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert before.difference() is None
 
 
 class Wobbling(Breaks):

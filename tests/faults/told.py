@@ -24,6 +24,14 @@ def told(*arguments: str) -> tuple[int, str]:
     return 0, out.getvalue().strip()
 
 
+def refused(*arguments: str, status: int = 1) -> str:
+    """Run a command that ends with an error; return what it says of it, which is no traceback."""
+    ended, said = told(*arguments)
+    assert ended == status, said
+    assert "Traceback" not in said, said
+    return said
+
+
 def check_readable(status: int, text: str) -> None:
     """Check that what was said of a mistake is one sentence or two, and where to look further."""
     assert status in (0, 1, 2), text
