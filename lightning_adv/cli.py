@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
@@ -18,6 +19,11 @@ from lightning_adv.commands.shared.trusting import gather_trust
 from lightning_adv.core.streams import streams_that_never_fail
 from lightning_adv.core.suggestions import bounded, did_you_mean
 from lightning_adv.core.trust import trusting_for_a_command
+
+if TYPE_CHECKING:
+    from lightning_adv.commands.fit.command import AdversarialCLI
+
+__all__ = ["AdversarialCLI", "main"]
 
 _COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report")
 
@@ -82,6 +88,15 @@ def main(args: Sequence[str] | None = None) -> None:
                 raise SystemExit(130) from interrupt
     else:
         _main(list(args), own_process=False)
+
+
+def __getattr__(name: str) -> Any:
+    """Give :class:`AdversarialCLI` to who asks for it: it imports Lightning, which most of this module does without."""
+    if name == "AdversarialCLI":
+        from lightning_adv.commands.fit.command import AdversarialCLI
+
+        return AdversarialCLI
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _main(arguments: list[str], *, own_process: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
@@ -134,7 +134,8 @@ class Output:
 def log_figure(loggers: Iterable[Logger], name: str, png: Path, step: int) -> None:
     """Send a picture to every logger that takes pictures; for the first process only.
 
-    Those are TensorBoardLogger and any logger with a method ``log_image(key, images, step)``, as WandbLogger has it.
+    Those are TensorBoardLogger, MLFlowLogger, CometLogger, and any logger with a method ``log_image(key, images,
+    step)``, as WandbLogger has it.
 
     Args:
         loggers: The Trainer's loggers.
@@ -146,10 +147,15 @@ def log_figure(loggers: Iterable[Logger], name: str, png: Path, step: int) -> No
         log_image = getattr(logger, "log_image", None)
         if log_image is not None:
             log_image(name, [str(png)], step=step)
-        elif isinstance(logger, TensorBoardLogger):
+        elif isinstance(logger, (TensorBoardLogger, MLFlowLogger, CometLogger)):
             with Image.open(png, formats=["PNG"]) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_image(logger.run_id, pixels, key=name, step=step)
+            else:
+                logger.experiment.log_image(pixels, name=name, step=step)
 
 
 def log_table(loggers: Iterable[Logger], name: str, rows: Sequence[Row]) -> None:

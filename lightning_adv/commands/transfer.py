@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import nn
 
@@ -26,6 +25,7 @@ from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
 from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.presets import parse_with_preset
+from lightning_adv.commands.shared.progress import tracked
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
 from lightning_adv.commands.shared.telling import told_in_one_line
@@ -216,7 +216,7 @@ def _rates(
     singles: list[TransferRate] = []
     ensembles: list[TransferRate] = []
     common = 0
-    for chunk in track(images.read(range(len(images))), "attacking", total=len(images)):
+    for chunk in tracked(images.read(range(len(images))), "attacking", len(images)):
         x, y = chunk.x.to(device), chunk.y.to(device)
         chosen = commonly_correct(networks, x, y)
         if not chosen.any():

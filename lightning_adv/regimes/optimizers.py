@@ -192,3 +192,23 @@ def callable_from_config(factory: Any) -> Any:
     if not issubclass(built, (Optimizer, LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)):
         raise UsageError(f"{factory['class_path']} is neither an optimizer nor a learning-rate schedule.")
     return partial(built, **factory["init_args"])
+
+
+def learning_rate_of(factory: OptimizerCallable) -> float:
+    """Return the learning rate of the optimizers that a callable makes."""
+    groups = factory([{"params": [nn.Parameter(torch.zeros(1))]}]).param_groups
+    return float(groups[0]["lr"])
+
+
+def with_learning_rate(factory: OptimizerCallable, value: float) -> OptimizerCallable:
+    """Return what makes the same optimizers with another learning rate."""
+    if isinstance(factory, partial):
+        return partial(factory, lr=value)
+
+    def build(groups: Any) -> Optimizer:
+        built = factory(groups)
+        for group in built.param_groups:
+            group["lr"] = value
+        return built
+
+    return build

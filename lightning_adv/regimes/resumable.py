@@ -23,7 +23,7 @@ from lightning_adv.regimes.changed_settings import (
     use_changes,
 )
 from lightning_adv.regimes.measured import MeasuredClassifier
-from lightning_adv.regimes.optimizers import configure
+from lightning_adv.regimes.optimizers import callable_to_config, configure, learning_rate_of, with_learning_rate
 from lightning_adv.regimes.training_data import Purpose, compare_data, data_of, describe_data
 from lightning_adv.regimes.weight_averaging import save_current_weights
 
@@ -93,6 +93,8 @@ class ResumableClassifier(MeasuredClassifier):
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what a run goes on with."""
+        if checkpoint["regime"]["seed"] is None:  # of a run that has not begun: Lightning's finders save and load it
+            return
         self._resumed = checkpoint
         given, self.seed = run_seed(), checkpoint["regime"]["seed"]
         if self.global_rank == 0:  # the state is that of all processes together
@@ -116,6 +118,21 @@ class ResumableClassifier(MeasuredClassifier):
             return find_class(class_path, ResumableClassifier) is type(self)
         except ValueError:  # nobody has imported it: it is another one
             return False
+
+    @property
+    def optimizer_lr(self) -> float:
+        """The learning rate that the optimizer begins with: the ``attr_name`` for Lightning's LearningRateFinder.
+
+        To set it puts it into :attr:`optimizer`, for an optimizer that is built afterwards, and into the
+        hyper-parameters if the optimizer is a ``functools.partial``.
+        """
+        return learning_rate_of(self.optimizer)
+
+    @optimizer_lr.setter
+    def optimizer_lr(self, value: float) -> None:
+        self.optimizer = with_learning_rate(self.optimizer, value)
+        if (config := callable_to_config(self.optimizer)) is not None:
+            self.hparams["optimizer"] = config
 
     def _schedule(self) -> Any:
         """Return the schedule; None where there is none."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_adv.core.errors import UsageError
@@ -36,13 +37,35 @@ def check_averaging(trainer: Trainer) -> None:
     An average in 16 bits moves by ``1 - decay`` of its distance from the weights: less than the spacing of its numbers.
 
     Raises:
-        UsageError: The weights, and with them their average, have 16 bits.
+        UsageError: The weights, and with them their average, have 16 bits; or Lightning's StochasticWeightAveraging
+            would lose the statistics of a BatchNorm.
     """
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        _check_last_pass(trainer)
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if averages and str(trainer.precision) in ("16-true", "bf16-true"):
         raise UsageError(
             f"trainer.precision is {trainer.precision}, in which a step of weight averaging rounds to nothing: use "
             "32-true, bf16-mixed or 16-mixed, or leave the averaging out of trainer.callbacks."
+        )
+
+
+def _check_last_pass(trainer: Trainer) -> None:
+    """Check what StochasticWeightAveraging ends with: a pass that computes the statistics of every BatchNorm anew.
+
+    Raises:
+        UsageError: A BatchNorm is held in eval mode: Lightning 2.6 forgets its statistics, and the pass has none for
+            it.
+    """
+    regime: Any = trainer.lightning_module
+    held = {id(module) for module in regime.held_in_eval()}
+    if regime.running_statistics_epochs or any(
+        isinstance(module, _BatchNorm) and id(module) in held for module in regime.network.modules()
+    ):
+        raise UsageError(
+            "trainer.callbacks has StochasticWeightAveraging, whose last pass computes the statistics of every "
+            "BatchNorm anew, and some of this regime are held in eval mode: they would be lost. Use WeightAveraging or "
+            "EMAWeightAveraging."
         )
 
 

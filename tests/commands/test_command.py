@@ -418,10 +418,3 @@ def test_nan_names_the_step_and_keeps_the_last_good_checkpoint():
     last = torch.load("runs/digits-madry/version_0/checkpoints/last.ckpt", weights_only=True)
     assert last["epoch"] == 0
     assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
-
-
-@pytest.mark.parametrize("name", ["LearningRateFinder", "BatchSizeFinder"])
-def test_what_no_configuration_would_remember(name):
-    callback = Namespace(class_path=f"lightning.pytorch.callbacks.{name}")
-    with pytest.raises(ValueError, match=f"trainer.callbacks has {name}, .* set (model|data)"):
-        check_trainer(Namespace(strategy="auto", enable_checkpointing=None, callbacks=[callback]))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_adv.attacks import Attack
 from lightning_adv.commands.evaluate.corruptions import check_corruptible, read_baseline
@@ -24,6 +23,7 @@ from lightning_adv.commands.shared.images import TestImages, in_precision_of
 from lightning_adv.commands.shared.networks import LoadedNetwork, check_takes, load_network
 from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.processes import keep_together
+from lightning_adv.commands.shared.progress import shown_progress
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
 from lightning_adv.commands.shared.telling import told_in_one_line
@@ -198,13 +198,11 @@ def _run_chunks(
     curve = [min(max(plan.curve_images - number * images.size(0), 0), images.size(number)) for number in numbers]
     passes = len(plan.cases) + (0 if plan.corruptions is None else len(plan.corruptions.chosen))
     work = passes * sum(images.size(number) for number in numbers) + len(plan.curves) * sum(curve)
-    with _progress() if fabric.is_global_zero else nullcontext() as bar:
-        task = None if bar is None else bar.add_task("attacking", total=work)
+    with shown_progress("attacking", work, shown=fabric.is_global_zero) as advance:
 
         def after_case(chunk: ChunkVerdicts, samples: int) -> None:
             folder.write(chunk)
-            if bar is not None and task is not None:
-                bar.update(task, advance=samples)
+            advance(samples)
 
         for chunk in images.read(numbers):
             x, y = in_precision_of(network, chunk.x).to(fabric.device), chunk.y.to(fabric.device)
@@ -221,8 +219,3 @@ def _run_chunks(
                     known=folder.read(chunk.number),
                     after_case=after_case,
                 )
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go"))

@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
 from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
-from lightning_adv.commands.fit.logger import DEFAULT_LOGGER, first_csv_logger
+from lightning_adv.commands.fit.finders import use_finders
+from lightning_adv.commands.fit.logger import first_csv_logger
 from lightning_adv.commands.fit.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
 from lightning_adv.commands.fit.predictions import PredictionTable
 from lightning_adv.commands.fit.quiet import without_noise
 from lightning_adv.commands.fit.results import collect_results, describe_checkpoint, print_results, write_results
-from lightning_adv.commands.fit.save_config import SaveConfig
+from lightning_adv.commands.fit.settings import own_settings
 from lightning_adv.commands.fit.trainer_parts import GIVEN, own_callbacks, own_options
-from lightning_adv.commands.fit.trainer_values import check_trainer, check_values
+from lightning_adv.commands.fit.trainer_values import check_trainer, check_values, write_out_defaults
+from lightning_adv.commands.shared.configs import resolve_configs
 from lightning_adv.commands.shared.held_out import HeldOutCheck, best_validation, check_gives
 from lightning_adv.commands.shared.mistakes import check_parsed
-from lightning_adv.commands.shared.parser import Parser, read_files_as_data
+from lightning_adv.commands.shared.parser import read_files_as_data
 from lightning_adv.commands.shared.run_folder import (
     RunFolderRollback,
     check_epochs,
@@ -40,39 +41,37 @@ from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import set_aside
 from lightning_adv.nn.weights.load import read_checkpoint
-from lightning_adv.regimes import Regime
 
 
 class AdversarialCLI(LightningCLI):
     """Trains a regime, tests its best checkpoint, and leaves everything in one run folder.
 
+    A program of one's own derives from it as from LightningCLI: :meth:`add_arguments_to_parser`, ``before_fit`` and the
+    others call ``super()``.
+
     Args:
-        args: The command line without the program's name.
+        args: The command line without the program's name; None takes that of the process. Configurations may be given
+            by their names, such as ``digits/madry``.
+        run: Whether a command is run, which the line begins with. False only builds ``model``, ``datamodule`` and
+            ``trainer`` from the options of ``fit``; their run folder is made when the Trainer fits.
+        **options: Further arguments of LightningCLI, such as ``trainer_defaults``, which are added to this package's.
+
+    Example:
+        >>> line = ["--config", "digits/standard", "--trainer.logger", "false", "--trainer.max_epochs", "1"]
+        >>> cli = AdversarialCLI(line, run=False)
+        >>> type(cli.model).__name__, cli.datamodule.batch_size, cli.trainer.max_epochs
+        ('StandardTraining', 64, 1)
     """
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str] | None = None, *, run: bool = True, **options: Any) -> None:
         read_files_as_data()
         self._rollback = RunFolderRollback()
         self._held_out = HeldOutCheck()
         self._held = Held()
-        self._asked = args[0] if args else None
+        line = resolve_configs(sys.argv[1:] if args is None else args)
+        self._asked = line[0] if line else None
         try:
-            super().__init__(
-                model_class=Regime,
-                datamodule_class=LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                auto_configure_optimizers=False,
-                save_config_callback=SaveConfig,
-                seed_everything_default=0,
-                parser_class=Parser,
-                # Without this, --trainer.max_epoch would be taken for --trainer.max_epochs.
-                parser_kwargs={"prog": "lightning-adv", "allow_abbrev": False},
-                # One whole batch says before training whether validation works and fits into memory. Lightning's
-                # second would say nothing more, and costs as much as several training steps: it is attacked too.
-                trainer_defaults={"logger": DEFAULT_LOGGER, "num_sanity_val_steps": 1},
-                args=list(args),
-            )
+            super().__init__(args=line, run=run, **own_settings(options))
         except BaseException as error:  # an interrupt too
             self._rollback.undo()
             number = stopping_signal(error)
@@ -117,7 +116,14 @@ class AdversarialCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list: see __init__
-        check_values(self.config[self.config["subcommand"]])  # before the seed is set
+        self.subcommand = self.config.get("subcommand")  # Lightning sets it later
+        write_out_defaults(self._run_config)
+        check_values(self._run_config)  # before the seed is set
+
+    @property
+    def _run_config(self) -> Any:
+        """The configuration without the name of the subcommand around it."""
+        return self.config if self.subcommand is None else self.config[self.subcommand]
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: LightningCLI lets a checkpoint's arguments override what the user typed."""
@@ -129,13 +135,13 @@ class AdversarialCLI(LightningCLI):
             UsageError: The Trainer is set up in a way that a run cannot end in, the regime lacks a part, or the
                 checkpoint is none of a run.
         """
-        config = self.config[self.subcommand]
+        config, parser = self._run_config, self._parser(self.subcommand)
         trust_given(config.get("trust"))
         check_trainer(config.trainer)
-        check_parsed(self._subcommand_parsers[str(self.subcommand)], config)
+        check_parsed(parser, config)
         path = config.get("ckpt_path")
-        # Checkpoints are data: nothing that is loaded may run code.
-        config["weights_only"] = True
+        if self.subcommand is not None:  # Checkpoints are data: nothing that is loaded may run code.
+            config["weights_only"] = True
         logger = first_csv_logger(config).init_args
         if path is not None:
             check_run_checkpoint(path, resumes=self.subcommand == "fit")
@@ -147,20 +153,24 @@ class AdversarialCLI(LightningCLI):
             vars(logger).update({"save_dir": str(above), "name": "", "version": folder.name})
             self.save_config_kwargs = {"config_filename": "config-resumed.yaml"}
         self._given_place = vars(logger).copy()
-        if self.subcommand != "fit":
+        if self.subcommand not in (None, "fit"):
             vars(logger).update(place_of(str(self.subcommand), vars(logger), path))
         self._has_version = logger.get("version") is not None
+        use_finders(config, parser, resumed=path is not None, trains=self.subcommand in (None, "fit"))
+        vars(self).pop("config_dump", None)  # Lightning's copy of the configuration, made while the finders looked
 
     def after_instantiate_classes(self) -> None:
         """Let the configuration that is saved name the place that was given: it is of the run."""
-        vars(first_csv_logger(self.config[self.subcommand]).init_args).update(self._given_place)
+        vars(first_csv_logger(self._run_config).init_args).update(self._given_place)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
         given = {name: self._get(self.config_init, f"trainer.{name}") for name in GIVEN}
         checks = [self._rollback, self._held_out]
-        self.trainer_defaults["callbacks"] = own_callbacks(str(self.subcommand), given, checks)
-        kwargs |= own_options(self.config[self.subcommand].trainer, given)
+        users = self.trainer_defaults.get("callbacks", [])
+        own = own_callbacks(self.subcommand or "fit", given, checks)
+        self.trainer_defaults["callbacks"] = [*(users if isinstance(users, list) else [users]), *own]
+        kwargs |= own_options(self._run_config.trainer, given)
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:  # Lightning's, of its values
@@ -247,7 +257,7 @@ class AdversarialCLI(LightningCLI):
 
     def _is_dry(self) -> bool:
         """Whether this is a ``fast_dev_run``, which writes nothing."""
-        return bool(self.config[self.subcommand]["trainer"]["fast_dev_run"])
+        return bool(self._run_config["trainer"]["fast_dev_run"])
 
     def _report(
         self, tested: Sequence[Mapping[str, float]], checkpoint: Mapping[str, Any] | None, weights: str
@@ -268,7 +278,7 @@ class AdversarialCLI(LightningCLI):
                 "Nothing was tested: the data module gives no test image, or trainer.limit_test_batches none."
             )
             return
-        given = self.config[self.subcommand]
+        given = self._run_config
         tested_in = {"seed": given["seed_everything"], "checkpoint": checkpoint, "weights": weights, "given": given}
         results = collect_results(self.trainer, self.model, self.datamodule, tested[0], **tested_in)
         if self.trainer.is_global_zero:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 
 from lightning_adv.core.errors import UsageError
@@ -55,11 +57,6 @@ ALLOWED: dict[str, _Rule] = {
 }
 """What is allowed by key, and in words."""
 
-_FINDERS = {
-    "LearningRateFinder": "model.init_args.optimizer.init_args.lr",
-    "BatchSizeFinder": "data.init_args.batch_size",
-}
-
 
 def check_values(config: Any) -> None:
     """Check the keys of :data:`ALLOWED`; null takes what Lightning does without.
@@ -83,6 +80,24 @@ def _given(config: Any) -> Iterator[tuple[str, Any]]:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number or (key.endswith("algorithm") and value is not None):
             yield key, value
+
+
+def write_out_defaults(config: Any) -> None:
+    """Put text in the place of defaults that the parser cannot write down: enums and devices.
+
+    Those are Timer's ``interval`` and StochasticWeightAveraging's ``device`` in Lightning 2.6.
+
+    Args:
+        config: The parsed configuration of a subcommand; changed in place.
+    """
+    items = vars(config).items() if isinstance(config, Namespace) else enumerate(config)
+    for key, value in list(items):
+        if isinstance(value, str) and isinstance(value, Enum):
+            config[key] = value.value
+        elif isinstance(value, torch.device):
+            config[key] = str(value)
+        elif isinstance(value, (Namespace, list)):
+            write_out_defaults(value)
 
 
 def check_trainer(config: Any) -> None:
@@ -111,12 +126,6 @@ def check_trainer(config: Any) -> None:
     given = config.get("callbacks")
     names = [callback.class_path for callback in given] if isinstance(given, list) else []
     for name in names:
-        short = name.rpartition(".")[2]
-        if short in _FINDERS:
-            raise UsageError(
-                f"trainer.callbacks has {short}, whose finding no configuration of the run would have, so that "
-                f"it could not be resumed or repeated: leave it out, and set {_FINDERS[short]} to what a few runs tell."
-            )
         if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
             raise UsageError(
                 f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
