@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 import lightning_adv
 from lightning_adv import cli
 from lightning_adv.cli import main
-from lightning_adv.commands.fit import command
+from lightning_adv.commands.fit import settings
 from lightning_adv.commands.fit.save_config import SaveConfig
 from lightning_adv.commands.shared.parser import Parser
 
@@ -140,7 +140,7 @@ def test_only_the_parser_of_the_subcommand_is_built(arguments, parsers, monkeypa
             built.append(nested_key)
             return super().add_lightning_class_args(lightning_class, nested_key, **kwargs)
 
-    monkeypatch.setattr(command, "Parser", Counted)
+    monkeypatch.setattr(settings, "Parser", Counted)
     with pytest.raises(SystemExit):
         main(arguments)
     assert built.count("trainer") == parsers
