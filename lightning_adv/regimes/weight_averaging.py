@@ -51,12 +51,21 @@ def check_averaging(trainer: Trainer) -> None:
 
 
 def _check_last_pass(trainer: Trainer) -> None:
-    """Check what StochasticWeightAveraging ends with: a pass that computes the statistics of every BatchNorm anew.
+    """Check what StochasticWeightAveraging begins with, a copy of the network, and ends with.
+
+    That is a pass that computes the statistics of every BatchNorm anew.
 
     Raises:
         UsageError: A BatchNorm is held in eval mode: Lightning 2.6 forgets its statistics, and the pass has none for
-            it.
+            it. Or the network was not there yet when Lightning copied it, and nothing would be averaged.
     """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    copies = [each._average_model for each in callbacks if isinstance(each, StochasticWeightAveraging)]
+    if any(copy is not None and not list(copy.parameters()) for copy in copies):
+        raise UsageError(
+            "trainer.callbacks has StochasticWeightAveraging, which copies the network before the data say how many "
+            "classes there are: set model.init_args.num_classes."
+        )
     regime: Any = trainer.lightning_module
     held = {id(module) for module in regime.held_in_eval()}
     if regime.running_statistics_epochs or any(

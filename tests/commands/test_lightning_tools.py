@@ -161,11 +161,12 @@ def test_top_k_checkpoints_are_the_k_best():
 
 @pytest.mark.slow
 def test_stochastic_weight_averaging_is_the_mean_of_the_epochs():
-    """Lightning takes the weights as epochs begin, from the second: those of the checkpoints before. Nothing is stepped."""
+    """Lightning takes the weights as epochs begin: those of the checkpoints before. The last pass steps nothing."""
     run = fit(
         f"{CALLBACK}+=StochasticWeightAveraging", f"{CALLBACK}.swa_lrs=0.01", f"{CALLBACK}.swa_epoch_start=2",
         f"{CALLBACK}+=ModelCheckpoint", f"{CALLBACK}.save_top_k=-1", f"{CALLBACK}.every_n_epochs=1",
         "--trainer.max_epochs=3", "--model.init_args.optimizer.init_args.weight_decay=0.1",
+        "--model.init_args.num_classes=10",
     )  # fmt: skip
     last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     each = {path.stem[6]: torch.load(path, weights_only=True)["state_dict"] for path in run.glob("checkpoints/epoch*")}
@@ -177,7 +178,8 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_epochs():
 
 def test_averaging_that_would_forget_statistics(capsys):
     swa = [f"{CALLBACK}+=StochasticWeightAveraging", f"{CALLBACK}.swa_lrs=0.01"]
-    held = [*swa, "--model.init_args.running_statistics_epochs=1"]
+    assert "before the data say how many classes there are: set model.init_args.num_classes" in refused(capsys, *swa)
+    held = [*swa, "--model.init_args.num_classes=10", "--model.init_args.running_statistics_epochs=1"]
     assert "some of this regime are held in eval mode: they would be lost" in refused(capsys, *held)
 
 
