@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from lightning_adv.analysis.batchnorm_drift import ChannelStatistics as ChannelStatistics
     from lightning_adv.analysis.batchnorm_drift import drift_records as drift_records
     from lightning_adv.analysis.batchnorm_drift import running_statistics as running_statistics
+    from lightning_adv.analysis.batchnorm_drift import sample_channels as sample_channels
     from lightning_adv.analysis.batchnorm_drift import symmetric_kl as symmetric_kl
+    from lightning_adv.analysis.batchnorm_drift import tracked_batchnorms as tracked_batchnorms
     from lightning_adv.analysis.batchnorm_figures import plot_channels_by_domain as plot_channels_by_domain
     from lightning_adv.analysis.batchnorm_figures import plot_drift as plot_drift
     from lightning_adv.analysis.batchnorm_figures import plot_gaps as plot_gaps
@@ -41,9 +43,15 @@ if TYPE_CHECKING:
     from lightning_adv.analysis.weight_smoothness import smoothness_records as smoothness_records
     from lightning_adv.analysis.weight_smoothness_figures import plot_kernels as plot_kernels
     from lightning_adv.analysis.weight_smoothness_figures import plot_smoothness as plot_smoothness
+    from lightning_adv.core.table import Record as Record
+    from lightning_adv.core.table import Row as Row
+    from lightning_adv.core.table import series as series
 
 _OFFERED = {
-    "batchnorm_drift": ("ChannelStatistics", "drift_records", "running_statistics", "symmetric_kl"),
+    "batchnorm_drift": (
+        "ChannelStatistics", "drift_records", "running_statistics", "sample_channels", "symmetric_kl",
+        "tracked_batchnorms",
+    ),
     "batchnorm_figures": ("plot_channels_by_domain", "plot_drift", "plot_gaps", "plot_running_against_batch"),
     "local_response": ("LocalResponses", "compare_responses", "local_responses", "response_layers"),
     "local_response_figures": ("plot_last_responses", "plot_responses"),
@@ -54,6 +62,7 @@ _OFFERED = {
         "decay_rate", "effective_learning_rate", "kernel_smoothness", "quadratic_sum", "smoothness_records",
     ),
     "weight_smoothness_figures": ("plot_kernels", "plot_smoothness"),
+    ".core.table": ("Record", "Row", "series"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
@@ -70,5 +79,5 @@ def __getattr__(name: str) -> Any:
     if name == "images":
         return import_module(f"{__name__}.images")
     if name in _MODULE_OF:
-        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,6 +65,10 @@ def tracked_batchnorms(network: nn.Module, layers: str | Sequence[str] = "**") -
 
     Raises:
         UsageError: No BatchNorm has running statistics, or a pattern matches none.
+
+    Example:
+        >>> list(tracked_batchnorms(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2))))
+        ['1']
     """
     norms = named_batchnorms(network)
     tracked = {name: norm for name, norm in norms.items() if norm.running_mean is not None}

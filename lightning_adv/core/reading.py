@@ -151,11 +151,11 @@ def read_csv(path: Path, *, most: int = 1000 * MEGABYTE) -> CsvFile | None:
         text, damage = content.decode("utf-8-sig", "replace"), str(error)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
+    lines = enumerate(_whole_lines(text), start=1)
+    first = next(lines, None)
+    if first is None:
         return None
-    lines = enumerate(whole.split("\n")[:-1], start=1)
-    return CsvFile(_cells(next(lines)[1]), ((number, _cells(line)) for number, line in lines if line), damage)
+    return CsvFile(_cells(first[1]), ((number, _cells(line)) for number, line in lines if line), damage)
 
 
 WIDTH = "rows with more or fewer cells than there are columns are left out"
@@ -203,6 +203,14 @@ def shorten(value: object, most: int = 120) -> str:
     text = str(value)[: most + 1]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return shown if len(shown) <= most else f"{shown[:most]} ..."
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Yield the lines that have ended, one by one: a list of them would hold the file a second time."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
 
 
 def _cells(line: str) -> list[str]:

@@ -83,6 +83,7 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
     if tuple(table.columns) != Row._fields:
         raise UsageError(f"its columns are {shorten(table.columns)}, not {list(Row._fields)}")
     rows: list[Row] = []
+    once: dict[str, str] = {}  # a name is kept once, and not in each of a million rows
     told = Problems(table.damage)
     for number, cells in table.rows:
         if len(cells) != len(Row._fields):
@@ -90,7 +91,8 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
             continue
         epoch, step, name, domain, statistic, value = cells
         try:
-            rows.append(Row(_count(epoch), _count(step), name, domain, statistic, float(value)))
+            kept = (once.setdefault(text, text) for text in (name, domain, statistic))
+            rows.append(Row(_count(epoch), _count(step), *kept, float(value)))
         except ValueError:
             told.add("rows without numbers where they belong are left out", f"in line {number}")
     return rows, told.clauses()
@@ -148,7 +150,12 @@ def continue_table(path: Path, last_step: int) -> None:
 
 
 def series(rows: Sequence[Row], name: str, domain: str, statistic: str) -> list[tuple[int, float]]:
-    """Return the points (step, value) of one number over a run, in the order of the steps."""
+    """Return the points (step, value) of one number over a run, in the order of the steps.
+
+    Example:
+        >>> series([Row(1, 19, "fc", "", "norm", 2.0), Row(0, 9, "fc", "", "norm", 1.0)], "fc", "", "norm")
+        [(9, 1.0), (19, 2.0)]
+    """
     found = {row.step: row.value for row in rows if (row.name, row.domain, row.statistic) == (name, domain, statistic)}
     return sorted(found.items())
 

@@ -82,6 +82,13 @@ class Classifier(LightningModule):
         if num_classes is not None:
             self._build(num_classes)
 
+    def __getattr__(self, name: str) -> Any:
+        """Let an AttributeError within a property through: torch says that the property itself is missing."""
+        found = getattr(type(self), name, None)
+        if isinstance(found, property):
+            return found.__get__(self)
+        return super().__getattr__(name)
+
     # Construction and checkpoints ---------------------------------------------------------------------------------
 
     def _save_recipes(self) -> None:

@@ -112,3 +112,12 @@ def test_after_a_full_disk_rows_go_on_at_a_line_of_their_own(tmp_path):
         append_rows(path, rows[5:15])
     append_rows(path, rows[15:])
     assert read_table(path) == rows[:5] + rows[15:]
+
+
+def test_names_are_kept_once(tmp_path):
+    append_rows(tmp_path / "table.csv", [Row(epoch, epoch, "layer1.0.conv1", "main", "max", 0.5) for epoch in range(3)])
+    first, *others = read_table(tmp_path / "table.csv")
+    for row in others:
+        assert row.name is first.name
+        assert row.domain is first.domain
+        assert row.statistic is first.statistic

@@ -48,6 +48,20 @@ def test_a_regime_of_ones_own_trains_as_ours_does(tmp_path, kind):
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+def test_a_property_that_fails_says_where():
+    class Faulty(OwnLoss):
+        @property
+        def monitor(self):
+            return self.backbone.nothing_of_the_kind
+
+    module = Faulty(BACKBONE)
+    with pytest.raises(AttributeError, match="'Backbone' object has no attribute 'nothing_of_the_kind'") as told:
+        module.monitor  # noqa: B018
+    assert told.traceback[-1].name == "monitor"
+    with pytest.raises(AttributeError, match="'Faulty' object has no attribute 'missing'"):
+        module.missing  # noqa: B018
+
+
 def test_a_regime_that_says_nothing_of_its_loss_is_refused_before_training(tmp_path):
     class Empty(Regime):
         pass
