@@ -91,8 +91,8 @@ def salvage_table(path: str | Path) -> tuple[list[Row], list[str]]:
             continue
         epoch, step, name, domain, statistic, value = cells
         try:
-            kept = (once.setdefault(text, text) for text in (name, domain, statistic))
-            rows.append(Row(_count(epoch), _count(step), *kept, float(value)))
+            name, domain, statistic = (once.setdefault(text, text) for text in (name, domain, statistic))
+            rows.append(Row(_count(epoch), _count(step), name, domain, statistic, float(value)))
         except ValueError:
             told.add("rows without numbers where they belong are left out", f"in line {number}")
     return rows, told.clauses()

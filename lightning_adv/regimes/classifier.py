@@ -13,6 +13,7 @@ from lightning_adv.attacks.checks import trust
 from lightning_adv.attacks.describe import shortfall
 from lightning_adv.attacks.forward import check_logits
 from lightning_adv.core.errors import UsageError, raised_in
+from lightning_adv.core.moved import renamed_argument
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
@@ -208,6 +209,7 @@ class Classifier(LightningModule):
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.logits(x, self.inference_domain)
 
+    @renamed_argument("through", "domain")
     def logits(self, x: Tensor, domain: str | None) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) through a BatchNorm domain, None: the active one.
 

@@ -132,15 +132,8 @@ def transfer_rates(
     chosen = _chosen(attacks, networks, sources, "sources")
     through = _checked(networks, x, y, domains)
     x, y = _common(through, x, y, batch_size)
-    rates: list[TransferRate] = []
-    for attack in attacks:
-        for source in chosen:
-            generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
-            x_adv = _craft(attacks[attack], through[source], x, y, generator, batch_size)
-            rates += [
-                _rate(attack, source, target, network, x_adv, y, batch_size) for target, network in through.items()
-            ]
-    return rates
+    crafted = [(source, through[source], through) for source in chosen]
+    return _rates(attacks, crafted, x, y, seed, batch_size)
 
 
 def ensemble_rates(
@@ -187,18 +180,12 @@ def ensemble_rates(
     chosen = _chosen(attacks, networks, held_out, "held_out")
     through = _checked(networks, x, y, domains)
     x, y = _common(through, x, y, batch_size)
-    rates: list[TransferRate] = []
-    for attack in attacks:
-        for name in chosen:
-            ensemble = LogitEnsemble([network for other, network in through.items() if other != name])
-            source = f"-{name}"
-            generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
-            x_adv = _craft(attacks[attack], ensemble, x, y, generator, batch_size)
-            rates += [
-                _rate(attack, source, target, network, x_adv, y, batch_size)
-                for target, network in ((source, ensemble), (name, through[name]))
-            ]
-    return rates
+    crafted = []
+    for name in chosen:
+        source = f"-{name}"
+        ensemble = LogitEnsemble([network for other, network in through.items() if other != name])
+        crafted.append((source, ensemble, {source: ensemble, name: through[name]}))
+    return _rates(attacks, crafted, x, y, seed, batch_size)
 
 
 def add_rates(rates: Iterable[TransferRate]) -> list[TransferRate]:
@@ -295,8 +282,21 @@ def _craft(
     return x_adv
 
 
-def _rate(
-    attack: str, source: str, target: str, network: nn.Module, x_adv: Tensor, y: Tensor, batch_size: int
-) -> TransferRate:
-    fooled = int((~correctly_classified(network, x_adv, y, batch_size=batch_size)).sum())
-    return TransferRate(attack, source, target, source == target, fooled, len(y))
+def _rates(
+    attacks: Mapping[str, Attack],
+    crafted: Sequence[tuple[str, nn.Module, Mapping[str, nn.Module]]],
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+    batch_size: int,
+) -> list[TransferRate]:
+    """Attack each source, given by its name, its network and the targets that its examples are tested on."""
+    rates: list[TransferRate] = []
+    for attack in attacks:
+        for source, attacked, targets in crafted:
+            generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
+            x_adv = _craft(attacks[attack], attacked, x, y, generator, batch_size)
+            for target, network in targets.items():
+                fooled = int((~correctly_classified(network, x_adv, y, batch_size=batch_size)).sum())
+                rates.append(TransferRate(attack, source, target, source == target, fooled, len(y)))
+    return rates

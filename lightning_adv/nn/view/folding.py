@@ -107,7 +107,7 @@ def find_foldable(network: nn.Module, images: Tensor, foreign: Iterable[Tensor] 
         raise UsageError("it reads numbers of tensors (.item(), or an if on one), and may compute something else then")
     if watch.strayed:
         raise UsageError("a copy of the network computes with the tensors of the network itself, which it holds on to")
-    return Foldable(watch.pairs(), watch.lone())
+    return watch.foldable()
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -163,20 +163,18 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if type(module) in foldable_layers():
                 self.readers[_address(output)] = set()  # whoever reads it from here on
 
-    def pairs(self) -> list[Pair]:
-        sources = {
-            _address(self.outputs[m]): m for m in self.watched if type(m) in foldable_layers() and m in self.outputs
-        }
-        found = []
+    def foldable(self) -> Foldable:
+        """Return each BatchNorm with the layer that it can be folded into, and those that have none."""
+        found = Foldable([], [])
+        layers = (m for m in self.watched if type(m) in foldable_layers() and m in self.outputs)
+        sources = {_address(self.outputs[layer]): layer for layer in layers}
         for norm in self._norms():
             layer = sources.get(_address(self.inputs[norm]))
             if layer is not None and self._fits(layer, norm):
-                found.append(Pair(cast(Layer, layer), norm))
+                found.pairs.append(Pair(cast(Layer, layer), norm))
+            else:
+                found.lone.append(norm)
         return found
-
-    def lone(self) -> list[_BatchNorm]:
-        paired = {pair.norm for pair in self.pairs()}
-        return [norm for norm in self._norms() if norm not in paired]
 
     def _norms(self) -> list[_BatchNorm]:
         """The BatchNorms with running statistics whose tensors nobody else reads."""
