@@ -126,10 +126,10 @@ class InDomain(nn.Module):
                 "InDomain would take DistributedDataParallel in, whose forward pass is for training alone: give it the "
                 "network inside, or wrap the other way round."
             )
-        _, inner = _walk(network)
+        norms, inner = _walk(network)
         if inner:
             raise UsageError(f"The network is in the domain {inner[0].domain!r} already: give InDomain the one in it.")
-        _domain_batchnorms(network, domain)  # says which there are
+        _check_domain(norms, domain)
         self.network = network
         self.domain: str = domain
         self.training = network.training
@@ -251,13 +251,17 @@ def _domain_batchnorms(network: nn.Module, name: str) -> list[DomainBatchNorm]:
     for wrapper in wrappers:
         if wrapper.domain != name:
             raise UsageError(f"domain {name!r} was asked for, but the network is InDomain(..., {wrapper.domain!r}).")
-    if not found:
+    _check_domain(found, name)
+    return found
+
+
+def _check_domain(norms: Sequence[DomainBatchNorm], name: str) -> None:
+    if not norms:
         raise UsageError(
             f"domain {name!r} was asked for, but the network has no domain BatchNorm: convert_batchnorm first."
         )
-    for switch in _switches(found):
+    for switch in _switches(norms):
         check_domain(name, switch.domains)
-    return found
 
 
 def _walk(network: nn.Module) -> tuple[list[DomainBatchNorm], list[InDomain]]:
