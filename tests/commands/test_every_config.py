@@ -11,6 +11,7 @@ from torchvision import models
 
 from lightning_adv.cli import main
 from lightning_adv.commands.shared.configs import addition_names, config_names, find_config
+from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import advprop_attack
 from tests.commands.shortened import fit, results
 from tests.data.fake_cifar10 import write_fake_cifar10
@@ -92,6 +93,12 @@ def for_a_short_run(config):
         changes += ["--trainer.max_epochs=2", "--model.init_args.running_statistics_epochs=1"]
     if config == "imagenet/blockwise":  # ImageNet's classifier has 1,000 classes; a new one cannot be frozen
         changes += ["--model.init_args.side=after"]
+    if config == "cifar10/robustbench":
+        layout = "{depth: 10, widen_factor: 1}"
+        small = Backbone("wide_resnet", options={"depth": 10, "widen_factor": 1}).build(10).network
+        torch.save(small.state_dict(), "weights.pt")
+        backbone = "--model.init_args.backbone"
+        changes += [f"{backbone}.checkpoint=weights.pt", f"{backbone}.options={layout}"]
     return changes
 
 
