@@ -51,7 +51,8 @@ class AdversarialBatches(Callback):
     Args:
         attack: The attack.
         loss: A function of the network's outputs and the labels that gives (N,) or one number, such as
-            ``torch.nn.functional.mse_loss``. Labels of as many floating-point numbers get the outputs' shape.
+            ``torch.nn.functional.mse_loss``; in YAML also ``class_path: torch.nn.MSELoss``. Labels of as many
+            floating-point numbers as there are outputs get the outputs' shape.
         network: The name of the submodule that maps images to outputs; None is the module itself.
         batch: Where a batch has its images and labels, such as ``[image, label]`` or ``[0, 1]``, or a function of a
             batch; None: it is a pair. Without labels, such as ``[image]``, where the loss needs none.
@@ -72,7 +73,7 @@ class AdversarialBatches(Callback):
     def __init__(
         self,
         attack: Attack,
-        loss: Callable[[Any, Any], Tensor] | None = None,
+        loss: Callable[..., Any] | None = None,
         network: str | None = None,
         batch: BatchChoice = None,
         mean: list[float] | None = None,

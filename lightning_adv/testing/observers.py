@@ -54,7 +54,8 @@ def check_observer(
 
     Args:
         observer: The observer, as it is built: it stays as it is, since copies of it are used.
-        module: What is trained, as it is built; None is adversarial training of a small network with BatchNorm.
+        module: What is trained, as it is built; None is adversarial training of a small network with BatchNorm. Any
+            LightningModule will do whose training can be resumed to the last bit: without dropout, as a rule.
         data: What it is trained on; None is :class:`~lightning_adv.testing.SmallImages` of 8×8 pixels.
         **options: Arguments of the Trainer, such as ``precision``; ``callbacks`` are there in every training.
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from torch import nn
 
 from lightning_adv.attacks import FGSM, PGD
@@ -21,6 +24,7 @@ from lightning_adv.callbacks import (
     TrainingCurves,
     WeightSmoothness,
 )
+from lightning_adv.cli import main
 from lightning_adv.core.table import read_table
 from lightning_adv.nn import Backbone
 from lightning_adv.regimes import StandardTraining
@@ -236,6 +240,36 @@ def test_a_regime_says_by_itself_what_it_is(tmp_path):
     regime = StandardTraining(BACKBONE, num_classes=2, evaluation_attack=ATTACK)
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, LocalResponse(**LOCAL, network="network"), regime, ToyData())
+
+
+@pytest.mark.slow
+def test_the_command_says_who_trains_such_a_module(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=digits/standard", "--model=tests.callbacks.foreign.Task"])
+    told = "'Task' is a LightningModule, and this command trains a Regime: give the module to Lightning's Trainer or"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_lightnings_own_command_line_takes_the_callbacks(tmp_path):
+    attack = {"class_path": "lightning_adv.attacks.PGD", "init_args": {"eps": "4/255"}}
+    init = {
+        "AdversarialBatches": {"attack": attack, "loss": {"class_path": "torch.nn.MSELoss"}, "batch": ["image", 2]},
+        "LocalResponse": {
+            "network": "model",
+            "batch": [0, 1],
+            "mean": [0.5],
+            "std": [0.5],
+            "evaluation_attack": attack,
+        },
+        "EarlyWarning": {"network": "model", "batch": ["image", "label"], "evaluation_attack": attack},
+    }
+    callbacks = [{"class_path": f"lightning_adv.callbacks.{name}", "init_args": args} for name, args in init.items()]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"trainer": {"logger": False, "callbacks": callbacks}}))
+    command = LightningCLI(BoringModel, BoringDataModule, run=False, args=["--config", str(tmp_path / "run.yaml")])
+    adversary = next(each for each in command.trainer.callbacks if isinstance(each, AdversarialBatches))
+    assert isinstance(adversary.loss, nn.MSELoss)
+    assert adversary.attack.to_config() == PGD(eps="4/255").to_config()
 
 
 # Two processes ------------------------------------------------------------------------------------------------------

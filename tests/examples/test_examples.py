@@ -19,5 +19,7 @@ def test_it_runs(script, tmp_path, monkeypatch, capsys):
 
 
 def test_there_are_examples_and_they_are_short():
-    assert {"attack", "evaluate_any_network", "loss", "observer", "regime"} <= {script.stem for script in EXAMPLES}
+    assert {"any_module", "attack", "evaluate_any_network", "loss", "observer", "regime"} <= {
+        script.stem for script in EXAMPLES
+    }
     assert all(len(script.read_text().splitlines()) <= 60 for script in EXAMPLES)

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -215,6 +215,12 @@ def _check_class(found: type, allowed: Takes) -> None:
     # Python's own, such as functools.partial, would bring a function where none may be named.
     own = found.__module__.partition(".")[0] not in sys.stdlib_module_names
     fits = issubclass(found, allowed.classes) or (allowed.anything_callable and own and "__call__" in dir(found))
+    if not fits and issubclass(found, LightningModule) and Regime in allowed.classes:
+        raise MistakeError(
+            f"{found.__name__!r} is a LightningModule, and this command trains a Regime: give the module to "
+            "Lightning's Trainer or LightningCLI, whose callbacks AdversarialBatches and the observers may be. "
+            "docs/any_lightning_module.md shows how."
+        )
     if not fits:
         kinds = [kind for kind in _BASES if issubclass(found, kind)]
         what = f", which is {one_of(tuple(kinds[:1]))}" if kinds and kinds[0] is not Recipe else ""
