@@ -41,7 +41,11 @@ def check_images(x: Tensor, y: Tensor) -> None:
         if not isinstance(given, Tensor):
             raise UsageError(f"{name} must be a tensor, got a {type(given).__name__}.")
     if not x.is_floating_point() or x.ndim < 2:
-        raise UsageError(f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}.")
+        advice = " Divide bytes by 255: torchvision's ToDtype(torch.float32, scale=True)."
+        raise UsageError(
+            f"x must be floating-point images (N, C, H, W), got {x.dtype} of shape {tuple(x.shape)}."
+            + (advice if x.dtype == torch.uint8 else "")
+        )
     if y.is_floating_point() or y.shape != x.shape[:1]:
         raise UsageError(
             f"y must be integer labels of shape ({len(x)},), one for each image, got {y.dtype} of shape "
@@ -50,10 +54,13 @@ def check_images(x: Tensor, y: Tensor) -> None:
     if x.numel() and not _trusted(x):
         low, high = torch.stack(torch.aminmax(x.detach())).tolist()  # one read: on an accelerator each of them waits
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise UsageError(
-                f"x must lie in [0, 1], got values from {low:g} to {high:g}. Leave normalisation to the network "
-                "(Backbone's mean and std), so that eps is a distance in pixels."
+            advice = (
+                "Divide bytes by 255."
+                if low >= 0 and 2 < high <= 255
+                else "Leave normalisation to the network (Backbone's mean and std) and take it out of the data's "
+                "transform, so that eps is a distance in pixels."
             )
+            raise UsageError(f"x must lie in [0, 1], got values from {low:g} to {high:g}. {advice}")
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:

@@ -14,18 +14,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-)
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
+from lightning_adv.data.sampler import indices_of, sampler_of
 from lightning_adv.regimes.checks import as_pair
 
 
@@ -186,24 +180,13 @@ def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequen
 
 
 def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int]:
-    """Return the indices that a loader gives: all of its data set, or those of a ``SubsetRandomSampler``.
-
-    Raises:
-        UsageError: Its sampler may give others.
-    """
-    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
-    everything = range(len(cast(Any, loader.dataset)))
-    if isinstance(sampler, SubsetRandomSampler):
-        return sampler.indices
-    if isinstance(sampler, (SequentialSampler, RandomSampler)) and cast(Any, sampler.data_source) is loader.dataset:
-        return everything
-    # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
-    if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:
-        return everything
-    raise UsageError(
-        f"{observer} takes its {split} images by their index, and cannot tell which images a "
-        f"{type(sampler).__name__} gives: hold them out with torch.utils.data.Subset."
-    )
+    found = indices_of(loader)
+    if found is None:
+        raise UsageError(
+            f"{observer} takes its {split} images by their index, and cannot tell which images a "
+            f"{type(sampler_of(loader)).__name__} gives: hold them out with torch.utils.data.Subset."
+        )
+    return found
 
 
 def _on_device(trainer: Trainer, batch: Any) -> Any:

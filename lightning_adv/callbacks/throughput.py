@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.callbacks.early_warning import EarlyWarning
 from lightning_adv.callbacks.observer import Observer
+from lightning_adv.regimes.checks import parts_of
 
 
 class Throughput(Callback):
@@ -40,7 +41,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch (a Lightning hook)."""
-        self.images += len(batch[0]) * trainer.world_size
+        self.images += len(parts_of(batch)[0]) * trainer.world_size
         self.training_seconds += self._lap(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -42,6 +42,7 @@ from lightning_adv.evaluation.transfer.rates import (
     ensemble_rates,
     transfer_rates,
 )
+from lightning_adv.regimes.training_data import num_classes_of
 
 _RESULT = "transfer.json"
 
@@ -189,7 +190,7 @@ def _load(
     if settings.data is None:  # _check has seen it
         raise UsageError("data must be given.")
     images = TestImages(settings.data, settings.batch_size, settings.images)
-    classes = getattr(settings.data, "num_classes", None)
+    classes = num_classes_of(settings.data)
     networks: dict[str, nn.Module] = {}
     facts: dict[str, dict[str, object]] = {}
     for name, path in settings.networks.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -31,28 +32,62 @@ _BITS, _PHOTOMETRIC, _LARGEST_VALUE, _SAMPLE_FORMAT = 258, 262, 281, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str, *, argument: str = "data.root") -> Image.Image:
     """Return an image file as RGB, see :func:`to_rgb`.
+
+    Args:
+        path: The file.
+        argument: The argument that gave the folder it is in, for the error.
 
     Raises:
         UsageError: It cannot be decoded, or it is not known what its values mean. It names the file.
     """
+    return decode_image(partial(open_image, path), f"{argument} holds {path}")
+
+
+def decode_image(open_file: Callable[[], BinaryIO], where: str) -> Image.Image:
+    """Return the image of a file, which may be in memory, as RGB, see :func:`to_rgb`.
+
+    Args:
+        open_file: Opens it.
+        where: The start of the error: what holds which image.
+
+    Raises:
+        UsageError: It cannot be decoded, or it is not known what its values mean.
+
+    Example:
+        >>> from io import BytesIO
+        >>> decode_image(lambda: BytesIO(b"P5 1 1 255 A"), "It holds an image").getpixel((0, 0))
+        (65, 65, 65)
+    """
     try:
-        with _opened(path) as file, _identified(file) as image:
+        with open_file() as file, _identified(file) as image:
             return to_rgb(image)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others
-        raise UsageError(f"data.root holds {path}, which cannot be decoded: {_reason(error)}.") from error
+        raise UsageError(f"{where}, which cannot be decoded: {_reason(error)}.") from error
 
 
-def check_image_files(root: Path, paths: Sequence[str], check: Check) -> None:
+def check_image_files(root: Path, paths: Sequence[str], check: Check, *, argument: str = "data.root") -> None:
+    """Look for image files that cannot be read, before they stop a training; see :func:`check_images`.
+
+    Args:
+        root: The data set's folder, for the error.
+        paths: The image files.
+        check: What is looked at.
+        argument: The argument that gave the folder, for the error.
+    """
+    check_images(f"{argument} is {str(root)!r}", {path: partial(open_image, path) for path in paths}, check)
+
+
+def check_images(where: str, files: Mapping[str, Callable[[], BinaryIO]], check: Check) -> None:
     """Look for images that cannot be read, before they stop a training.
 
     It warns of images that a viewer would turn: they are read as they are stored, as torchvision and timm do, whose
     networks are trained so.
 
     Args:
-        root: The data set's folder, for the error.
-        paths: The image files.
+        where: The start of the errors: where the images are.
+        files: What opens each image, which may be in memory, by its name.
         check: "quick" reads each header and looks for the end of a JPEG or PNG file; it decodes small images, those
             of other formats and those without an end. "decode" decodes every image, "off" does nothing.
 
@@ -62,28 +97,28 @@ def check_image_files(root: Path, paths: Sequence[str], check: Check) -> None:
     if check == "off":
         return
     errors, turned, largest = [], [], []
-    for path in paths:
-        looked = _look(path, decode=check == "decode")
+    for name, open_file in files.items():
+        looked = _look(open_file, decode=check == "decode")
         if looked.error is not None:
-            errors.append(f"{path} ({looked.error})")
+            errors.append(f"{name} ({looked.error})")
         if looked.turned:
-            turned.append(path)
+            turned.append(name)
         if looked.largest is not None:
             largest.append(looked.largest)
     if errors:
         more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
         raise UsageError(
-            f"data.root is {str(root)!r}, where {len(errors)} of {len(paths)} images cannot be read: "
+            f"{where}, where {len(errors)} of {len(files)} images cannot be read: "
             f"{'; '.join(errors[:3])}{more}. Replace or delete them."
         )
     if turned:
         rank_zero_warn(
-            f"data.root is {str(root)!r}, where {len(turned)} of {len(paths)} images are stored turned or mirrored, by "
+            f"{where}, where {len(turned)} of {len(files)} images are stored turned or mirrored, by "
             f"their EXIF orientation, and are read as they are stored: {turned[0]} is the first."
         )
     if largest and max(largest) < 2**12:
         rank_zero_warn(
-            f"data.root is {str(root)!r}, where no value of {len(largest)} images of 16 bits is above {max(largest)}: "
+            f"{where}, where no value of {len(largest)} images of 16 bits is above {max(largest)}: "
             "they are read as shares of 65535, and so are nearly black. If they hold fewer bits, scale them, or let a "
             "TIFF declare the depth (MaxSampleValue)."
         )
@@ -199,9 +234,9 @@ class _Looked(NamedTuple):
     largest: int | None = None  # of an image of 16 bits that was decoded
 
 
-def _look(path: str, *, decode: bool) -> _Looked:
+def _look(open_file: Callable[[], BinaryIO], *, decode: bool) -> _Looked:
     try:
-        with _opened(path) as file:
+        with open_file() as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 8))
             tail = file.read()
@@ -223,7 +258,13 @@ def _is_turned(image: Image.Image) -> bool:
     return "exif" in image.info and image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 
-def _opened(path: str) -> BinaryIO:
+def open_image(path: str) -> BinaryIO:
+    """Open an image file.
+
+    Raises:
+        OSError: It cannot be opened.
+        UsageError: It is not a file.
+    """
     # a named pipe would be waited for, and a device may do anything
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise UsageError("it is not a file but a folder, pipe, socket or device")
@@ -234,7 +275,7 @@ def _identified(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        if not os.fstat(file.fileno()).st_size:
+        if not file.seek(0, os.SEEK_END):
             raise UsageError("the file is empty") from error
         raise UsageError(f"it is none of {', '.join(FORMATS)}, or its header is damaged") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,31 +102,58 @@ def check_last_epochs(number: int, max_epochs: int | None, max_steps: int, train
         )
 
 
+IMAGE_KEYS = ("image", "images", "img", "imgs", "pixel_values", "x")
+"""What the images of a batch that is a dictionary may be called: by torchgeo, Hugging Face's data sets and others."""
+
+LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+"""What its labels may be called."""
+
+
 def as_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return a batch as images and labels; labels of any integer type, or booleans, as int64.
 
+    Args:
+        batch: A pair of images and labels, or a dictionary with one of :data:`IMAGE_KEYS` and one of
+            :data:`LABEL_KEYS`, whose other entries do not count.
+
     Raises:
-        UsageError: It is not a pair of tensors: only its data module can tell what the parts of another batch are.
+        UsageError: It is not that: only its data module can tell what the parts of another batch are.
 
     Example:
         >>> as_pair([torch.zeros(2, 1, 8, 8), torch.tensor([True, False])])[1]
         tensor([1, 0])
+        >>> as_pair({"img": torch.zeros(2, 1, 8, 8), "label": torch.tensor([3, 4]), "file": ["a", "b"]})[1]
+        tensor([3, 4])
     """
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+    parts = parts_of(batch)
+    if not (len(parts) == 2 and all(isinstance(part, Tensor) for part in parts)):
         raise UsageError(
             "data: a batch must be a pair of tensors, images (N, C, H, W) and labels (N,), got "
             f"{describe_batch(batch)}: return such a pair from the data set, or from the data module's "
-            "on_after_batch_transfer."
+            f"on_after_batch_transfer, or a dictionary with one of {', '.join(IMAGE_KEYS)} and one of "
+            f"{', '.join(LABEL_KEYS)}."
         )
-    x, y = batch
+    x, y = parts
     return x, y if y.is_floating_point() or y.is_complex() else y.long()
 
 
 def images_alone(batch: Any) -> Tensor | None:
     """Return the images of a batch that has no labels; None for one that has more than one part."""
-    if isinstance(batch, (tuple, list)) and len(batch) == 1:
-        batch = batch[0]
-    return batch if isinstance(batch, Tensor) else None
+    parts = parts_of(batch)
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) else None
+
+
+def parts_of(batch: Any) -> Sequence[Any]:
+    """Return the images and labels of a batch, the images alone, or whatever else it has.
+
+    Example:
+        >>> [part.shape[0] for part in parts_of({"x": torch.zeros(3, 1, 8, 8), "file": ["a", "b", "c"]})]
+        [3]
+    """
+    if isinstance(batch, Mapping):
+        images, labels = ([batch[key] for key in keys if key in batch] for keys in (IMAGE_KEYS, LABEL_KEYS))
+        return images + labels if len(images) == 1 else []  # of two images nobody knows which
+    return batch if isinstance(batch, (tuple, list)) else [batch]
 
 
 def describe_batch(batch: Any) -> str:
@@ -149,6 +176,7 @@ def check_batch(x: Tensor, y: Tensor | None, in_channels: int, num_classes: int)
     if x.ndim != 4 or x.shape[1] != in_channels:
         raise UsageError(
             f"x must be images (N, {in_channels}, H, W) as backbone.in_channels says, got shape {tuple(x.shape)}."
+            + (" Their channels come last: permute(0, 3, 1, 2)." if x.ndim == 4 and x.shape[3] == in_channels else "")
         )
     check_images(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
     if y is not None:

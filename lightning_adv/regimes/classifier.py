@@ -29,6 +29,7 @@ from lightning_adv.regimes.checks import (
 )
 from lightning_adv.regimes.optimizers import callable_to_config
 from lightning_adv.regimes.rebuilding import modules_of, network_changed_by
+from lightning_adv.regimes.training_data import num_classes_of
 
 
 class Classifier(LightningModule):
@@ -119,7 +120,7 @@ class Classifier(LightningModule):
         if self._trainer is not None:
             check_attack_precision(self.hparams["attack_precision"], str(self.trainer.precision))
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        shape, classes = getattr(data, "image_shape", None), getattr(data, "num_classes", None)
+        shape, classes = getattr(data, "image_shape", None), num_classes_of(data)
         if shape is not None and shape[0] != self.backbone.in_channels:
             raise UsageError(
                 f"backbone.in_channels is {self.backbone.in_channels}, but the images of {type(data).__name__} have "
@@ -127,7 +128,9 @@ class Classifier(LightningModule):
             )
         if self.num_classes is None:
             if classes is None:
-                raise UsageError("num_classes must be given: the Trainer has no data module with a num_classes.")
+                raise UsageError(
+                    "num_classes must be given: the Trainer has no data module with a num_classes (or class_names)."
+                )
             if classes < 2:
                 raise UsageError(f"data: {type(data).__name__} has {classes} classes, and a classifier needs two.")
             self._build(int(classes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from torch.utils.data import Dataset, Subset
+
 from lightning_adv.core.errors import UsageError
 
 Purpose: TypeAlias = Literal["train", "validate", "test"]
@@ -26,6 +28,39 @@ def dataset_name(data: Any) -> str | None:
     return type(data).__name__ if name is None else str(name)
 
 
+def class_names_of(data: Any) -> tuple[str, ...] | None:
+    """Return the names of a data module's classes, in the order of the labels.
+
+    They are its ``class_names`` or ``classes``, or else the ``classes`` of the data sets that it holds, which
+    torchvision's have.
+
+    Args:
+        data: The data module, after its ``setup``; None if there is none.
+
+    Returns:
+        The names; None where nobody says, or two data sets say different names.
+    """
+    for name in ("class_names", "classes"):
+        if (names := getattr(data, name, None)) is not None:
+            return tuple(map(str, names))
+    held = [value for value in vars(data).values() if isinstance(value, Dataset)] if hasattr(data, "__dict__") else []
+    found = {tuple(map(str, names)) for dataset in held if (names := _classes_of(dataset)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def num_classes_of(data: Any) -> int | None:
+    """Return how many classes a data module has: its ``num_classes``, or the number of its :func:`class_names_of`."""
+    number = getattr(data, "num_classes", None)
+    names = class_names_of(data) if number is None else None
+    return len(names) if names is not None else number
+
+
+def _classes_of(dataset: Any) -> Any:
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return getattr(dataset, "classes", None)
+
+
 def describe_data(data: Any) -> dict[str, Any] | None:
     """Say which images a data module has, as plain data.
 
@@ -42,12 +77,12 @@ def describe_data(data: Any) -> dict[str, Any] | None:
     if callable(identity):
         told: dict[str, Any] = identity()
         return told
-    names, shape = getattr(data, "class_names", None), getattr(data, "image_shape", None)
+    names, shape = class_names_of(data), getattr(data, "image_shape", None)
     return {
         "class_path": f"{type(data).__module__}.{type(data).__qualname__}",
         "name": dataset_name(data),
         **{name: _plain(getattr(data, name, None)) for name in _SPLIT},
-        "class_names": None if names is None else [str(name) for name in names],
+        "class_names": None if names is None else list(names),
         "image_shape": None if shape is None else [int(size) for size in shape],
     }
 

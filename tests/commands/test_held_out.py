@@ -1,13 +1,14 @@
 """What a data module may lack or get wrong, and when it is found out."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, SubsetRandomSampler, TensorDataset
 
 from lightning_adv.cli import main
 from lightning_adv.commands.shared.images import TestImages
@@ -59,6 +60,21 @@ class OtherRange(Mine):
         return self.loader(255 * self.x)
 
 
+class Normalised(Mine):
+    def test_dataloader(self):
+        return self.loader((self.x - 0.5) / 0.25)
+
+
+class Bytes(Mine):
+    def test_dataloader(self):
+        return self.loader((255 * self.x).byte())
+
+
+class ChannelsLast(Mine):
+    def test_dataloader(self):
+        return self.loader(self.x.permute(0, 2, 3, 1))
+
+
 class OtherClasses(Mine):
     def test_dataloader(self):
         return self.loader(y=self.y + 5)
@@ -75,8 +91,53 @@ class TwoTests(Mine):
 
 
 class Mapped(Mine):
+    keys = ("picture", "kind")
+
+    def loader(self, x=None, y=None):
+        x, y = self.x if x is None else x, self.y if y is None else y
+        items = [{self.keys[0]: image, self.keys[1]: label, "file": "x.png"} for image, label in zip(x, y, strict=True)]
+        return DataLoader(items, batch_size=8)
+
+    def train_dataloader(self):
+        return Mine.loader(self)
+
     def test_dataloader(self):
-        return DataLoader([{"image": x, "label": y} for x, y in zip(self.x, self.y, strict=True)], batch_size=8)
+        return self.loader()
+
+
+class ForeignImages(Dataset):
+    """As torchvision's data sets are: items by their index, and the classes' names."""
+
+    classes = ("above", "below")
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return {"pixel_values": self.x[index], "labels": self.y[index], "file": "x.png"}
+
+
+class Foreign(LightningDataModule):
+    """As other people write them: dictionaries, no number of classes, loaders that sample."""
+
+    def setup(self, stage):
+        toy = ToyData()
+        self.images = ForeignImages(toy.x, toy.y)
+        self.part = Subset(self.images, range(8, 32))
+
+    def train_dataloader(self):
+        return DataLoader(self.part, batch_size=8, shuffle=True)
+
+    val_dataloader = train_dataloader
+
+    def test_dataloader(self):
+        return [DataLoader(self.images, batch_size=5, sampler=SubsetRandomSampler([3, 9, 10, 31]))]
+
+    def predict_dataloader(self):
+        return DataLoader(self.images, batch_size=5)
 
 
 class Triples(Mine):
@@ -115,11 +176,17 @@ def run(command, data, *arguments):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (OtherRange, r"the test images of OtherRange: x must lie in \[0, 1\], got values from"),
+        (OtherRange, r"the test images of OtherRange: x must lie in \[0, 1\], got values from .* Divide bytes by 255"),
+        (Normalised, r"x must lie in \[0, 1\], got values from -.* and take it out of the data's transform"),
+        (Bytes, r"x must be floating-point .* got torch.uint8 .* Divide bytes by 255: torchvision's ToDtype"),
+        (
+            ChannelsLast,
+            r"x must be images \(N, 1, H, W\) .* got .* Their channels come last: permute",
+        ),
         (OtherClasses, r"the test images of OtherClasses: y must lie in \[0, 2\), got labels from 5 to 6"),
         (OtherChannels, r"the test images of OtherChannels: x must be images \(N, 1, H, W\)"),
         (TwoTests, r"TwoTests.test_dataloader\(\) gives 2 loaders"),
-        (Mapped, r"must be a pair of tensors, .* got a dict with the keys image, label: return such a pair"),
+        (Mapped, r"must be a pair of tensors, .* got a dict with the keys picture, kind, file: return such a pair"),
         (Triples, r"must be a pair of tensors, .* got a list of 3 \(Tensor, Tensor, Tensor\)"),
         (NothingToTrainOn, r"NothingToTrainOn.train_dataloader\(\) gives no batch: nothing was trained"),
         (OneClass, "OneClass has 1 classes, and a classifier needs two"),
@@ -178,5 +245,43 @@ def test_an_evaluation_takes_the_same():
     assert y.dtype == torch.int64
     with pytest.raises(ValueError, match=r"^data: NoTestLoader has no test_dataloader\(\)"):
         TestImages(NoTestLoader(), chunk=8, images=None)
-    with pytest.raises(ValueError, match=r"^data: a batch must be a pair of tensors, .* with the keys image"):
+    with pytest.raises(ValueError, match=r"^data: a batch must be a pair of tensors, .* with the keys picture"):
         TestImages(Mapped(), chunk=8, images=None).check(1, 2)
+
+
+@pytest.mark.slow
+def test_a_data_module_of_other_people_works_in_every_command(tmp_path):
+    run("fit", Foreign)
+    (best,) = tmp_path.glob("runs/*/*/checkpoints/best.ckpt")
+    told = torch.load(best, weights_only=True)
+    assert told["regime"]["class_names"] == ["above", "below"]
+    assert told["hyper_parameters"]["num_classes"] == 2
+    for command in ("validate", "test", "predict"):
+        run(command, Foreign, f"--ckpt_path={best}")
+    data = f"--data=tests.commands.test_held_out.{Foreign.__name__}"
+    main(["evaluate", "--config=evaluation/quick", f"--checkpoint={best}", data, "--output=judged"])
+    judged = json.loads((tmp_path / "judged/evaluation.json").read_text())
+    assert judged["images"] == 4
+    main(["transfer", "--config=transfer/fgsm_family", f"--networks={{a: {best}, b: {best}}}", data, "--eps=0.1", "--output=moved"])
+    assert (tmp_path / "moved").is_dir()
+
+
+def test_an_evaluation_is_of_the_images_that_the_loader_gives():
+    """Not of the whole data set behind it, where the images that were trained on may be."""
+    images = TestImages(Foreign(), chunk=3, images=None)
+    toy = ToyData()
+    chunks = list(images.read(range(len(images))))
+    assert sorted(index for chunk in chunks for index in chunk.indices) == [3, 9, 10, 31]
+    for chunk in chunks:
+        assert torch.equal(chunk.x, toy.x[chunk.indices])
+        assert torch.equal(chunk.y, toy.y[chunk.indices])
+
+
+def test_an_evaluation_refuses_a_loader_that_gives_nobody_knows_what():
+    class Drawn(Mine):
+        def test_dataloader(self):
+            images = TensorDataset(self.x, self.y)
+            return DataLoader(images, sampler=RandomSampler(range(8)))
+
+    with pytest.raises(ValueError, match=r"^data: .* which of them a RandomSampler gives is not known: let Drawn"):
+        TestImages(Drawn(), chunk=8, images=None)

@@ -35,7 +35,7 @@ from lightning_adv.evaluation.fitting import leave_out_unfit
 from lightning_adv.evaluation.plan import BATCHES
 from lightning_adv.nn.weights.repositories import HUB
 from lightning_adv.regimes.checks import check_precision
-from lightning_adv.regimes.training_data import dataset_name
+from lightning_adv.regimes.training_data import dataset_name, num_classes_of
 
 _NOT_COMPARED = ("accelerator", "devices", "output", "name", "overwrite", "config", "checkpoint", "trust")
 """Settings that no number depends on; the checkpoint is told by its checksum."""
@@ -123,7 +123,7 @@ def _load(settings: Settings) -> tuple[LoadedNetwork, TestImages]:
     if settings.data is None:
         raise UsageError("data must be given: the checkpoint does not lie in the folder of a run that names its data.")
     images = TestImages(settings.data, BATCHES * settings.batch_size, settings.images)
-    classes = getattr(settings.data, "num_classes", None)
+    classes = num_classes_of(settings.data)
     loaded = load_network(settings.checkpoint, settings.backbone, num_classes=classes, domain=settings.domain)
     check_takes(loaded, images)
     if settings.precision.startswith("64"):

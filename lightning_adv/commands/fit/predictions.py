@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, writing
+from lightning_adv.regimes.checks import parts_of
 
 
 class PredictionTable(BasePredictionWriter):
@@ -101,7 +102,7 @@ class PredictionTable(BasePredictionWriter):
 
 def _labels(batch: Any, count: int) -> list[int] | list[None]:
     """Return the labels of a batch of ``count`` images, or nothing for each where there are none."""
-    labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+    labels = next(iter(parts_of(batch)[1:]), None)
     if not isinstance(labels, Tensor) or labels.shape != (count,):
         return [None] * count
     return cast(list[int], labels.long().tolist())

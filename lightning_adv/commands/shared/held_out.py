@@ -45,7 +45,7 @@ class HeldOutCheck(Callback):
         # a data set of the user's may draw, and a loader draws a seed for its workers
         with _test_stage(trainer), isolate_rng():
             data.setup("test")
-            loaders = _test_loaders(data)
+            loaders = test_loaders(data)
             if len(loaders) > 1:
                 raise UsageError(
                     f"data: {type(data).__name__}.test_dataloader() gives {len(loaders)} loaders, but the result of a "
@@ -103,7 +103,8 @@ def _test_stage(trainer: Trainer) -> Iterator[None]:
         trainer.state.stage = stage
 
 
-def _test_loaders(data: LightningDataModule) -> list[Any]:
+def test_loaders(data: LightningDataModule) -> list[Any]:
+    """Return the loaders of a data module's test images, which may give one, several or none."""
     if not is_overridden("test_dataloader", data, LightningDataModule):
         return []
     given = data.test_dataloader()

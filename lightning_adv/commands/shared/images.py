@@ -7,7 +7,7 @@ would be of a few classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.attacks.checks import check_images, check_labels
-from lightning_adv.commands.shared.held_out import check_gives
+from lightning_adv.commands.shared.held_out import check_gives, test_loaders
 from lightning_adv.core.errors import UsageError
+from lightning_adv.data.sampler import indices_of, sampler_of
 from lightning_adv.regimes.checks import as_pair
 from lightning_adv.regimes.training_data import describe_data
 
@@ -69,7 +70,8 @@ class TestImages:
         data.prepare_data()
         data.setup("test")
         self._data = data
-        loader = data.test_dataloader()
+        loaders = test_loaders(data)
+        loader = loaders[0] if len(loaders) == 1 else loaders
         self.name = name = type(data).__name__
         self.described = describe_data(data)
         dataset = getattr(loader, "dataset", None)
@@ -83,14 +85,22 @@ class TestImages:
                 f"DataLoader over a data set with a length, got {type(loader).__name__}."
             )
         self._loader = loader
-        self.available = len(cast(Any, dataset))
+        given = indices_of(loader)
+        if given is None:
+            raise UsageError(
+                f"data: the images of an evaluation are taken by their index, and which of them a "
+                f"{type(sampler_of(loader)).__name__} gives is not known: let {name}.test_dataloader() hold them out "
+                "with torch.utils.data.Subset."
+            )
+        self.available = len(given)
         if images is not None and not 1 <= images <= self.available:
             raise UsageError(f"images is {images}, but the test set of {name} has {self.available} images.")
         if not self.available:
             raise UsageError(f"data: the test set of {name} has no images.")
         self.count = self.available if images is None else images
         order = torch.randperm(self.available, generator=torch.Generator().manual_seed(0))
-        self._chunks = [part.tolist() for part in torch.split(order[: self.count], chunk)]
+        drawn = torch.as_tensor(given)[order[: self.count]]
+        self._chunks = [part.tolist() for part in torch.split(drawn, chunk)]
         self._chunk = chunk
         self.shape: tuple[int, ...] = ()
         self._seen: list[tuple[tuple[int, ...], Tensor]] = []
