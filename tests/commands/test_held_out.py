@@ -262,7 +262,16 @@ def test_a_data_module_of_other_people_works_in_every_command(tmp_path):
     main(["evaluate", "--config=evaluation/quick", f"--checkpoint={best}", data, "--output=judged"])
     judged = json.loads((tmp_path / "judged/evaluation.json").read_text())
     assert judged["images"] == 4
-    main(["transfer", "--config=transfer/fgsm_family", f"--networks={{a: {best}, b: {best}}}", data, "--eps=0.1", "--output=moved"])
+    main(
+        [
+            "transfer",
+            "--config=transfer/fgsm_family",
+            f"--networks={{a: {best}, b: {best}}}",
+            data,
+            "--eps=0.1",
+            "--output=moved",
+        ]
+    )
     assert (tmp_path / "moved").is_dir()
 
 
