@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.loaders import indices_of, sampler_of
 from lightning_adv.core.seeds import derive_seed, run_seed
-from lightning_adv.data.sampler import indices_of, sampler_of
 from lightning_adv.regimes.checks import as_pair
 
 

@@ -14,14 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import EVALUATION, ORDER, derive_data_seed
@@ -36,33 +29,6 @@ def split_keys(keys: Sequence[Key] | Sequence[int]) -> tuple[int, Tensor]:
         pairs = cast(Sequence[Key], keys)
         return pairs[0][0], torch.tensor([index for _, index in pairs])
     return 0, torch.tensor(keys)
-
-
-def sampler_of(loader: DataLoader[Any]) -> Any:
-    """Return what says which images a loader gives."""
-    return getattr(loader.batch_sampler, "sampler", loader.sampler)
-
-
-def indices_of(loader: DataLoader[Any]) -> Sequence[int] | None:
-    """Return the indices that a loader gives: all of its data set, or those of a ``SubsetRandomSampler``.
-
-    Returns:
-        The indices, each once, in no order that counts; None where the sampler may give others.
-
-    Example:
-        >>> indices_of(DataLoader([5, 6, 7], sampler=SubsetRandomSampler([0, 2])))
-        [0, 2]
-    """
-    sampler = sampler_of(loader)
-    everything = range(len(cast(Sized, loader.dataset)))
-    if isinstance(sampler, SubsetRandomSampler):
-        return sampler.indices
-    if isinstance(sampler, (SequentialSampler, RandomSampler)) and sampler.data_source is loader.dataset:
-        return everything
-    # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
-    if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:
-        return everything
-    return None
 
 
 class EpochSampler(DistributedSampler[Key]):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_adv.attacks.checks import check_images, check_labels
 from lightning_adv.commands.shared.held_out import check_gives, test_loaders
 from lightning_adv.core.errors import UsageError
-from lightning_adv.data.sampler import indices_of, sampler_of
+from lightning_adv.core.loaders import indices_of, sampler_of
 from lightning_adv.regimes.checks import as_pair
 from lightning_adv.regimes.training_data import describe_data
 
