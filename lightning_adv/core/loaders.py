@@ -27,7 +27,7 @@ def indices_of(loader: DataLoader[Any]) -> Sequence[int] | None:
     everything = range(len(cast(Sized, loader.dataset)))
     if isinstance(sampler, SubsetRandomSampler):
         return sampler.indices
-    if isinstance(sampler, (SequentialSampler, RandomSampler)) and sampler.data_source is loader.dataset:
+    if isinstance(sampler, (SequentialSampler, RandomSampler)) and cast(Any, sampler.data_source) is loader.dataset:
         return everything
     # Lightning wraps other samplers in one of its own, over a data set that is not the loader's
     if isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset:

@@ -6,6 +6,7 @@ import math
 from copy import deepcopy
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
@@ -200,9 +201,17 @@ class ImageDataModule(LightningDataModule):
         """Turn a batch into ``(x, y)`` on the device. The Trainer calls this."""
         return to_images(batch) if isinstance(batch, UInt8Batch) else batch
 
-    def split_training_data(self, labels: Indices) -> tuple[Indices, Indices]:
-        """Return the indices to train on and those to validate on, from the labels (N,) of all training images."""
-        train, val = stratified_split(labels, self.val_fraction, self.seed, argument="data.val_fraction")
+    def split_training_data(self, labels: Indices, *, own_val: bool = False) -> tuple[Indices, Indices]:
+        """Return the indices to train on and those to validate on, from the labels (N,) of all training images.
+
+        Args:
+            labels: The labels.
+            own_val: Whether the data set has validation images of its own, so that none of these are held out.
+        """
+        if own_val:
+            train, val = np.arange(len(labels)), np.arange(0)
+        else:
+            train, val = stratified_split(labels, self.val_fraction, self.seed, argument="data.val_fraction")
         if self.train_fraction < 1:
             _, chosen = stratified_split(labels[train], self.train_fraction, self.seed, argument="data.train_fraction")
             train = train[chosen]

@@ -97,6 +97,38 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
     return ImageFolders(train, _samples(root, held_out, classes))
 
 
+def find_files(root: Path, *, argument: str) -> list[str]:
+    """List the image files of a folder and of those below it, sorted by folder and name; labels are not asked for.
+
+    Links to folders are followed, hidden files and folders are left out, and it warns of images that are not read.
+
+    Args:
+        root: The folder.
+        argument: The argument that gave it, for the errors.
+
+    Raises:
+        UsageError: It is not a folder, has no images, or a link leads nowhere or back.
+    """
+    if not os.path.isdir(root):
+        raise UsageError(f"{argument} is {str(root)!r}, which is not a folder.")
+    with _errors_name_root(root, argument):
+        files = sorted(_files(str(root)))
+    images, left_out = (
+        [f"{below}{os.sep}{file}" for below, file in files if _extension_of(file) in extensions]
+        for extensions in (EXTENSIONS, _OTHER_IMAGES)
+    )
+    if not images:
+        raise UsageError(
+            f"{argument} is {str(root)!r}, which has no image: an image's name ends in {', '.join(EXTENSIONS)}."
+        )
+    if left_out:
+        rank_zero_warn(
+            f"{argument} is {str(root)!r}, where {len(left_out)} files are left out, as they do not end in "
+            f"{', '.join(EXTENSIONS)}: {left_out[0]} is the first."
+        )
+    return images
+
+
 def _class_folders(root: Path, folder: Path) -> list[str]:
     with _errors_name_root(root):
         names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
@@ -196,11 +228,11 @@ def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
 
 
 @contextmanager
-def _errors_name_root(root: Path) -> Iterator[None]:
+def _errors_name_root(root: Path, argument: str = "data.root") -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:  # no permission, gone, a link in a circle
-        raise UsageError(f"data.root is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
+        raise UsageError(f"{argument} is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
 
 
 def _some(names: list[str]) -> str:

@@ -174,12 +174,7 @@ class FolderDataset(PictureDataset):
         super().__init__(labels, transform, crop_flip, seed, fingerprint_of_files(root, samples))
         # one array: a list of a million strings would be copied into each worker, as it counts its references
         self.paths = np.array([os.fsencode(path) for path, _ in samples])
-        self._root = root
-
-    @property
-    def files(self) -> list[str]:
-        """The images' paths below the data set's folder, in their order."""
-        return [os.path.relpath(os.fsdecode(path), self._root) for path in self.paths]
+        self.files = [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in samples]
 
     def picture(self, index: int) -> Image.Image:
         """Return an image as RGB."""

@@ -110,7 +110,12 @@ class InMemoryDataset(Dataset[Any]):
         images: (N, C, H, W).
         labels: (N,) int64.
         fingerprint: Tells which images they are, see :mod:`~lightning_adv.data.fingerprint`.
+
+    Attributes:
+        files: The images' paths below the data set's folder, in their order; None where they are of none.
     """
+
+    files: Sequence[str] | None = None
 
     def __init__(self, images: Tensor, labels: Tensor, fingerprint: str | None = None) -> None:
         self.images = images

@@ -49,7 +49,12 @@ class PictureDataset(Dataset[UInt8Batch]):
         seed: Where ``transform`` is random, the seed of the augmentation. The transform of picture i in epoch e then
             depends on (seed, e, i) only, and the global random state is left alone.
         fingerprint: Tells which pictures they are, see :mod:`~lightning_adv.data.fingerprint`.
+
+    Attributes:
+        files: The pictures' paths below the data set's folder, in their order; None where they are of none.
     """
+
+    files: Sequence[str] | None = None
 
     def __init__(
         self,
@@ -221,4 +226,6 @@ def _in_memory(on_disk: PictureDataset) -> UInt8Dataset:
     """Decode every picture, once."""
     chunks = torch.split(torch.arange(len(on_disk)), 1024)
     images = torch.cat([on_disk.__getitems__(chunk.tolist()).images for chunk in chunks])
-    return UInt8Dataset(images, on_disk.labels, on_disk.crop_flip, on_disk.fingerprint)
+    kept = UInt8Dataset(images, on_disk.labels, on_disk.crop_flip, on_disk.fingerprint)
+    kept.files = on_disk.files
+    return kept

@@ -24,6 +24,7 @@ from lightning_adv.commands.fit.results import collect_results, describe_checkpo
 from lightning_adv.commands.fit.settings import own_settings
 from lightning_adv.commands.fit.trainer_parts import GIVEN, own_callbacks, own_options
 from lightning_adv.commands.fit.trainer_values import check_trainer, check_values, write_out_defaults
+from lightning_adv.commands.fit.unlabelled import UnlabelledFolder
 from lightning_adv.commands.shared.configs import resolve_configs
 from lightning_adv.commands.shared.held_out import HeldOutCheck, best_validation, check_gives
 from lightning_adv.commands.shared.mistakes import check_parsed
@@ -113,6 +114,17 @@ class AdversarialCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         add_trust(parser)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Let ``predict`` take a folder of images."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--folder",
+                type=str,
+                help="A folder of images without labels to predict, in place of the data module's images.",
+            )
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments given; LightningCLI's own method warns whenever ``sys.argv`` is there too."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # a list: see __init__
@@ -147,6 +159,10 @@ class AdversarialCLI(LightningCLI):
             check_run_checkpoint(path, resumes=self.subcommand == "fit")
         if path is not None and self.subcommand == "fit":
             check_epochs(path, config.trainer.max_epochs)
+        if path is not None and config.get("folder") is not None:  # of which nobody can say how many classes there are
+            arguments = config.model.get("init_args") or {}
+            if "num_classes" in arguments and arguments["num_classes"] is None:
+                arguments["num_classes"] = _trained(path, "hyper_parameters", "num_classes")
         folder = None if path is None else run_folder_of(path)
         if self.subcommand == "fit" and folder is not None:
             above = folder.parent if Path(path).is_absolute() else Path(os.path.relpath(folder.parent))
@@ -160,8 +176,13 @@ class AdversarialCLI(LightningCLI):
         vars(self).pop("config_dump", None)  # Lightning's copy of the configuration, made while the finders looked
 
     def after_instantiate_classes(self) -> None:
-        """Let the configuration that is saved name the place that was given: it is of the run."""
-        vars(first_csv_logger(self._run_config).init_args).update(self._given_place)
+        """Let the configuration that is saved name the place that was given, and take a folder in place of the data."""
+        config = self._run_config
+        vars(first_csv_logger(config).init_args).update(self._given_place)
+        if (folder := config.get("folder")) is not None:
+            path = config.get("ckpt_path")
+            shape = None if path is None else _trained(path, "regime", "image_shape")
+            self.datamodule = UnlabelledFolder(folder, self.datamodule, shape)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add the observers that every run has."""
@@ -285,6 +306,14 @@ class AdversarialCLI(LightningCLI):
             print_results(results, None if folder is None else Path(folder))  # first: the disk may be full
             if folder is not None:
                 write_results(results, Path(folder))
+
+
+def _trained(path: str, *keys: str) -> Any:
+    """Return what a checkpoint says under some keys; None if it says nothing."""
+    content: Any = read_checkpoint(path, argument="ckpt_path")
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
 
 
 def run(arguments: Sequence[str]) -> AdversarialCLI:
