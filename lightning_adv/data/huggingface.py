@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -145,7 +145,9 @@ class HuggingFaceDataModule(PictureDataModule):
         every = {part: np.arange(len(labels)) for part, labels in found.labels.items()}
         train = found.labels["train"]
         if "test" not in every:
-            held_out = stratified_split(train, self.test_fraction or 0, self.seed, argument="data.test_fraction")
+            held_out = stratified_split(
+                train, cast(float, self.test_fraction), self.seed, argument="data.test_fraction"
+            )
             every["train"], every["test"] = held_out
         chosen, val = self.split_training_data(train[every["train"]], own_val="val" in every)
         every = {"val": every["train"][val], **every, "train": every["train"][chosen]}
@@ -226,15 +228,15 @@ class HuggingFaceImages(PictureDataset):
         crop_flip: CropFlip | None = None,
         seed: int | None = None,
     ) -> None:
-        labels = part.labels[part.index]
-        fingerprint = fingerprint_of_indices(part.index, labels)
+        labels = part.labels[part.numbers]
+        fingerprint = fingerprint_of_indices(part.numbers, labels)
         super().__init__(torch.from_numpy(labels), transform, crop_flip, seed, fingerprint)
         self.rows = part.rows
-        self.index = part.index
+        self.numbers = part.numbers
 
     def picture(self, index: int) -> Image.Image:
         """Return an image as RGB."""
-        row = int(self.index[index])
+        row = int(self.numbers[index])
         where = f"data.path is {self.rows.path!r}, and holds image {row} of {self.rows.split}"
         return image_files.decode_image(partial(self.rows.open, row), where)
 
@@ -248,10 +250,10 @@ class _Found(NamedTuple):
 class _Part(NamedTuple):
     rows: Rows
     labels: Indices
-    index: Indices
+    numbers: Indices
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.numbers)
 
 
 def _load(path: str, config: str | None) -> Mapping[str, Any]:

@@ -154,7 +154,8 @@ class NpzDataModule(ImageDataModule):
         return self._read
 
     def _checked(self, arrays: dict[str, Array]) -> _Arrays:
-        found = {part: names for part in ("train", "val", "test") if (names := self._named(arrays, part)) is not None}
+        named = {part: self._named(arrays, part) for part in ("train", "val", "test")}
+        found = {part: pair for part, pair in named.items() if pair is not None}
         if not {"train", "test"} <= found.keys():
             found = {"train": self.arrays}
         else:

@@ -57,7 +57,7 @@ def data_arguments(tmp_path, monkeypatch):
         if config.startswith("cifar10/"):
             write_fake_cifar10(root, monkeypatch, images_per_batch=20)
             return [*SMALL_BATCHES, f"--data.init_args.root={root}", "--data.init_args.val_fraction=0.2"]
-        if config.startswith(("imagenet/", "cifar10_folder/")):
+        if config.startswith(("imagenet/", "cifar10_folder/", "finetune/")):
             write_dataset(root, test="val", classes=("cat", "dog"))
             return [
                 *SMALL_BATCHES,
@@ -76,6 +76,15 @@ def torchvision_weights(monkeypatch):
     """Make torchvision "download" the weights of a ResNet-50 that was just drawn."""
     monkeypatch.setattr(
         "torchvision.models._api.load_state_dict_from_url",
+        lambda *args, **kwargs: models.resnet50(weights=None).state_dict(),
+    )
+
+
+@pytest.fixture
+def timm_weights(monkeypatch):
+    """Make timm "download" the weights of a ResNet-50 that was just drawn; their names are torchvision's."""
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf",
         lambda *args, **kwargs: models.resnet50(weights=None).state_dict(),
     )
 
@@ -104,7 +113,8 @@ def for_a_short_run(config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", config_names())
-def test_config_runs(config, data_arguments, torchvision_weights, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("torchvision_weights", "timm_weights")
+def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = data_arguments(config)
     if first := FIRST.get(config):

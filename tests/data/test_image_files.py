@@ -184,6 +184,18 @@ def test_cmyk_of_a_jpeg_is_the_simple_product(tmp_path):
     assert np.abs(read(tmp_path / "x.jpg") - expected).max() <= 3
 
 
+def test_ycck_of_a_jpeg_is_the_simple_product_too(tmp_path):
+    """Where Adobe's marker says YCCK, a luminance without colour is the same ink three times."""
+    stored = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 4), (200, 127, 127, 60), np.uint8), "CMYK").save(stored, "JPEG", quality=100)
+    content = bytearray(stored.getvalue())
+    transform = content.index(b"Adobe") + 11
+    assert content[transform] == 0
+    content[transform] = 2
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert np.abs(read(tmp_path / "x.jpg").astype(float) - 200 * (255 - 60) / 255).max() <= 3
+
+
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "MPO"])
 def test_of_an_animation_it_is_the_first_picture(tmp_path, format):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "black")]

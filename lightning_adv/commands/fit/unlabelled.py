@@ -37,7 +37,7 @@ class UnlabelledFolder(ImageDataModule):
     """
 
     num_classes: int | None = None  # type: ignore[assignment]  # that of the checkpoint
-    class_names: tuple[str, ...] | None = None  # type: ignore[assignment]
+    class_names: tuple[str, ...] | None = None
 
     def __init__(self, folder: str, like: LightningDataModule | None, image_shape: tuple[int, ...] | None) -> None:
         super().__init__(
