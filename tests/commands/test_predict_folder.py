@@ -86,7 +86,7 @@ def test_each_file_is_one_row_with_its_class(run, tmp_path, monkeypatch):
 def test_an_exported_network_predicts_the_same(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos")
-    shutil.copytree(run, "run")
+    shutil.copytree(run, "run", ignore=shutil.ignore_patterns("predict"))
     best = "run/checkpoints/best.ckpt"
     main(["export", "--checkpoint", best, "--output", "exported"])
     config, folder = ["predict", "--config", "run/config.yaml"], ["--folder", "photos", *QUIET]
