@@ -250,7 +250,7 @@ class Regime(ResumableClassifier):
         checkpoints = () if self._trainer is None else self.trainer.checkpoint_callbacks  # a loop of one's own has none
         check_training_loss(loss, self.global_step, self.current_epoch, checkpoints)
         self.train_loss.update(loss.detach())
-        if self._trainer is not None and (bar := self.trainer.progress_bar_callback) is not None and bar.is_enabled:
+        if self._trainer is not None and getattr(self.trainer.progress_bar_callback, "is_enabled", False):
             self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)  # of this step: there is no mean
         return loss
 

@@ -89,11 +89,13 @@ def _known(config: Namespace, keys: list[str], name: str) -> str:
 def _look(config: Namespace, parser: Parser, finder: Namespace) -> int | float:
     """Return what a finder finds, by a trial that leaves no trace: the run draws what it would have drawn."""
     trial = config.clone()
-    trial.trainer.update(Namespace(
-        logger=False, callbacks=[finder], enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, max_epochs=-1, profiler=None,
-        check_val_every_n_epoch=10**9,  # what is found is found in training; adversarial validation would take as long
-    ))  # fmt: skip
+    quiet = {
+        "logger": False, "callbacks": [finder], "enable_checkpointing": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": -1, "profiler": None,
+        "check_val_every_n_epoch": 10**9,  # it is found in training; adversarial validation would take as long
+    }  # fmt: skip
+    for key, value in quiet.items():
+        trial.trainer[key] = value
     with isolate_rng(), tempfile.TemporaryDirectory() as folder:
         built = parser.instantiate(trial)
         options = {**vars(built.trainer), "default_root_dir": folder}
