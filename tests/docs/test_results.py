@@ -14,7 +14,12 @@ generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
 
 RESULTS = sorted((DOCS / "results").glob("*.json"))
-PAGES = [DOCS / "speed.md", DOCS / "robustbench.md", *sorted((DOCS / "results").glob("*.md"))]
+PAGES = [
+    DOCS / "speed.md",
+    DOCS / "finetune_your_folder.md",
+    DOCS / "robustbench.md",
+    *sorted((DOCS / "results").glob("*.md")),
+]
 NOT_RESULTS = re.compile(
     "|".join(
         [
