@@ -30,6 +30,7 @@ from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.libraries import classifier_names
 from lightning_adv.nn.weights.load import load_weights, say
 from lightning_adv.regimes import Regime
+from lightning_adv.regimes.runs import changes_its_network, load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,6 +183,10 @@ class BatchNormDrift(Observer):
                 f"{argument} is read into the network that a regime's backbone builds: {class_name(module)} is not a "
                 "Regime."
             )
+        if changes_its_network(path, argument=argument):
+            with isolate_rng():
+                changed = load_run(path, argument=argument, domain=self.checkpoint_domain).network
+            return self._of_layers(running_statistics(changed), own, argument, type(module).__name__)
         recipe, classes = module.backbone.without_weights(), cast(int, module.num_classes)
         with isolate_rng():  # weights are drawn before they are loaded
             network = recipe.build(classes)
@@ -197,11 +202,17 @@ class BatchNormDrift(Observer):
             recipe=recipe.to_config()["init_args"],
         )
         say(f"{argument}: {report}")
-        found = running_statistics(network)
+        return self._of_layers(running_statistics(network), own, argument, f"backbone {recipe.name!r}")
+
+    @staticmethod
+    def _of_layers(
+        found: dict[str, ChannelStatistics], own: Mapping[str, ChannelStatistics], argument: str, of_what: str
+    ) -> dict[str, ChannelStatistics]:
+        """Return the statistics that were found, if each layer of the network that is trained has its own."""
         other = [name for name, of in own.items() if name not in found or found[name].mean.shape != of.mean.shape]
         if other:
             raise UsageError(
-                f"{argument} is compared with the network of backbone {recipe.name!r}, which has no BatchNorm "
+                f"{argument} is compared with the network of {of_what}, which has no BatchNorm "
                 f"{other[0]!r} like the one that is trained."
             )
         return found

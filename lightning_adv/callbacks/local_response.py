@@ -29,9 +29,8 @@ from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_layers
-from lightning_adv.nn.weights.load import load_weights
-from lightning_adv.nn.weights.runs import read_run
 from lightning_adv.regimes.checks import check_shape
+from lightning_adv.regimes.runs import load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -213,7 +212,8 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
     Raises:
         UsageError: The file is not such a checkpoint, or its network is not one for these images and classes.
     """
-    backbone, classes, _, content = read_run(path, argument=_SOURCE)
+    loaded = load_run(path, argument=_SOURCE)
+    network, (backbone, classes, _, content, _) = loaded.network, loaded.run
     if classes != num_classes:
         raise UsageError(f"{_SOURCE}: {path} tells {classes} classes apart, and this run's network {num_classes}.")
     trained = content["regime"].get("image_shape")
@@ -222,8 +222,6 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
         raise UsageError(
             f"{_SOURCE}: {path} was trained on images of {theirs}, and this run's have the shape {tuple(image_shape)}."
         )
-    network = backbone.build(classes)
-    load_weights(network, path, argument=_SOURCE, recipe=backbone.architecture())
     network.eval().requires_grad_(False)
     if trained is None:  # a run without a data module of this package, which says what its images are
         try:

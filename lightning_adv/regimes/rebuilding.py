@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +18,38 @@ _DECIDE = ("build_network", "prepare_network", "configure_model", "forward", "lo
 """The methods that decide what network there is, and what it is asked."""
 
 
+REPLACED = "what replaced modules of it after build_network"
+
+
 def modules_of(network: nn.Module) -> list[tuple[str, type]]:
     """Return the paths and classes of a network's modules; BatchNorms count as one class, synchronised or not."""
     return [
         (path, _BatchNorm if isinstance(module, _BatchNorm) else type(module))
         for path, module in network.named_modules(remove_duplicate=False)
     ]
+
+
+def modules_digest(network: nn.Module) -> str:
+    """Return a checksum of what a network is made of: the paths, classes and, of torch's own, settings of its modules.
+
+    Two networks of the same keys may differ in it: an average in the place of a maximum, another stride.
+
+    Example:
+        >>> same = modules_digest(nn.MaxPool2d(2)) == modules_digest(nn.MaxPool2d(2))
+        >>> same, modules_digest(nn.MaxPool2d(2)) == modules_digest(nn.MaxPool2d(3))
+        (True, False)
+    """
+    told = []
+    for path, module in network.named_modules(remove_duplicate=False):
+        torchs = type(module).__module__.startswith("torch.nn.") and not isinstance(module, _BatchNorm)
+        kind = _BatchNorm if isinstance(module, _BatchNorm) else type(module)
+        told.append((path, kind.__qualname__, module.extra_repr() if torchs else ""))
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def asked_by(regime: LightningModule) -> str | None:
+    """Return the method of another package that decides what a regime's network is asked; None where there is none."""
+    return _by_another(regime, ("forward", "logits"))
 
 
 def network_changed_by(regime: LightningModule, network: nn.Module, built: list[tuple[str, type]]) -> str | None:
@@ -33,12 +60,18 @@ def network_changed_by(regime: LightningModule, network: nn.Module, built: list[
         network: Its network as it is.
         built: :func:`modules_of` the network when it was built.
     """
-    for name in _DECIDE:
+    if (method := _by_another(regime, _DECIDE)) is not None:
+        return method
+    if modules_of(network) != built:
+        return REPLACED
+    return None
+
+
+def _by_another(regime: LightningModule, methods: tuple[str, ...]) -> str | None:
+    for name in methods:
         owner = next((kind for kind in type(regime).__mro__ if name in vars(kind)), type(regime))
         if not _is_ours(owner):
             return f"{owner.__module__}.{owner.__qualname__}.{name}"
-    if modules_of(network) != built:
-        return "what replaced modules of it after build_network"
     return None
 
 

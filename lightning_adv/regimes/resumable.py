@@ -24,6 +24,7 @@ from lightning_adv.regimes.changed_settings import (
 )
 from lightning_adv.regimes.measured import MeasuredClassifier
 from lightning_adv.regimes.optimizers import callable_to_config, configure, learning_rate_of, with_learning_rate
+from lightning_adv.regimes.rebuilding import modules_digest
 from lightning_adv.regimes.training_data import Purpose, compare_data, data_of, describe_data
 from lightning_adv.regimes.weight_averaging import save_current_weights
 
@@ -60,6 +61,7 @@ class ResumableClassifier(MeasuredClassifier):
             train_loss = {name: torch.as_tensor(value).clone() for name, value in self.train_loss.metric_state.items()}
         checkpoint["regime"] = {"class_path": public_path(type(self)), "seed": self.seed, "train_loss": train_loss}
         checkpoint["regime"]["network_changed_by"] = self.network_changed_by
+        checkpoint["regime"]["modules"] = modules_digest(self.network)
         data = self.trained_on
         for name in ("class_names", "image_shape"):
             checkpoint["regime"][name] = None if data is None else data.get(name)

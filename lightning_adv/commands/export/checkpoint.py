@@ -16,9 +16,9 @@ from lightning_adv.core.versions import versions
 from lightning_adv.nn.normalize import NormalizedNetwork
 from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS, ExportedNetwork, export_network, write_network
 from lightning_adv.nn.weights.finite import check_finite_network
-from lightning_adv.nn.weights.load import load_weights, say
+from lightning_adv.nn.weights.load import say
 from lightning_adv.nn.weights.programs import ProgramFormat, write_program
-from lightning_adv.nn.weights.runs import read_run
+from lightning_adv.regimes.runs import load_run
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 
@@ -90,17 +90,18 @@ def plain_network(
     Raises:
         UsageError: The file is no such checkpoint, or has no such domain.
     """
-    backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
-    network = backbone.build(num_classes)
-    recipe = backbone.architecture()
-    report = load_weights(
-        network, checkpoint, argument=argument, domain=domain, domain_argument="--domain", recipe=recipe
-    )
-    say(f"{argument}: {report}")
+    loaded = load_run(checkpoint, argument=argument, domain=domain, domain_argument="--domain")
+    network, (backbone, num_classes, settings, content, _) = loaded.network, loaded.run
+    if not isinstance(network, NormalizedNetwork):
+        raise UsageError(
+            f"{argument}: {loaded.built_by} builds a {type(network).__name__}, and what is exported is a "
+            "NormalizedNetwork: let build_network return one."
+        )
     check_finite_network(network, f"{argument}: {checkpoint}")
     predicted = domain is None or domain == settings.get("inference_domain", "main")
     facts = {
-        "domain": report.domain,
+        "domain": loaded.domain,
+        **({} if loaded.built_by is None else {"built_by": loaded.built_by}),
         "class_names": content["regime"].get("class_names"),
         "image_shape": content["regime"].get("image_shape"),
         "trained_on": content["regime"].get("data"),
@@ -110,7 +111,7 @@ def plain_network(
         "versions": versions("torchvision", "timm", "safetensors")
         | {"trained with lightning": content["pytorch-lightning_version"]},
     }
-    return network, export_network(network, recipe, num_classes, facts=facts)
+    return network, export_network(network, backbone.architecture(), num_classes, facts=facts)
 
 
 def _image_shape(checkpoint: Path, exported: ExportedNetwork, size: Sequence[int] | None) -> tuple[int, ...]:

@@ -16,10 +16,11 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.weights.export import read_description
 from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.hub import exported_backbone
-from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
+from lightning_adv.nn.weights.load import read_checkpoint, say
 from lightning_adv.nn.weights.repositories import find_weights
-from lightning_adv.nn.weights.runs import NotARunError, read_run
+from lightning_adv.nn.weights.runs import NotARunError
 from lightning_adv.regimes.checks import check_shape
+from lightning_adv.regimes.runs import load_run
 from lightning_adv.regimes.training_data import compare_data, data_of
 
 
@@ -123,7 +124,7 @@ def _is_run(checkpoint: str, argument: str) -> bool:
 
 def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument: str) -> LoadedNetwork:
     try:
-        backbone, num_classes, settings, content = read_run(checkpoint, argument=argument)
+        loaded = load_run(checkpoint, argument=argument, domain=domain, domain_argument=domain_argument)
     except NotARunError as error:
         advice = (  # of the command, whose only key for a network it may be
             "Of a file of another project, say which network it is (backbone.name)."
@@ -131,23 +132,19 @@ def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument:
             else "It takes those, and what 'lightning-adv export' wrote."
         )
         raise UsageError(f"{error} {advice}") from None
-    network = backbone.build(num_classes)
-    recipe = backbone.architecture()
-    report = load_weights(
-        network, checkpoint, argument=argument, domain=domain, domain_argument=domain_argument, recipe=recipe
-    )
-    say(f"{argument}: {report}")
+    backbone, num_classes, settings, content, _ = loaded.run
     shape = content["regime"].get("image_shape")
     facts = {
         "regime": content["regime"]["class_path"].rpartition(".")[2],
-        "domain": report.domain,
+        "domain": loaded.domain,
         "epoch": content["epoch"],
         "step": content["global_step"],
+        **({} if loaded.built_by is None else {"built_by": loaded.built_by}),
     }
     attack = settings.get("evaluation_attack")
-    told = facts | _facts(checkpoint, recipe, num_classes)
+    told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
     size = None if shape is None else tuple(shape)
-    return LoadedNetwork(network, backbone.name, num_classes, size, attack, told, data_of(content))
+    return LoadedNetwork(loaded.network, backbone.name, num_classes, size, attack, told, data_of(content))
 
 
 def _exported(

@@ -42,6 +42,7 @@ REGIME = (
     Field(("regime", "seed"), or_none(COUNT), required=False),
     Field(("regime", "train_loss"), TENSORS, required=False),
     Field(("regime", "network_changed_by"), or_none(TEXT), required=False),
+    Field(("regime", "modules"), TEXT, required=False),
     Field(("regime", "class_names"), or_none(list_of("names", TEXT.holds)), required=False),
     Field(("regime", "image_shape"), or_none(SHAPE), required=False),
     Field(("regime", "data"), or_none(MAPPING), required=False),

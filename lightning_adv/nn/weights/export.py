@@ -32,7 +32,7 @@ _FORM = (
     Field(("num_classes",), CLASSES),
     Field(("normalization",), MAPPING),
     *(Field(("normalization", name), _NUMBERS) for name in ("mean", "std")),
-    *(Field((name,), or_none(TEXT), required=False) for name in ("domain", "regime")),
+    *(Field((name,), or_none(TEXT), required=False) for name in ("domain", "regime", "built_by")),
     Field(("image_shape",), or_none(SHAPE), required=False),
     Field(("evaluation_attack",), or_none(RECIPE), required=False),
 )

@@ -86,8 +86,13 @@ def exported_backbone(weights: str | os.PathLike[str], description: Mapping[str,
         description: What :func:`~lightning_adv.nn.weights.export.read_description` says of it.
 
     Raises:
-        UsageError: It describes no network that there is.
+        UsageError: It describes no network that there is, or one that only a regime can build.
     """
+    if (built_by := description.get("built_by")) is not None:
+        raise UsageError(
+            f"checkpoint: {weights} is of a network that {built_by} changed, which the file alone does not say how to "
+            "build: evaluate the checkpoint that it was exported from."
+        )
     architecture = dict(description["architecture"])
     name = f"{architecture.pop('library')}/{architecture.pop('name')}"
     return Backbone.from_config({"name": name, "checkpoint": os.fspath(weights), **architecture})

@@ -221,7 +221,10 @@ def _open(path: str | os.PathLike[str], argument: str) -> _File:
     description = read_description(path, argument=argument)
     if description is not None:
         mean, std = (torch.tensor(description["normalization"][name]) for name in ("mean", "std"))
-        return _File(str(path), state, source, description["architecture"], normalization=(mean, std))
+        built_by = description.get("built_by")
+        changed = None if built_by is None else f"is of a network that {built_by} changed: another one would take it."
+        recipe = description["architecture"]
+        return _File(str(path), state, source, recipe, normalization=(mean, std), unlike_recipe=changed)
     if "regime" not in content or "hyper_parameters" not in content:
         return _File(str(path), state, source)
     check_form(content, WEIGHTS_OF_A_RUN, source=f"{argument}: {path}")

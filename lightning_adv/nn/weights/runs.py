@@ -21,12 +21,14 @@ class RunCheckpoint(NamedTuple):
         num_classes: Number of classes.
         settings: The regime's arguments, as plain data.
         content: All that is in the file.
+        unlike_recipe: Why the network is not what the recipe gives; None if it is.
     """
 
     backbone: Backbone
     num_classes: int
     settings: Mapping[str, Any]
     content: Mapping[str, Any]
+    unlike_recipe: str | None = None
 
 
 class NotARunError(UsageError):
@@ -42,8 +44,7 @@ def read_run(path: str | os.PathLike[str], *, argument: str) -> RunCheckpoint:
 
     Raises:
         NotARunError: It is no such checkpoint.
-        UsageError: The file is missing, cannot be read, or is of a regime whose network only the
-            regime can build.
+        UsageError: The file is missing, cannot be read, or names a network that is not trusted.
     """
     content = read_checkpoint(path, argument=argument)
     if not isinstance(content, dict) or "regime" not in content:
@@ -52,7 +53,5 @@ def read_run(path: str | os.PathLike[str], *, argument: str) -> RunCheckpoint:
     settings = content["hyper_parameters"]
     if settings.get("num_classes") is None:
         raise UsageError(f"{argument}: {path} lacks the field hyper_parameters.num_classes: it was saved untrained.")
-    if (reason := unlike_recipe(content["regime"])) is not None:
-        raise UsageError(f"{argument}: {path} {reason}")
     backbone = Backbone.from_config(settings["backbone"]).without_weights()
-    return RunCheckpoint(backbone, settings["num_classes"], settings, content)
+    return RunCheckpoint(backbone, settings["num_classes"], settings, content, unlike_recipe(content["regime"]))

@@ -106,8 +106,6 @@ def test_a_regime_that_changes_its_loss_alone_is_rebuilt(tmp_path):
 @pytest.mark.parametrize(
     ("make", "by"),
     [
-        (Sharpened, r"by .*Sharpened\.build_network"),
-        (Prepared, r"by .*Prepared\.prepare_network"),
         (Tempered, r"by .*Tempered\.forward"),
         (replaced_later, "by what replaced modules of it after build_network"),
     ],
@@ -125,6 +123,45 @@ def test_a_network_that_the_recipe_does_not_give_is_refused_by_every_reader(make
         with pytest.raises(ValueError, match=rf"^{argument}: .*last\.ckpt is the checkpoint of .*{by}: only"):
             read()
     assert not (tmp_path / "export").exists()
+
+
+class SharpenedDomains(AdvPropTraining):
+    def build_network(self, num_classes):
+        built = super().build_network(num_classes)
+        built.network.pool = nn.AdaptiveMaxPool2d(1)
+        return built
+
+
+@pytest.mark.parametrize("kind", [Sharpened, pytest.param(Prepared, marks=pytest.mark.slow), SharpenedDomains])
+def test_a_network_that_its_regime_changed_is_built_again_by_every_reader(kind, tmp_path):
+    regime = kind(BACKBONE, num_classes=2, attack=ATTACK)
+    checkpoint = trained(regime, tmp_path)
+    expected = regime(X)
+    assert torch.equal(rebuilt(checkpoint)(X), expected)
+    assert torch.equal(load_source(checkpoint, 2, (1, 8, 8))(X), expected)
+    export_checkpoint(checkpoint=tmp_path / "last.ckpt", folder=tmp_path / "export")
+    own = Sharpened(BACKBONE, num_classes=2, attack=ATTACK).network.eval()
+    exported = str(tmp_path / "export/model.safetensors")
+    load_weights(own, exported)
+    assert torch.equal(own(X), expected)
+    with pytest.raises(ValueError, match=rf"of a network that .*{kind.__name__} changed, .* evaluate the checkpoint"):
+        rebuilt(exported)
+    for file in (checkpoint, exported):  # what is built by the backbone alone is another network
+        with pytest.raises(ValueError, match=r"^checkpoint: "):
+            replace(BACKBONE, checkpoint=file).build(2)
+    if kind is SharpenedDomains:
+        with domain(regime.network, "adversarial"):
+            assert torch.equal(rebuilt(checkpoint, "adversarial")(X), regime.network(X))
+    with pytest.raises(ValueError, match=r"^domain: .* has no BatchNorm domain"):
+        rebuilt(checkpoint, "nowhere")
+
+
+def test_a_class_that_builds_another_network_now_is_refused(tmp_path, monkeypatch):
+    """Its keys are the same."""
+    checkpoint = trained(Sharpened(BACKBONE, num_classes=2, attack=ATTACK), tmp_path)
+    monkeypatch.setattr(Sharpened, "build_network", MadryTraining.build_network)
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another network than .*Sharpened builds now"):
+        rebuilt(checkpoint)
 
 
 def test_a_network_of_the_users_own_takes_the_weights_of_a_changed_one(tmp_path):
