@@ -182,7 +182,8 @@ class AdversarialBatches(Callback):
         if given is not None:
 
             def loss_of_outputs(images: Tensor) -> Tensor:
-                return given(*_of_one_shape(network(images), y))
+                value: Tensor = given(*_of_one_shape(network(images), y))
+                return value
 
             told = f"{_KEY}.loss"
             return attack_by_loss(self.attack, network, clean, loss_of_outputs, generator=noise, told=told)
