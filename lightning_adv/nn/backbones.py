@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
-
-import torch
+from typing import Any, Self
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.recipe import NotImportedError, Recipe, check_class_paths, check_trusted
-from lightning_adv.core.trust import is_trusted
+from lightning_adv.core.recipe import Recipe
 from lightning_adv.nn.activations import replace_activations
+from lightning_adv.nn.backbone_arguments import (
+    Stem,
+    check_carried_normalization,
+    check_channels,
+    check_options,
+    check_sizes,
+    check_weights,
+)
 from lightning_adv.nn.libraries import (
     Built,
     Channels,
@@ -26,26 +31,13 @@ from lightning_adv.nn.libraries import (
     find_network,
     use_cifar_stem,
 )
-from lightning_adv.nn.normalize import Normalize, NormalizedNetwork, check_values
-from lightning_adv.nn.own_networks import build_own, import_network, own_networks_in, own_normalization
+from lightning_adv.nn.named_by_files import check_named
+from lightning_adv.nn.normalize import Normalize, NormalizedNetwork
+from lightning_adv.nn.own_networks import build_own, own_normalization
 from lightning_adv.nn.weights.fetch import fetch
 from lightning_adv.nn.weights.load import load_weights, say
 from lightning_adv.nn.weights.repositories import find_weights
 from lightning_adv.nn.zoo.robustbench import Published, find_published
-
-Stem = Literal["default", "cifar"]
-
-# arguments of the two libraries that Backbone sets by fields of its own
-RESERVED_OPTIONS = (
-    "num_classes",
-    "in_chans",
-    "pretrained",
-    "checkpoint_path",
-    "features_only",
-    "weights",
-    "aux_logits",
-    "transform_input",
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,7 @@ class Backbone(Recipe):
     """The recipe of a network: what :func:`create_backbone` gets, except for the number of classes.
 
     Example:
+        >>> import torch
         >>> network = Backbone("resnet18", stem="cifar").build(num_classes=10)
         >>> network(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
@@ -171,34 +164,6 @@ class Backbone(Recipe):
         return {"library": library, "name": name, **{field: fields[field] for field in kept}}
 
 
-def check_named(config: Any) -> None:
-    """Check that every class and every network that plain data of a file name may be imported because the file says so.
-
-    Raises:
-        NotImportedError: One is of a module that was not imported, and is not trusted; or a function of one that was
-            imported, and is not trusted.
-
-    Example:
-        >>> check_named({"backbone": {"name": "beside.Network"}})
-        Traceback (most recent call last):
-        lightning_adv.core.recipe.NotImportedError: backbone.name 'beside.Network' is not of this package, ...
-    """
-    check_class_paths(config)
-    for name in own_networks_in(config):
-        library, path = find_network(name)
-        if library == "python":
-            check_trusted(path, what=f"backbone.name {path!r}")
-            module = path.rpartition(".")[0]
-            # os.system and torch.hub.load are imported in every process, and options would be their arguments
-            if not is_trusted(module) and not isinstance(import_network(path), type):
-                package = module.partition(".")[0]
-                raise NotImportedError(
-                    f"backbone.name {path!r} is a function of a package that is not trusted: none is called because a "
-                    f"file names it. If you trust it, say so: --trust {package} on the command line, or "
-                    f"lightning_adv.core.trust.trust({package!r}) in Python."
-                )
-
-
 def create_backbone(
     name: str,
     num_classes: int,
@@ -230,20 +195,21 @@ def create_backbone(
             argument.
 
     Example:
+        >>> import torch
         >>> create_backbone("small_cnn", 10, in_channels=1)(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
     settings = {} if options is None else dict(options)
-    _check(num_classes, stem, in_channels)
-    _check_weights(pretrained, checkpoint, checkpoint_domain, activation, activation_options)
-    _check_channels(in_channels, mean=mean, std=std)
+    check_sizes(num_classes, stem, in_channels)
+    check_weights(pretrained, checkpoint, checkpoint_domain, activation, activation_options)
+    check_channels(in_channels, mean=mean, std=std)
     entry, published = name, find_published(name)
     if published is not None:
         name, pretrained = published.network, False
         stem, settings, activation = _as_published(published, stem, settings, activation).values()
     recipe = {"activation": activation, "activation_options": activation_options}
     library, name = find_network(name)
-    _check_options(settings, library)
+    check_options(settings, library)
     network, own_mean, own_std, new_head = _BUILD[library](name, num_classes, in_channels, pretrained, settings)
     if published is not None:
         own_mean, own_std = published.normalization
@@ -277,7 +243,7 @@ def create_backbone(
             rewrite=None if published is None else published.rewrite,
         )
         new = [*report.replaced_head, *(key for key in report.missing if key in keys)]
-        _check_carried_normalization(built, mean, std)
+        check_carried_normalization(built, mean, std)
         say(f"checkpoint: {report}", warn=bool(report.replaced_head) or not keys >= set(report.missing))
     built.new = tuple(new)
     return built
@@ -312,62 +278,7 @@ def _build_own(name: str, num_classes: int, in_channels: int, pretrained: bool, 
 _BUILD = {"timm": build_timm, "torchvision": build_torchvision, "python": _build_own}
 
 
-def _check(num_classes: int, stem: str, in_channels: int) -> None:
-    if num_classes < 2:
-        raise UsageError(f"num_classes must be at least 2, got {num_classes}.")
-    if stem not in ("default", "cifar"):
-        raise UsageError(f"must be 'default' or 'cifar', got {stem!r}.", key="stem")
-    if in_channels < 1:
-        raise UsageError(f"must be at least 1, got {in_channels}.", key="in_channels")
-
-
-def _check_options(options: dict[str, Any], library: str) -> None:
-    """Options of a network by its import path are compared with what it takes."""
-    reserved = [option for option in options if option in RESERVED_OPTIONS and library != "python"]
-    if reserved:
-        raise UsageError(
-            f"cannot hold {reserved[0]!r}: Backbone sets {', '.join(RESERVED_OPTIONS)} itself.", key="options"
-        )
-
-
-def _check_weights(
-    pretrained: bool,
-    checkpoint: str | None,
-    domain: str | None,
-    activation: str | None,
-    activation_options: dict[str, Any] | None,
-) -> None:
-    if pretrained and checkpoint is not None:
-        raise UsageError(
-            "is given with a checkpoint, which would replace every pretrained weight: leave one out.", key="pretrained"
-        )
-    if domain is not None and checkpoint is None:
-        raise UsageError(f"is {domain!r}, but there is no checkpoint.", key="checkpoint_domain")
-    if activation_options and activation is None:
-        raise UsageError(f"are {activation_options}, but there is no activation.", key="activation_options")
-
-
-def _check_channels(in_channels: int, **given: Channels | None) -> None:
-    for name, values in given.items():
-        if values is not None and len(values) != in_channels:
-            raise UsageError(
-                f"needs one value for each of the {in_channels} channels (in_channels), got {tuple(values)}.", key=name
-            )
-        if values is not None:
-            check_values(name, values)
-
-
 def _per_channel(given: Channels | None, own: Channels, in_channels: int) -> Channels:
     if given is not None:
         return given
     return own if len(own) == in_channels else [sum(own) / len(own)] * in_channels
-
-
-def _check_carried_normalization(built: NormalizedNetwork, mean: Channels | None, std: Channels | None) -> None:
-    """A checkpoint may bring its own normalisation along; it must not silently replace one that was asked for."""
-    for name, given in (("mean", mean), ("std", std)):
-        carried = getattr(built.normalize, name).flatten()
-        if given is not None and not torch.allclose(carried, torch.tensor(given, dtype=carried.dtype), atol=1e-4):
-            raise UsageError(
-                f"is {tuple(given)}, but the checkpoint was trained with {carried.tolist()}: leave it out.", key=name
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -177,21 +177,3 @@ def size_taken(network: nn.Module, in_channels: int) -> int:
         f"a size of images that {type(network).__name__} takes must be known here, and none of "
         f"{', '.join(map(str, _SIZES))} is one: say it as the attribute image_size of the network. {refused[0]}"
     ) from refused[0]
-
-
-def own_networks_in(config: Any) -> Iterator[str]:
-    """Yield the names in plain data that a :class:`~lightning_adv.nn.backbones.Backbone` may take for import paths.
-
-    Example:
-        >>> list(own_networks_in({"backbone": {"name": "my_package.MyNet"}, "data": [{"name": "digits"}]}))
-        ['my_package.MyNet']
-    """
-    if isinstance(config, Mapping):
-        name = config.get("name")
-        if isinstance(name, str) and is_path(name.removeprefix(f"{OWN}/")):
-            yield name
-        for value in config.values():
-            yield from own_networks_in(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from own_networks_in(value)

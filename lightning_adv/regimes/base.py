@@ -17,7 +17,8 @@ from lightning_adv.core.arguments import check_choices
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import find_class
 from lightning_adv.core.seeds import run_seed
-from lightning_adv.nn.backbones import Backbone, check_named
+from lightning_adv.nn.backbones import Backbone
+from lightning_adv.nn.named_by_files import check_named
 from lightning_adv.nn.weights.checkpoint_form import LOADABLE
 from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint, say

@@ -18,7 +18,8 @@ from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import through
-from lightning_adv.nn.weights.load import check_activation, check_fits, say
+from lightning_adv.nn.weights.checkpoint_form import check_activation
+from lightning_adv.nn.weights.load import check_fits, say
 from lightning_adv.regimes.attack_runner import AttackRunner
 from lightning_adv.regimes.checks import (
     as_pair,

@@ -23,7 +23,7 @@ from lightning_adv.commands.shared.run_folder import run_folder_of
 from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml
-from lightning_adv.nn.backbones import check_named
+from lightning_adv.nn.named_by_files import check_named
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

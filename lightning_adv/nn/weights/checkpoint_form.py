@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.weights.form import (
     CLASSES,
     COUNT,
@@ -178,3 +179,32 @@ def unlike_recipe(regime: Mapping[str, Any]) -> str | None:
         f"'lightning-adv test' and the run's config.yaml, or in Python with {class_path.rpartition('.')[2]}."
         "load_from_checkpoint and lightning_adv.evaluation.evaluate."
     )
+
+
+def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source: str) -> None:
+    """Check that two recipes compute with the same activation.
+
+    The keys of two activations are mostly the same, so that the wrong one would load without a word.
+
+    Args:
+        theirs: The recipe that the weights were trained with, a Backbone's arguments.
+        ours: The recipe that they are to be loaded into.
+        source: The argument and the file that gave the weights, for the error.
+
+    Raises:
+        UsageError: They do not.
+    """
+
+    def told(of: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        name, options = of.get("activation"), of.get("activation_options")
+        if name == "smooth_backward_relu":  # differs from ReLU in its gradient alone
+            name, options = None, None
+        return "of its architecture" if name is None else name, {} if options is None else dict(options)
+
+    pair = told(theirs), told(ours)
+    if pair[0] != pair[1]:
+        trained, wanted = (name + (f" with {options}" if options else "") for name, options in pair)
+        raise UsageError(
+            f"{source} was trained with the activation {trained}, and the network's is {wanted}: the weights "
+            "would fit, but compute something else."
+        )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.normalize import NormalizedNetwork
-from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, unlike_recipe
+from lightning_adv.nn.weights.checkpoint_form import WEIGHTS_OF_A_RUN, check_activation, unlike_recipe
 from lightning_adv.nn.weights.domain_states import plain_state_dict, state_domains
 from lightning_adv.nn.weights.export import read_description
 from lightning_adv.nn.weights.form import check_form
@@ -245,35 +245,6 @@ def _reason(error: Exception) -> str:
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     sentence = text.partition("\n")[0].partition(". ")[0].rstrip(".")
     return f"{sentence if sentence else type(error).__name__}."
-
-
-def check_activation(theirs: Mapping[str, Any], ours: Mapping[str, Any], source: str) -> None:
-    """Check that two recipes compute with the same activation.
-
-    The keys of two activations are mostly the same, so that the wrong one would load without a word.
-
-    Args:
-        theirs: The recipe that the weights were trained with, a Backbone's arguments.
-        ours: The recipe that they are to be loaded into.
-        source: The argument and the file that gave the weights, for the error.
-
-    Raises:
-        UsageError: They do not.
-    """
-
-    def told(of: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        name, options = of.get("activation"), of.get("activation_options")
-        if name == "smooth_backward_relu":  # differs from ReLU in its gradient alone
-            name, options = None, None
-        return "of its architecture" if name is None else name, {} if options is None else dict(options)
-
-    pair = told(theirs), told(ours)
-    if pair[0] != pair[1]:
-        trained, wanted = (name + (f" with {options}" if options else "") for name, options in pair)
-        raise UsageError(
-            f"{source} was trained with the activation {trained}, and the network's is {wanted}: the weights "
-            "would fit, but compute something else."
-        )
 
 
 def _choose_domain(
