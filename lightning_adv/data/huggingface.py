@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -165,11 +166,7 @@ class HuggingFaceDataModule(PictureDataModule):
             if "test" in chosen:
                 self.test_fraction = None  # the test images are a part of their own
             image, label = _columns(where, splits[chosen["train"]].features, *self.columns)
-            names = getattr(splits[chosen["train"]].features[label], "names", None)
-            raw: dict[str, Labels] = {part: np.asarray(splits[split][label]) for part, split in chosen.items()}
-            told = {part: f"data.path is {self.path!r}, whose {split}[{label!r}]" for part, split in chosen.items()}
-            class_names = name_classes(raw["train"], names, told["train"])
-            labels = {part: number_labels(raw[part], class_names, told[part]) for part in chosen}
+            class_names, labels = _labels(self.path, splits, chosen, label)
             rows = {part: Rows(splits[split], image, split, self.path) for part, split in chosen.items()}
             self._found = _Found(rows, labels, class_names)
         return self._found
@@ -273,10 +270,11 @@ def _load(path: str, config: str | None) -> Mapping[str, Any]:
         else:  # the kind is said, so that no other reader is chosen by what lies there
             kind = "parquet" if any(Path(path).rglob("*.parquet")) else "imagefolder"
             loaded = datasets.load_dataset(kind, data_dir=os.path.abspath(path))
-    # datasets' own, of the hub, of files, of Arrow (ValueError)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+    # datasets' own, of the hub, of files, of Arrow (ValueError), of a folder without rows (IndexError)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, IndexError, RuntimeError) as error:
         what = "which cannot be read" if os.path.isdir(path) else "which is no folder and cannot be had from the hub"
-        raise UsageError(f"data.path is {path!r}, {what}: {' '.join(str(error).split())}") from error
+        reason = "a split has no rows" if isinstance(error, IndexError) else " ".join(str(error).split())
+        raise UsageError(f"data.path is {path!r}, {what}: {reason}") from error
     return loaded if isinstance(loaded, Mapping) else {"train": loaded}
 
 
@@ -303,6 +301,30 @@ def _columns(where: str, features: Mapping[str, Any], image: str | None, label: 
     usual = [name for name in ("label", "labels") if name in features]
     labels = usual or [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     return _only(where, features, "image", image, images), _only(where, features, "label", label, labels)
+
+
+def _labels(
+    path: str, splits: Mapping[str, Any], chosen: Mapping[str, str], label: str
+) -> tuple[tuple[str, ...], dict[str, Indices]]:
+    """Return the names of the classes, and the labels of each part as their numbers."""
+    from datasets import ClassLabel, Value
+
+    told = {part: f"data.path is {path!r}, whose {split}[{label!r}]" for part, split in chosen.items()}
+    kinds = {part: splits[split].features[label] for part, split in chosen.items()}
+    for part, kind in kinds.items():
+        if not isinstance(kind, ClassLabel | Value):
+            raise UsageError(f"{told[part]} holds {kind!r}: an image has one label, a whole number or a name.")
+    raw: dict[str, Labels] = {part: np.asarray(splits[split][label]) for part, split in chosen.items()}
+    names = {part: getattr(kind, "names", None) for part, kind in kinds.items()}
+    class_names = name_classes(raw["train"], names["train"], told["train"])
+    for part, own in names.items():  # a number is that of its own split's names
+        classes = enumerate(zip_longest(own or class_names, class_names))
+        for k, (here, there) in ((k, pair) for k, pair in classes if pair[0] != pair[1]):
+            raise UsageError(
+                f"{told[part]} names class {k} {here!r}, which is {there!r} where it is trained: give both splits the "
+                "same classes in the same order."
+            )
+    return class_names, {part: number_labels(raw[part], class_names, told[part]) for part in chosen}
 
 
 def _only(where: str, features: Mapping[str, Any], argument: str, given: str | None, found: Sequence[str]) -> str:

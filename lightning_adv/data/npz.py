@@ -188,6 +188,8 @@ class NpzDataModule(ImageDataModule):
 
     def _images(self, where: str, x: Array) -> Array:
         """Return images as (N, C, H, W), bytes or float32 in [0, 1]."""
+        if not x.size:
+            raise UsageError(f"{where} has the shape {x.shape}: there is no image.")
         if x.ndim == 3:
             x = x[:, None]
         elif x.ndim == 4:
@@ -198,7 +200,7 @@ class NpzDataModule(ImageDataModule):
             return x
         if x.dtype.kind != "f":
             raise UsageError(f"{where} is of {x.dtype}: images are bytes (uint8) or floats in [0, 1].")
-        low, high = (x.min(), x.max()) if x.size else (0, 0)
+        low, high = x.min(), x.max()
         if not (low >= 0 and high <= 1):  # written so that NaN fails too
             raise UsageError(
                 f"{where} has values from {low:g} to {high:g}, and floats must lie in [0, 1]: divide bytes by 255, and "

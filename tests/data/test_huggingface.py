@@ -104,8 +104,8 @@ def saved(path, splits):
     return path
 
 
-def numbered(labels, image=b"", kind=None):
-    features = Features({"image": kind or ImageFeature(), "label": Value("int64")})
+def numbered(labels, image=b"", kind=None, label=None):
+    features = Features({"image": kind or ImageFeature(), "label": label or Value("int64")})
     stored = [image if kind or image is None else {"bytes": image, "path": None}] * len(labels)
     return Dataset.from_dict({"image": stored, "label": labels}, features=features)
 
@@ -125,6 +125,17 @@ def numbered(labels, image=b"", kind=None):
             {},
             "has 0 columns that may be the image among",
         ),
+        ({"train": numbered([0, None, 1])}, {}, "no label for 1 of 3 images, of which image 1 is the first"),
+        ({"train": numbered([[0], [1, 0]], label=[Value("int64")])}, {}, "an image has one label, a whole number or a"),
+        (
+            {
+                "train": numbered([0, 1], label=ClassLabel(names=["cat", "dog"])),
+                "test": numbered([0, 1], label=ClassLabel(names=["dog", "cat"])),
+            },
+            {},
+            r"test\['label'\] names class 0 'dog', which is 'cat' where it is trained",
+        ),
+        ({"train": numbered([])}, {}, "which cannot be read: a split has no rows"),
         ({"train": numbered([0, 1])}, {"image": "label"}, "has no images in its column 'label' but Value"),
         ({"train": numbered([0, 1] * 9, b"no image")}, {}, "18 of 18 images cannot be read: image 0 of train"),
         ({"train": numbered([0, 1] * 9, None)}, {}, r"image 0 of train \(the row has no image\)"),

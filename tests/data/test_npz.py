@@ -84,6 +84,18 @@ def test_splits_of_the_files_own(tmp_path, form):
         ({}, {"images": BYTES.astype(np.uint16), "labels": LABELS}, r"is of uint16: images are bytes \(uint8\) or"),
         ({}, {"images": BYTES[:, :3], "labels": LABELS}, r"\(40, 3, 5, 3\), of which it is not known where the chan"),
         ({}, {"images": BYTES[:, :, 0, 0], "labels": LABELS}, r"shape \(40, 6\): images are \(N, H, W\)"),
+        (
+            {"class_names": ["a", "b", "a", "d"]},
+            {"images": BYTES, "labels": LABELS},
+            "'labels' has several classes of the name 'a'",
+        ),
+        ({}, {"images": BYTES, "labels": 0 * LABELS}, r"'labels' has 1 classes \(0\): a classifier needs two at least"),
+        ({}, {"images": BYTES[:0], "labels": LABELS[:0]}, r"'images' has the shape \(0, 6, 5, 3\): there is no image"),
+        (
+            {},
+            {"train_images": BYTES, "train_labels": LABELS, "test_images": BYTES, "test_labels": LABELS + 0.5},
+            "'test_labels' is of float64",
+        ),
         ({"augmentation": "cifar"}, {"images": BYTES / 255, "labels": LABELS}, "'cifar' is for bytes"),
         ({}, {"images": BYTES, "labels": np.array([object()] * 40)}, "cannot be read as data: Object arrays cannot"),
     ],
