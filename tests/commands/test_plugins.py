@@ -208,8 +208,13 @@ def test_which_plugins_took_part(folder, site):
     [
         ("--model.attack=Unloaded", "'Unloaded' is announced as callback by short-names 0.3. It takes an Attack: APGD"),
         ("--model.attack=SignStap", "there is no class 'SignStap'. Did you mean 'SignStep'?"),
-        ("--model.attack=Nothing", "StAdv, SignStep."),
     ],
 )
 def test_a_name_that_does_not_fit(option, told, folder, capsys):
     assert told in refused(capsys, "fit", "--config=digits/madry", option)
+
+
+def test_what_is_taken_names_the_parts_of_plugins_after_ours(folder, capsys):
+    told = refused(capsys, "fit", "--config=digits/madry", "--model.attack=Nothing")
+    listed = told.partition("It takes an Attack: ")[2].rstrip(".").split(", ")
+    assert listed.index("StAdv") < listed.index("SignStep")

@@ -153,7 +153,7 @@ def test_misspelled_command(name, hint, capsys):
     told = capsys.readouterr().err
     assert exit_.value.code == 2
     assert f"there is no command {name!r}. Did you mean {hint}?" in told
-    assert "fit, validate, test, predict, evaluate, transfer, export, report" in told
+    assert "fit, validate, test, predict, evaluate, transfer, export, push, report" in told
 
 
 @pytest.mark.slow
