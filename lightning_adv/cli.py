@@ -14,6 +14,7 @@ from lightning_adv._version import __version__
 from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
 from lightning_adv.commands.shared.plugin_parts import told_parts
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
+from lightning_adv.commands.shared.quiet import without_noise
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.commands.shared.trusting import gather_trust
 from lightning_adv.core.streams import streams_that_never_fail
@@ -66,11 +67,13 @@ configurations that come with the package:
 """
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, *, cli: type[AdversarialCLI] | None = None) -> None:
     """Run one command.
 
     Args:
         args: The command line without the program's name; None takes that of the process.
+        cli: What runs ``fit``, ``validate``, ``test`` and ``predict``, for a program of one's own; None is
+            :class:`AdversarialCLI` itself.
 
     Raises:
         SystemExit: With a status other than 0 if something is wrong; the message is on the standard error.
@@ -80,14 +83,14 @@ def main(args: Sequence[str] | None = None) -> None:
         with streams_that_never_fail():
             follow_launcher()
             try:
-                _main(sys.argv[1:], own_process=True)
+                _main(sys.argv[1:], cli, own_process=True)
             except Exception:
                 let_launcher_end()
                 raise
             except KeyboardInterrupt as interrupt:  # before a command has begun, which says more
                 raise SystemExit(130) from interrupt
     else:
-        _main(list(args), own_process=False)
+        _main(list(args), cli, own_process=False)
 
 
 def __getattr__(name: str) -> Any:
@@ -99,7 +102,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _main(arguments: list[str], *, own_process: bool) -> None:
+def _main(arguments: list[str], cli: type[AdversarialCLI] | None, *, own_process: bool) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
         print("\nadditions to one of them, as in --config digits/madry --config analyses:")
@@ -120,9 +123,10 @@ def _main(arguments: list[str], *, own_process: bool) -> None:
             arguments = _resolve(command, arguments)
         with _messages(), trusting_for_a_command():
             with _no_collection(freeze=own_process):
-                run = _load(command)
+                run = _load(command, cli)
             try:
-                run(arguments)
+                with without_noise():
+                    run(arguments)
             finally:
                 gc.unfreeze()  # what is left at the end of a process is freed: nanobind complains of every leak
 
@@ -161,7 +165,7 @@ def _resolve(command: str, arguments: list[str]) -> list[str]:
         return gather_trust(resolve_configs(arguments))
 
 
-def _load(command: str) -> Callable[[list[str]], object]:
+def _load(command: str, cli: type[AdversarialCLI] | None) -> Callable[[list[str]], object]:
     """Import what a command needs and no more, since Lightning takes seconds; return what runs a command line."""
     if command == "report":
         from lightning_adv.commands.report import run_report
@@ -185,7 +189,7 @@ def _load(command: str) -> Callable[[list[str]], object]:
         return lambda arguments: run_transfer(arguments[1:])
     from lightning_adv.commands.fit.command import run
 
-    return run
+    return lambda arguments: run(arguments, cli)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def test_the_commands_of_ci_are_there():
 
 @pytest.mark.slow
 def test_the_parts_of_ones_own_train_from_the_command_line(tmp_path, monkeypatch, capsys):
-    """The three blocks as a file ``my_parts.py``, and the command beside them, for two batches."""
+    """The block as a file ``my_parts.py``, and the command beside them, for two batches."""
     text = README.read_text()
     parts = text.partition("## Your own")[2].partition("\n## ")[0]
     (tmp_path / "my_parts.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", parts, re.DOTALL)))
@@ -49,4 +49,4 @@ def test_links_lead_somewhere():
 
 
 def test_python_is_there():
-    assert len(blocks("python", README)) == 4
+    assert len(blocks("python", README)) == 2

@@ -107,7 +107,7 @@ _MOVED = {
     "run.logger": "commands.fit.logger",
     "run.messages": "commands.shared.messages",
     "run.mistakes": "commands.shared.mistakes",
-    "run.noise": "commands.fit.quiet",
+    "run.noise": "commands.shared.quiet",
     "run.parser": "commands.shared.parser",
     "run.placing": "commands.fit.placing",
     "run.predictions": "commands.fit.predictions",

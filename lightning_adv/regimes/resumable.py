@@ -110,6 +110,8 @@ class ResumableClassifier(MeasuredClassifier):
         stages: dict[str, Purpose] = {"fit": "train", "validate": "validate"}
         purpose = stages.get(str(getattr(self.trainer.state.fn, "value", None)), "test")
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not getattr(data, "has_labels", True):  # nothing is measured on them
+            return None
         return compare_data(self.trained_on, describe_data(data), purpose, argument=argument)
 
     def _is_of_class(self, class_path: str) -> bool:

@@ -292,6 +292,25 @@ def test_cli_without_running_trains_as_the_command_does():
     assert configs[1].keys() - configs[0].keys() == {"ckpt_path", "weights_only"}  # of the command alone
 
 
+def test_a_program_of_ones_own_tells_mistakes_as_the_command_does(monkeypatch, capsys):
+    """The command is that of the class, and a mistake is one line."""
+
+    class Linked(AdversarialCLI):
+        def before_instantiate_classes(self):
+            super().before_instantiate_classes()
+            print(f"{type(self).__name__} has parsed")
+
+    line = ["fit", "--config", "digits/madry", "--model.init_args.attack.init_args.eps=-3"]
+    monkeypatch.setattr("sys.argv", ["train.py", *line])
+    with pytest.raises(SystemExit):
+        main(line, cli=Linked)
+    told = capsys.readouterr()
+    assert told.out == "Linked has parsed\n"
+    assert told.err.splitlines()[-1].startswith("lightning-adv: error: ")
+    assert "eps must be between 0 and 1, got -3.0." in told.err
+    assert "Traceback" not in told.err
+
+
 @pytest.mark.slow
 def test_subclass_adds_an_option_a_link_and_defaults(monkeypatch):
     class Linked(AdversarialCLI):

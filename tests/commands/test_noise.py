@@ -13,9 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch.utils._pytree import LeafSpec
 
+from lightning_adv import cli
 from lightning_adv.cli import main
 from lightning_adv.commands.fit.epoch_lines import wants_lines
-from lightning_adv.commands.fit.quiet import without_noise
+from lightning_adv.commands.shared.quiet import without_noise
 from tests.commands.shortened import fit
 
 
@@ -61,6 +62,17 @@ def test_no_warning_of_lightnings_own_making():
         pytest.skip("this torch does not warn")
     quiet = True
     assert caught() == ["something else"]
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate"])
+def test_every_command_leaves_it_out(command, monkeypatch, recwarn):
+    def run(arguments):
+        isinstance(LeafSpec(), LeafSpec)
+        warnings.warn("something else", stacklevel=1)
+
+    monkeypatch.setattr(cli, "_load", lambda command, base: run)
+    main([command])
+    assert [str(each.message) for each in recwarn] == ["something else"]
 
 
 @pytest.mark.slow

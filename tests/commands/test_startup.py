@@ -109,7 +109,7 @@ def test_what_stays_is_not_looked_through_for_garbage(monkeypatch):
     """Only a process that runs the command and nothing else leaves its objects out of later collections."""
     seen = []
 
-    def load(name):
+    def load(name, cli):
         seen.append(f"import, collecting: {gc.isenabled()}")
         return lambda arguments: seen.append(f"run, collecting: {gc.isenabled()}")
 

@@ -19,7 +19,6 @@ from lightning_adv.commands.fit.finders import use_finders
 from lightning_adv.commands.fit.logger import first_csv_logger
 from lightning_adv.commands.fit.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
 from lightning_adv.commands.fit.predictions import PredictionTable
-from lightning_adv.commands.fit.quiet import without_noise
 from lightning_adv.commands.fit.results import collect_results, describe_checkpoint, print_results, write_results
 from lightning_adv.commands.fit.settings import own_settings
 from lightning_adv.commands.fit.trainer_parts import GIVEN, own_callbacks, own_options
@@ -316,16 +315,17 @@ def _trained(path: str, *keys: str) -> Any:
     return content
 
 
-def run(arguments: Sequence[str]) -> AdversarialCLI:
+def run(arguments: Sequence[str], cli: type[AdversarialCLI] | None = None) -> AdversarialCLI:
     """Run one command.
 
     Args:
         arguments: The command line without the program's name, with the configurations' paths in place of their names.
+        cli: The class that runs it; None is :class:`AdversarialCLI`.
 
     Raises:
         SystemExit: With status 1 for a mistake of the user's, told in one line; 2 where the arguments do not parse; 128
             and the signal's number after SIGTERM and Ctrl-C.
     """
     # The latter is Lightning's for what the user has set, found when the data are there.
-    with told_in_one_line("lightning-adv", also=(MisconfigurationException,)), without_noise():
-        return AdversarialCLI(arguments)
+    with told_in_one_line("lightning-adv", also=(MisconfigurationException,)):
+        return (AdversarialCLI if cli is None else cli)(arguments)

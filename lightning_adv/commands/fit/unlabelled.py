@@ -38,6 +38,7 @@ class UnlabelledFolder(ImageDataModule):
 
     num_classes: int | None = None  # type: ignore[assignment]  # that of the checkpoint
     class_names: tuple[str, ...] | None = None
+    has_labels = False
 
     def __init__(self, folder: str, like: LightningDataModule | None, image_shape: tuple[int, ...] | None) -> None:
         super().__init__(
