@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,6 +44,14 @@ def stratified_split(
         fewest = f", the smallest of them with {counts.min()}" if len(counts) else ""
         raise UsageError(
             f"{argument} = {fraction} cannot be split off in equal proportion from {len(labels)} images of "
-            f"{len(classes)} classes{fewest}: {str(error).rstrip('.')}."
+            f"{len(classes)} classes{fewest}: {str(error).rstrip('.')}.{_advice(counts, argument)}"
         ) from error
     return np.sort(rest), np.sort(held_out)
+
+
+def _advice(counts: npt.NDArray[np.int64], argument: str) -> str:
+    """Return which shares leave an image for each class in both parts; nothing where none does."""
+    if not len(counts) or counts.min() < 2:
+        return ""
+    least = len(counts) / counts.sum()
+    return f" {argument} may be {math.ceil(1000 * least) / 1000:g} to {math.floor(1000 * (1 - least)) / 1000:g}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -137,17 +138,28 @@ def test_a_card_without_accuracies_says_so_and_other_weights_have_none(run, capl
 
 def test_an_evaluation_of_the_pushed_network_stands_in_its_next_card(run):
     push(run, "user/digits", output=Path("out"))
-    main(
-        [
-            "evaluate", "--config=evaluation/quick", "--checkpoint=out", "--data=lightning_adv.data.DigitsDataModule",
-            "--images=20", "--suspicion_images=0", "--accelerator=cpu", "--output=evaluation-of-out",
-        ]
-    )  # fmt: skip
+    (command,) = re.findall(r"^lightning-adv (evaluate .*)$", card(Path("out")), re.MULTILINE)  # as the card has it
+    command = command.replace("hf-hub:user/digits", "out").replace("FOLDER", "evaluation-of-out")
+    command = command.replace("DATA_MODULE", "DigitsDataModule")  # a run of 0.1.0 does not say it
+    main([*shlex.split(command), "--images=20", "--suspicion_images=0", "--accelerator=cpu"])
     evaluation = json.loads(Path("evaluation-of-out/evaluation.json").read_text())
     assert evaluation["settings"]["network"]["checkpoint"] == "out"
     push(Path("out"), "user/again", evaluations=[Path("evaluation-of-out")], output=Path("again"))
     assert "| evaluation-of-out/evaluation.json | none: clean images |  | 20 |" in card(Path("again"))
     assert (Path("out") / "model.safetensors").read_bytes() == (Path("again") / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("class_path", "named"),
+    [("lightning_adv.data.digits.DigitsDataModule", "DigitsDataModule"), ("my_data.Stripes", "my_data.Stripes")],
+)
+def test_the_card_names_the_data_module_as_the_command_does(class_path, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = Backbone("small_cnn", in_channels=1)
+    facts = {"trained_on": {"class_path": class_path, "name": "images"}}
+    write_network(export_network(recipe.build(10).eval(), recipe.architecture(), 10, facts=facts), Path("exported"))
+    push(Path("exported"), "user/digits", output=Path("out"))
+    assert f"--checkpoint hf-hub:user/digits --data {named} --output FOLDER" in card(Path("out"))
 
 
 def test_doubts_of_an_evaluation_and_its_corruptions_stand_in_the_card(run):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -42,3 +44,16 @@ def test_a_fraction_outside_0_1_is_named(fraction):
 def test_too_few_images(labels, fraction):
     with pytest.raises(ValueError, match=rf"^fraction = {fraction} cannot be split off .* from {len(labels)} images"):
         stratified_split(labels, fraction, seed=0)
+
+
+@pytest.mark.parametrize("counts", [(24, 24), (2, 2), (2, 3, 30), (500, 20, 7)])
+def test_the_shares_that_are_named_can_be_split_off(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    with pytest.raises(ValueError, match=r"fraction may be [\d.]+ to [\d.]+\.$") as caught:
+        stratified_split(labels, 1e-4, seed=0)
+    lower, upper = map(float, re.findall(r"may be ([\d.]+) to ([\d.]+)\.$", str(caught.value))[0])
+    for share in (lower, upper):
+        assert all(map(len, stratified_split(labels, share, seed=0)))
+    for share in (lower - 1 / len(labels) - 1e-3, upper + 1 / len(labels) + 1e-3):
+        with pytest.raises(ValueError, match="^fraction "):
+            stratified_split(labels, share, seed=0)

@@ -109,6 +109,10 @@ def test_what_is_not_there_is_told_in_a_sentence(exported, cache, tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"^checkpoint: the hub cannot be reached for user/other"):
         Backbone("small_cnn", in_channels=1, checkpoint="hf-hub:user/other").build(10)
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "model.onnx").touch()
+    with pytest.raises(ValueError, match=r"has model\.onnx, and no model\.safetensors: .* --format safetensors"):
+        from_pretrained(tmp_path / "programs")
     (exported[0] / "model.json").write_text(json.dumps({"format": "pt"}))
     for name in (tmp_path, exported[0]):
         with pytest.raises(ValueError, match=r"has no model\.\w+.*: it is not a network that 'lightning-adv export'"):

@@ -226,7 +226,10 @@ def _use(repository: str, description: Mapping[str, Any]) -> str:
         f'network = from_pretrained("{repository}")  # takes images in [0, 1]: the normalisation is inside\n'
         "```"
     )
-    attacked = f"```bash\nlightning-adv evaluate --config evaluation/quick --checkpoint hf-hub:{repository}\n```"
+    data = (description.get("trained_on") or {}).get("class_path", "DATA_MODULE")
+    data = data.rpartition(".")[2] if data.startswith("lightning_adv.") else data
+    command = f"lightning-adv evaluate --config evaluation/quick --checkpoint hf-hub:{repository}"
+    attacked = f"```bash\n{command} --data {data} --output FOLDER\n```"
     reason = unlike_timm(description["architecture"])
     if reason is not None:
         return f"{own}\n\n{attacked}\n\ntimm does not build this network, since {reason}."

@@ -23,6 +23,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.core.reading import shorten
 from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.nn.weights.repositories import PROGRAMS
 
 ProgramFormat: TypeAlias = Literal["onnx", "torch_export"]
 
@@ -136,7 +137,10 @@ class _Program(NamedTuple):
 _DYNAMIC = ({0: torch.export.Dim("batch")},)
 _LOGGERS = ("torch.export", "torch.onnx", "torch._dynamo", "torch.fx", "onnxscript")
 _TOLD = ("class_names", "image_shape", "domain")
-_PROGRAMS = {"onnx": _Program("model.onnx", _onnx_program), "torch_export": _Program("model.pt2", _torch_program)}
+_PROGRAMS = {
+    "onnx": _Program(PROGRAMS["onnx"], _onnx_program),
+    "torch_export": _Program(PROGRAMS["torch_export"], _torch_program),
+}
 
 
 @contextmanager

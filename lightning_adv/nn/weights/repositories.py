@@ -10,6 +10,9 @@ from pathlib import Path
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS
 
+PROGRAMS = {"onnx": "model.onnx", "torch_export": "model.pt2"}
+"""The files of programs, by format."""
+
 HUB = "hf-hub:"
 """What timm writes before the name of a repository; ``@`` and a revision may stand behind it."""
 
@@ -39,6 +42,12 @@ def weights_in(folder: Path, argument: str, of: str) -> Path:
     """
     for file in (WEIGHTS, DESCRIPTION):
         if not (folder / file).is_file():
+            if programs := [name for name in PROGRAMS.values() if (folder / name).is_file()]:
+                raise UsageError(
+                    f"{of} has {' and '.join(programs)}, and no {file}: a program is run as it is. What loads a "
+                    "network is exported by --format safetensors, which may be beside it.",
+                    key=argument,
+                )
             raise not_ours(argument, of, f"has no {file}")
     return folder / WEIGHTS
 
