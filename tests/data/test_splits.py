@@ -55,5 +55,5 @@ def test_the_shares_that_are_named_can_be_split_off(counts):
     for share in (lower, upper):
         assert all(map(len, stratified_split(labels, share, seed=0)))
     for share in (lower - 1 / len(labels) - 1e-3, upper + 1 / len(labels) + 1e-3):
-        with pytest.raises(ValueError, match="^fraction "):
+        with pytest.raises(ValueError, match=r"^fraction "):
             stratified_split(labels, share, seed=0)
