@@ -120,7 +120,7 @@ def test_results_without_room_are_told_all_the_same(disk, monkeypatch, capsys):
 
     monkeypatch.setattr(MadryTraining, "on_test_epoch_end", full)
     shown = []
-    monkeypatch.setattr("lightning_adv.commands.fit.command.print_results", lambda results, _: shown.append(results))
+    monkeypatch.setattr("lightning_adv.commands.fit.reporting.print_results", lambda results, _: shown.append(results))
     refused(*FIT, names="results.json")
     disk.empty()
     assert len(shown) == 1
