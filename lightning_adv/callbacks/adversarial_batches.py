@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -240,10 +241,10 @@ _NOT_IN_BATCH = (
 
 
 def _with_images(batch: Any, x: Tensor, images: Tensor) -> Any:
-    """Return a batch that has other images in the place of ``x``, wherever that stands in it.
+    """Return a batch that has other images in the place of ``x``: in a collection wherever that stands, else by name.
 
     Raises:
-        UsageError: It does not stand in the batch, or the batch is no collection.
+        UsageError: It does not stand in the batch.
     """
     found: list[Tensor] = []
 
@@ -254,8 +255,12 @@ def _with_images(batch: Any, x: Tensor, images: Tensor) -> Any:
         return images
 
     changed = apply_to_collection(batch, Tensor, put, allow_frozen=True)
-    if not found:
-        raise UsageError(_NOT_IN_BATCH)
+    if not found:  # an object of a class of its own
+        names = [name for name, value in getattr(batch, "__dict__", {}).items() if value is x]
+        if not names:
+            raise UsageError(_NOT_IN_BATCH)
+        changed = copy(batch)
+        vars(changed).update(dict.fromkeys(names, images))
     return changed
 
 

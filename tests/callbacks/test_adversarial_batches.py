@@ -125,6 +125,11 @@ class Sample:
     label: torch.Tensor
 
 
+class OwnClass:
+    def __init__(self, image, label):
+        self.image, self.label = image, label
+
+
 class SameObjects:
     """A loader that hands out the same batch in each epoch."""
 
@@ -151,6 +156,7 @@ KINDS = {
     "list of three": (lambda x, y: [y, "name", x], [2, 0], lambda batch: (batch[2], batch[0])),
     "named tuple": (Pair, ["image", "label"], tuple),
     "dataclass": (Sample, ["image", "label"], lambda batch: (batch.image, batch.label)),
+    "own class": (OwnClass, ["image", "label"], lambda batch: (batch.image, batch.label)),
     "nested": (
         lambda x, y: {"a": {"x": x}, "y": y},
         lambda batch: (batch["a"]["x"], batch["y"]),
