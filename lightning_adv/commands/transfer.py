@@ -218,7 +218,7 @@ def _rates(
     ensembles: list[TransferRate] = []
     common = 0
     for chunk in tracked(images.read(range(len(images))), "attacking", len(images)):
-        x, y = chunk.x.to(device), chunk.y.to(device)
+        x, y = chunk.x.float().to(device), chunk.y.to(device)
         chosen = commonly_correct(networks, x, y)
         if not chosen.any():
             continue

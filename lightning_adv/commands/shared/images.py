@@ -41,8 +41,8 @@ class ImageChunk(NamedTuple):
 
 
 def in_precision_of(network: nn.Module, x: Tensor) -> Tensor:
-    """Return images in float64 if the network is; autocast takes care of the half precisions."""
-    return x.double() if next(network.parameters()).dtype == torch.float64 else x
+    """Return images in float64 if the network is, else in float32; autocast takes care of the half precisions."""
+    return x.double() if next(network.parameters()).dtype == torch.float64 else x.float()
 
 
 class TestImages:

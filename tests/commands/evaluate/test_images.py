@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_adv.commands.shared.images import TestImages
+from lightning_adv.commands.shared.images import TestImages, in_precision_of
 
 
 class Sorted(LightningDataModule):
@@ -76,3 +76,11 @@ def test_images_are_read_once_for_several_networks(monkeypatch):
 def test_more_images_than_there_are(images):
     with pytest.raises(ValueError, match=rf"images is {images}, but the test set of Sorted has 100 images"):
         TestImages(Sorted(), chunk=30, images=images)
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("network", [torch.float32, torch.float64])
+def test_images_of_any_precision_come_in_that_of_the_network(given, network):
+    layer = torch.nn.Linear(2, 2, dtype=network)
+    assert in_precision_of(layer, torch.rand(1, 2, dtype=given)).dtype == network
+    layer(in_precision_of(layer, torch.rand(1, 2, dtype=given)))
