@@ -6,6 +6,7 @@ beside the file: importing it would run it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,11 @@ from lightning_adv.core.plugins import announced_packages
 
 _OURS = "lightning_adv"
 _named: set[str] = set()
+
+LIBRARIES = frozenset({"jsonargparse", "lightning", "lightning_fabric", "matplotlib", "numpy", "pytorch_lightning"}) | {
+    *("sklearn", "timm", "torch", "torchmetrics", "torchvision", "wandb", "yaml"),
+}
+"""Packages that a configuration names parts of without anybody vouching for all that is in them: torch.hub.load."""
 
 
 def trust(*packages: str) -> None:
@@ -26,7 +32,7 @@ def trust(*packages: str) -> None:
         *packages: Names by which they are imported, such as ``my_package`` or ``my_package.attacks``.
 
     Raises:
-        UsageError: One cannot be such a name.
+        UsageError: One cannot be such a name, or is of Python's own library, whose functions run anything.
 
     Example:
         >>> trust("my_package")
@@ -36,7 +42,24 @@ def trust(*packages: str) -> None:
     for package in packages:
         if not isinstance(package, str) or not all(part.isidentifier() for part in package.split(".")):
             raise UsageError(f"is {package!r}, which is not the name of a package, such as my_package.", key="trust")
+        if package.partition(".")[0] in sys.stdlib_module_names:
+            raise UsageError(
+                f"is {package!r}, which is of Python's own library: no network is, nor an attack.", key="trust"
+            )
     _named.update(packages)
+
+
+def trust_package_of(path: str) -> None:
+    """Trust the package of a class that the user's own configuration names, unless it is a library's.
+
+    Example:
+        >>> trust_package_of("torch.optim.SGD")
+        >>> is_trusted("torch.hub")
+        False
+    """
+    package = path.partition(".")[0]
+    if package not in LIBRARIES and package not in sys.stdlib_module_names:
+        trust(package)
 
 
 def is_trusted(module: str) -> bool:

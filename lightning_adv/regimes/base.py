@@ -26,7 +26,7 @@ from lightning_adv.regimes.attack_runner import AttackPrecision, AttackRunner, V
 from lightning_adv.regimes.checks import check_last_epochs, check_loss_form, check_precision, check_training_loss
 from lightning_adv.regimes.metrics import length_of
 from lightning_adv.regimes.optimizers import callable_from_config, step_plateau
-from lightning_adv.regimes.rebuilding import check_saved_arguments
+from lightning_adv.regimes.rebuilding import built_parts, check_saved_arguments
 from lightning_adv.regimes.resumable import ResumableClassifier
 from lightning_adv.regimes.training_data import describe_data
 from lightning_adv.regimes.weight_averaging import check_averaging, follow_until_started
@@ -149,9 +149,11 @@ class Regime(ResumableClassifier):
         content = read_checkpoint(checkpoint_path, argument="checkpoint_path")
         source = f"checkpoint_path: {checkpoint_path}"
         check_form(content, LOADABLE, source=source)
-        check_named(content[cls.CHECKPOINT_HYPER_PARAMS_KEY])
+        saved = content[cls.CHECKPOINT_HYPER_PARAMS_KEY]
+        check_named(saved)
         kind = find_class(content["regime"]["class_path"], Regime) if cls is Regime and "regime" in content else cls
-        check_saved_arguments(kind, content[cls.CHECKPOINT_HYPER_PARAMS_KEY], kwargs, source=source)
+        check_saved_arguments(kind, saved, kwargs, source=source)
+        kwargs = {**built_parts(saved), **kwargs}
         loaded = super(Regime, kind).load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
         return cast(Self, loaded)
 

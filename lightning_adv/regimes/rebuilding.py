@@ -12,10 +12,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_adv.core.arguments import check_arguments, parameters_of
-from lightning_adv.core.recipe import find_class
+from lightning_adv.core.recipe import Recipe, find_class
+from lightning_adv.nn.named_by_files import check_texts
+from lightning_adv.regimes.optimizers import callable_from_config
 
 _DECIDE = ("build_network", "prepare_network", "configure_model", "forward", "logits")
 """The methods that decide what network there is, and what it is asked."""
+
+_RECIPES, _FACTORIES = ("attack", "evaluation_attack", "objective", "weight_perturbation"), ("optimizer", "scheduler")
 
 
 REPLACED = "what replaced modules of it after build_network"
@@ -104,3 +108,27 @@ def check_saved_arguments(
     known = parameters_of(kind)
     arguments = {name: value for name, value in (own | replaced).items() if takes_all or name in known}
     check_arguments(kind, arguments, source=f"{source}: hyper_parameters")
+
+
+def built_parts(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the parts among a regime's saved arguments: jsonargparse, which Lightning would build them with, imports.
+
+    It takes any text in a place for a callable or a class for a path to import: ``loss: beside.Loss``, or for a file
+    that has one.
+
+    Args:
+        saved: The arguments in the checkpoint, after :func:`~lightning_adv.nn.named_by_files.check_named`.
+
+    Raises:
+        UsageError: A part is not one of those that there are, or an argument of another package's regime holds the path
+            of something that was not imported and is not trusted.
+    """
+    built: dict[str, Any] = {}
+    for name, value in saved.items():
+        if name in _FACTORIES:
+            built[name] = callable_from_config(value)
+        elif name in _RECIPES and value is not None:
+            built[name] = find_class(value["class_path"], Recipe).from_config(value)
+        elif name != "backbone" and not name.startswith("_"):
+            check_texts(value, name)
+    return built

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,19 @@ def test_which_plugins_took_part(folder, site):
     assert taking_part([], {"config": [Path(find_config("evaluation/mine"))]}) == {"other": "2.0"}
     derived = type("Derived", (type("Base", (), {"__module__": "short_names.parts"}),), {"__module__": "tests"})
     assert taking_part([derived()], theirs) == {"other": "2.0", "short-names": "0.3"}
+
+
+@pytest.mark.slow
+def test_a_plugin_is_named_by_what_is_made_of_its_run(folder):
+    """Of its regime alone: the network is one of this package's."""
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_test_batches=1"]
+    main(["fit", "--config=digits/madry", "--model.class_path=Plain", "--trainer.logger.save_dir=.",
+          "--trainer.logger.name=run", "--trainer.logger.version=a", *quick])  # fmt: skip
+    checkpoint = "--checkpoint=run/a/checkpoints/best.ckpt"
+    main(["export", checkpoint, "--output=exported"])
+    main(["evaluate", checkpoint, "--images=8", "--suspicion_images=0", "--attacks=[FGSM]", "--output=evaluated"])
+    for file in ("run/a/results.json", "exported/model.json", "evaluated/evaluation.json"):
+        assert json.loads(Path(file).read_text())["plugins"] == {"short-names": "0.3"}, file
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_adv.attacks import Attack
 from lightning_adv.core.recipe import NotImportedError, check_class_paths, import_class
-from lightning_adv.core.trust import is_trusted, trust, trusting_for_a_command
+from lightning_adv.core.trust import is_trusted, trust, trust_package_of, trusting_for_a_command
 
 NAMED = {"class_path": "beside.inner.Own"}
 
@@ -64,6 +64,22 @@ def test_ours_is_trusted_and_what_is_called_alike_is_not():
 def test_what_is_not_the_name_of_a_package(name):
     with pytest.raises(ValueError, match=r"^trust: is .*, which is not the name of a package"):
         trust(name)
+
+
+@pytest.mark.parametrize("name", ["os", "importlib.util", "lightning_adv,os"])
+def test_pythons_own_library_is_trusted_with_nothing(name):
+    """``os.system`` would be called with what a file says."""
+    with pytest.raises(ValueError, match=r"^trust: is .*, which is of Python's own library"):
+        trust(*name.split(","))
+    assert not is_trusted("os")
+
+
+def test_a_library_is_not_trusted_because_a_configuration_names_a_part_of_it():
+    """``torch.hub.load`` runs what a folder holds."""
+    for name in ("torch.optim.SGD", "lightning.pytorch.callbacks.Timer", "os.path.Own", "beside.inner.Own"):
+        trust_package_of(name)
+    assert not any(map(is_trusted, ("torch.hub", "lightning.pytorch", "os")))
+    assert is_trusted("beside")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ leaves a mark when it is imported. What a configuration calls of what is importe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ import torch
 import yaml
 
 from lightning_adv.cli import main
-from lightning_adv.regimes import MadryTraining, Regime
+from lightning_adv.core.recipe import public_path
+from lightning_adv.nn import Backbone
+from lightning_adv.regimes import MadryTraining, Regime, SmoothAdversarialTraining
 
 RUN = Path(__file__).parents[1] / "fixtures/v0.1.0/sat"
 NAMED = {"class_path": "beside.Thing", "init_args": {}}
@@ -78,6 +82,62 @@ def test_a_checkpoint(field, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lightning_adv.cli.os.system", {"command": "touch mark"}),
+        ("lightning_adv.core.importing.find_module", {"path": "beside.Thing"}),
+        ("lightning_adv.core.importing.importlib.import_module", {"name": "beside"}),
+        ("lightning_adv.cli.main", {"args": ["fit", "--config", "sent.yaml"]}),
+        ("torch.hub.load", {"repo_or_dir": ".", "source": "local", "model": "x"}),
+        ("os.system", {"command": "touch mark"}),
+    ],
+)
+def test_a_function_is_trusted_for_where_it_is_from(name, options):
+    """Not for the path that leads to it, and none of this package but those that build networks."""
+    for prefix in ("", "python/"):
+        with pytest.raises(ValueError, match="is a function of a package that is not trusted") as error:
+            Backbone.from_config({"name": f"{prefix}{name}", "options": options})
+        assert ("--trust torch" in str(error.value)) == name.startswith("torch"), "advice that would be refused"
+    assert Backbone.from_config({"name": "lightning_adv.nn.zoo.small_cnn.small_cnn"}).build(3)
+
+
+class Bent(SmoothAdversarialTraining):
+    """A regime with an argument of its own, which may be anything that maps a tensor to another."""
+
+    def __init__(self, *args, bend: Callable[[torch.Tensor], torch.Tensor] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bend = bend
+
+
+TEXTS = ["beside.Thing", "{class_path: beside.Thing}", "part.yaml", ["beside.Thing"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (SmoothAdversarialTraining, ("attack", "init_args", "loss")),
+        (SmoothAdversarialTraining, ("optimizer", "init_args", "lr")),
+        (SmoothAdversarialTraining, ("scheduler",)),
+        (Bent, ("bend",)),
+    ],
+)
+@pytest.mark.parametrize("text", TEXTS, ids=str)
+def test_a_text_in_a_checkpoint_is_a_text(kind, fields, text):
+    """jsonargparse, which builds the regimes of commands, takes one for a path to import."""
+    Path("part.yaml").write_text("class_path: beside.Thing")
+    content = torch.load(RUN / "checkpoints/best.ckpt", weights_only=True)
+    value = content["hyper_parameters"]
+    for field in fields[:-1]:
+        value = value[field]
+    schedule = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": text}}
+    value[fields[-1]] = schedule if fields == ("scheduler",) else text
+    content["regime"]["class_path"] = content["hyper_parameters"]["_class_path"] = public_path(kind)
+    torch.save(content, "sent.ckpt")
+    with contextlib.suppress(ValueError):
+        kind.load_from_checkpoint("sent.ckpt")
+
+
 @pytest.mark.slow
 def test_an_attack_of_ones_own_is_needed_by_no_export(capsys):
     """A command line imports no module for a checkpoint, and the network needs none of its attacks."""
@@ -117,13 +177,15 @@ def test_a_key(key, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["data", "inside"])
+@pytest.mark.parametrize("where", ["data", "inside", "text", "trusting itself"])
 def test_the_configuration_of_a_run(where, capsys):
     """``evaluate`` takes the data module of the run that a checkpoint lies in."""
     run = shutil.copytree(RUN, Path("run"))
     config = yaml.safe_load((run / "config.yaml").read_text())
-    if where == "data":
-        config["data"] = NAMED
+    if where in ("data", "trusting itself"):
+        config |= {"data": NAMED} | ({} if where == "data" else {"trust": "beside"})
+    elif where == "text":
+        config["data"]["init_args"]["batch_size"] = "beside.Thing"
     else:
         config["data"]["init_args"]["batch_size"] = NAMED
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -134,3 +196,14 @@ def test_the_configuration_of_a_run(where, capsys):
     assert "beside was not imported: nothing is imported because a file names it" in told
     assert "--data" in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("text", TEXTS[:3])
+def test_the_configuration_of_a_run_whose_data_is_a_text(text, capsys):
+    run = shutil.copytree(RUN, Path("run"))
+    Path("part.yaml").write_text("class_path: beside.Thing")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": text}))
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--checkpoint", f"{run}/checkpoints/best.ckpt", "--images", "4"])
+    assert "data: must hold a class_path: name the data set with --data" in capsys.readouterr().err

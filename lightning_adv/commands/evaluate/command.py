@@ -68,7 +68,7 @@ def _evaluate(settings: Settings, plain: dict[str, Any], held: ExitStack) -> Non
     network = {name: value for name, value in loaded.facts.items() if name != "checkpoint"}  # a path, told by its sum
     told |= {"eps": _radii(plan), "network": network, "images": images.count}
     told["versions"] = versions("torchvision", "lightning", "timm")
-    if plugins := taking_part([settings.data, *loaded.network.modules()], plain, loaded.facts):
+    if plugins := taking_part([settings.data, *loaded.network.modules()], plain, loaded.facts, loaded.regime):
         told["plugins"] = plugins
     fabric = make_fabric(settings.accelerator, settings.devices, settings.precision)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_adv.attacks import Attack
+from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished
 from lightning_adv.core.locks import alone
@@ -111,7 +112,10 @@ def plain_network(
         "versions": versions("torchvision", "timm", "safetensors")
         | {"trained with lightning": content["pytorch-lightning_version"]},
     }
-    return network, export_network(network, backbone.architecture(), num_classes, facts=facts)
+    architecture = backbone.architecture()
+    if plugins := taking_part(network.modules(), architecture, content["regime"]["class_path"]):
+        facts["plugins"] = plugins
+    return network, export_network(network, architecture, num_classes, facts=facts)
 
 
 def _image_shape(checkpoint: Path, exported: ExportedNetwork, size: Sequence[int] | None) -> tuple[int, ...]:

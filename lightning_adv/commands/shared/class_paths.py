@@ -22,7 +22,7 @@ from lightning_adv.core.importing import find_module
 from lightning_adv.core.plugins import Part, parts, plugins_in, several
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.core.trust import trust
+from lightning_adv.core.trust import trust_package_of
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.objectives import Objective
 
@@ -60,7 +60,7 @@ def find_part(name: str, allowed: Takes) -> Any:
     elif not isinstance(found, allowed.classes):
         check_function(found, allowed, name)
     if "." in name:  # the user's own configuration: what files name of the same package has run already
-        trust(name.partition(".")[0])
+        trust_package_of(name)
     return found
 
 

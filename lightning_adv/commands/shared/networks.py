@@ -37,6 +37,7 @@ class LoadedNetwork:
         facts: What ``evaluation.json`` says of it.
         trained_on: The images of its training, by :func:`~lightning_adv.regimes.training_data.describe_data`; None
             where nobody says.
+        regime: The class path of the regime that trained it; None where nobody says.
     """
 
     network: nn.Module
@@ -46,6 +47,7 @@ class LoadedNetwork:
     evaluation_attack: Mapping[str, Any] | None
     facts: dict[str, Any]
     trained_on: Mapping[str, Any] | None = None
+    regime: str | None = None
 
 
 def load_network(
@@ -133,9 +135,9 @@ def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument:
         )
         raise UsageError(f"{error} {advice}") from None
     backbone, num_classes, settings, content, _ = loaded.run
-    shape = content["regime"].get("image_shape")
+    regime, shape = content["regime"]["class_path"], content["regime"].get("image_shape")
     facts = {
-        "regime": content["regime"]["class_path"].rpartition(".")[2],
+        "regime": regime.rpartition(".")[2],
         "domain": loaded.domain,
         "epoch": content["epoch"],
         "step": content["global_step"],
@@ -144,7 +146,7 @@ def _of_run(checkpoint: str, domain: str | None, domain_argument: str, argument:
     attack = settings.get("evaluation_attack")
     told = facts | _facts(checkpoint, backbone.architecture(), num_classes)
     size = None if shape is None else tuple(shape)
-    return LoadedNetwork(loaded.network, backbone.name, num_classes, size, attack, told, data_of(content))
+    return LoadedNetwork(loaded.network, backbone.name, num_classes, size, attack, told, data_of(content), regime)
 
 
 def _exported(

@@ -23,7 +23,7 @@ from lightning_adv.commands.shared.run_folder import run_folder_of
 from lightning_adv.commands.shared.trusting import add_trust, trust_given
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml
-from lightning_adv.nn.named_by_files import check_named
+from lightning_adv.nn.named_by_files import check_named, check_texts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -104,8 +104,11 @@ def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
             "with --data."
         ) from error
     data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict | None):  # a text may be the name of a file, with names of its own
+        raise UsageError(f"{run / 'config.yaml'}: data: must hold a class_path: name the data set with --data.")
     try:
         check_named(data)
+        check_texts(data, "data")
     except UsageError as error:
         raise UsageError(f"{run / 'config.yaml'}: data: {error} Or name it yourself, with --data.") from error
     return data
