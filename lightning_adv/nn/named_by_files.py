@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.plugins import parts
 from lightning_adv.core.reading import read_yaml
 from lightning_adv.core.recipe import NotImportedError, check_class_paths, check_trusted
 from lightning_adv.core.trust import is_of, is_trusted
@@ -37,7 +38,8 @@ def check_named(config: Any) -> None:
         if library == "python":
             check_trusted(path, what=f"backbone.name {path!r}")
             found = import_network(path)
-            if not isinstance(found, type) and not _may_be_called(found):
+            announced = any(part.path == path for part in parts(["network"]))
+            if not (isinstance(found, type) or announced or _may_be_called(found)):
                 raise NotImportedError(
                     f"backbone.name {path!r} is a function of a package that is not trusted: none is called because a "
                     f"file names it.{_how_to_trust_function(found)}"

@@ -14,6 +14,7 @@ from lightning_adv.commands.shared.configs import find_config
 from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.libraries import find_network
+from lightning_adv.nn.named_by_files import check_named
 from tests.fake_plugins import install
 
 PARTS = """
@@ -191,6 +192,14 @@ def test_a_network_of_a_plugin_with_one_of_our_names(folder):
     for _ in range(2):  # before and after it has registered itself
         assert find_network("registered") == ("python", "networks_of_other.registered")
         importlib.import_module("networks_of_other")
+
+
+def test_a_function_that_a_plugin_announces_may_be_named_by_a_file_wherever_it_is_from(folder):
+    module = {"borrowing.py": "from torchvision.models import resnet18, resnet34\n"}
+    install(folder, "borrowing", {"network.borrowed": "borrowing:resnet18"}, module)
+    check_named({"backbone": {"name": "borrowed"}, "source": {"name": "borrowing.resnet18"}})
+    with pytest.raises(UsageError, match=r"'borrowing\.resnet34' is a function of a package that is not trusted"):
+        check_named({"backbone": {"name": "borrowing.resnet34"}})
 
 
 def test_which_plugins_took_part(folder, site):
