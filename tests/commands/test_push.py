@@ -17,6 +17,7 @@ from torchvision.transforms import functional as transforms
 
 from lightning_adv.cli import main
 from lightning_adv.commands.push.repository import push
+from lightning_adv.core.trust import trust, trusting_for_a_command
 from lightning_adv.nn import Backbone, export_network, from_pretrained, write_network
 from lightning_adv.regimes import MadryTraining
 from tests.fake_hub import serve
@@ -205,6 +206,29 @@ def test_what_timm_does_not_build_is_told_in_card_and_config(tmp_path, name, arg
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(from_pretrained(tmp_path / "out")(x), network(x))
+
+
+def test_the_card_says_how_a_network_by_its_path_is_loaded(tmp_path, monkeypatch):
+    """A function of a module is called only if the module is trusted: the card's program says that it is."""
+    (tmp_path / "nets_of_the_card.py").write_text(
+        "from torch import nn\n\n\n"
+        "def flat(num_classes, in_channels=3):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 1024, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    network = export("nets_of_the_card.flat", tmp_path / "export")
+    with trusting_for_a_command():
+        trust("nets_of_the_card")
+        push(tmp_path / "export", "user/net", output=tmp_path / "out")
+    assert "since nets_of_the_card.flat is of a package of its own" in card(tmp_path / "out")
+    assert "--output FOLDER --trust nets_of_the_card\n" in card(tmp_path / "out")
+    (program,) = re.findall(r"```python\n(.*?)```", card(tmp_path / "out"), re.DOTALL)
+    loaded = {}
+    with trusting_for_a_command():
+        exec(program.replace("user/net", str(tmp_path / "out")), loaded)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded["network"](x), network(x))
 
 
 @pytest.mark.parametrize(

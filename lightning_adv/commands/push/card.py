@@ -13,6 +13,7 @@ from lightning_adv.commands.push.source import Source
 from lightning_adv.commands.push.timm_config import needed_beside_timm, unlike_timm
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.threat_model import ThreatModel
+from lightning_adv.nn.own_networks import OWN
 
 _SHOWN = ("steps", "step_size", "restarts", "label", "loss", "version")
 _HEADER = ("file", "threat model", "attack", "images", "accuracy", "95 % interval")
@@ -220,20 +221,25 @@ def _classes(names: Sequence[str] | None) -> str | None:
 
 
 def _use(repository: str, description: Mapping[str, Any]) -> str:
+    architecture = description["architecture"]
+    package = architecture["name"].partition(".")[0] if architecture["library"] == OWN else None
+    imported, trusted, option = "", "", ""
+    if package is not None:
+        imported = "from lightning_adv.core.trust import trust\n"
+        trusted, option = f'trust("{package}")  # the package that has the code of the network\n', f" --trust {package}"
     own = (
-        "```python\n"
-        "from lightning_adv.nn import from_pretrained\n\n"
+        f"```python\n{imported}from lightning_adv.nn import from_pretrained\n\n{trusted}"
         f'network = from_pretrained("{repository}")  # takes images in [0, 1]: the normalisation is inside\n'
         "```"
     )
     data = (description.get("trained_on") or {}).get("class_path", "DATA_MODULE")
     data = data.rpartition(".")[2] if data.startswith("lightning_adv.") else data
     command = f"lightning-adv evaluate --config evaluation/quick --checkpoint hf-hub:{repository}"
-    attacked = f"```bash\n{command} --data {data} --output FOLDER\n```"
-    reason = unlike_timm(description["architecture"])
+    attacked = f"```bash\n{command} --data {data} --output FOLDER{option}\n```"
+    reason = unlike_timm(architecture)
     if reason is not None:
         return f"{own}\n\n{attacked}\n\ntimm does not build this network, since {reason}."
-    module = needed_beside_timm(description["architecture"])
+    module = needed_beside_timm(architecture)
     lines = [
         *(() if module is None else (f"import {module}  # registers the network with timm",)),
         "import timm",

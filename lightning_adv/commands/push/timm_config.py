@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.nn.own_networks import OWN
 
 _KEPT = ("interpolation", "crop_mode", "first_conv", "classifier", "fixed_input_size")
 _OURS = "lightning_adv."
@@ -33,6 +34,8 @@ def unlike_timm(architecture: Mapping[str, Any]) -> str | None:
         >>> unlike_timm({"library": "timm", "name": "resnet18", "stem": "cifar", "activation": None})
         'it has the stem for images of 32×32 (stem: cifar)'
     """
+    if architecture["library"] == OWN:
+        return f"{architecture['name']} is of a package of its own"
     if architecture["library"] != "timm":
         return f"{architecture['name']} is not one of its networks ({architecture['library']})"
     if architecture["stem"] == "cifar":
