@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_adv.attacks import Attack, attack_by_loss
 from lightning_adv.attacks.checks import trust
 from lightning_adv.attacks.own_loss import check_climbs
-from lightning_adv.callbacks.any_module import check_classifier, find_network
+from lightning_adv.callbacks.any_module import check_classifier, check_has_forward, find_network
 from lightning_adv.callbacks.batch_parts import BatchChoice, BatchParts, Pixels
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed, run_seed
@@ -118,7 +118,9 @@ class AdversarialBatches(Callback):
                 "its batches by itself."
             )
         find_network(pl_module, self.network, f"{_KEY}.network")
-        if self._own_loss(pl_module) is not None:
+        if self._own_loss(pl_module) is None:
+            check_has_forward(pl_module, self.network, f"{_KEY}.network")
+        else:
             check_climbs(self.attack, f"{_KEY}.attack")
         self.attack.check_available()
         self.attack.threat_model  # noqa: B018 - an attack that does not say what it stays in says so now

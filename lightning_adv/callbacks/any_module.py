@@ -7,6 +7,7 @@ from typing import Any, TypedDict, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -148,6 +149,7 @@ class ForeignModule:
         x, y = self._told.parts(batch)
         x = self._told.pixels.of(x).to(self.dtype)
         y = y if y.is_floating_point() or y.is_complex() else y.long()
+        check_has_forward(self._module, self._told.network, f"{self._told.key}.network")
         try:
             check_images(x, y)
             with self._module.trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
@@ -182,6 +184,20 @@ def find_network(module: LightningModule, name: str | None, key: str) -> nn.Modu
             f"{key} is {name!r}, and {type(module).__name__} has no such submodule.{hint} It has {children or 'none'}."
         )
     return submodules[name]
+
+
+def check_has_forward(module: LightningModule, name: str | None, key: str) -> None:
+    """Check that a module takes images by itself where no submodule is named.
+
+    Raises:
+        UsageError: It has no ``forward``.
+    """
+    if name is None and not is_overridden("forward", module, LightningModule):
+        children = ", ".join(child for child, _ in module.named_children())
+        raise UsageError(
+            f"{key} must be the name of the submodule that takes images, since {type(module).__name__} has no forward "
+            f"of its own. It has {children or 'none'}."
+        )
 
 
 @torch.no_grad()

@@ -334,6 +334,12 @@ ERRORS = {
         Task,
         "adversarial_batches.network is 'modle', and Task has no such submodule. Did you mean 'model'? It has model.",
     ),
+    "no forward": (
+        {"network": None},
+        Task,
+        "adversarial_batches.network must be the name of the submodule that takes images, since Task has no forward of "
+        "its own. It has model.",
+    ),
     "no such key": (
         {"batch": ["images", "label"]},
         Task,

@@ -172,6 +172,12 @@ ERRORS = {
         Observed,
         "local_response.network is 'net', and Observed has no such submodule. It has model.",
     ),
+    "no forward": (
+        LocalResponse(**LOCAL, **PARTS | {"network": None}),
+        Observed,
+        "local_response.network must be the name of the submodule that takes images, since Observed has no forward of "
+        "its own. It has model.",
+    ),
     "no attack": (
         LocalResponse(**LOCAL, network="model", batch=["image", "label"]),
         Observed,
