@@ -46,6 +46,18 @@ def pretrained_net(num_classes, in_chans, pretrained=False):
         nn.init.zeros_(network.head.weight)
     return network
 
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :5]
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("a mistake")
+
 class Wrong(nn.Module):
     def __init__(self, num_classes):
         super().__init__()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.importing import find_module
@@ -63,6 +64,12 @@ def build_own(path: str, num_classes: int, in_channels: int, pretrained: bool, o
         raise
     if not isinstance(built, nn.Module):
         raise UsageError(f"{path!r} returns a {type(built).__name__}, and a network is a torch.nn.Module.", key="name")
+    if lazy := [name for name, value in built.named_parameters() if is_lazy(value)]:
+        raise UsageError(
+            f"{path!r} has parameters without a size before it has seen an image ({', '.join(lazy)}): let its "
+            "constructor give their sizes, or call it once.",
+            key="name",
+        )
     return built
 
 
@@ -115,7 +122,8 @@ def _arguments(
     Raises:
         UsageError: The options hold what a Backbone says by fields of its own, or do not fit.
     """
-    signature = inspect.signature(found)
+    inherited = isinstance(found, type) and found.__init__ is nn.Module.__init__  # (*args, **kwargs), and takes none
+    signature = inspect.Signature() if inherited else inspect.signature(found)
     takes = [each.name for each in signature.parameters.values() if each.kind in (each.KEYWORD_ONLY, _NAMED)]
     takes_all = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     channels = next((name for name in _CHANNELS if name in takes), None)
@@ -133,7 +141,7 @@ def _arguments(
         signature.bind(**arguments)
     except TypeError as error:
         raise UsageError(
-            f"{dict(options)} do not fit {path}: {error}; it takes {', '.join(takes)}.", key="options"
+            f"{dict(options)} do not fit {path}: {error}; it takes {', '.join(takes) or 'no keyword'}.", key="options"
         ) from error
     return arguments
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,19 @@ def check_shape(
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise UsageError(
             f"backbone.name {name!r} does not take the images of {data}, of shape {tuple(shape)}: {error}"
+            f"{_where(error)}"
         ) from error
     try:
         check_logits(output, 1, num_classes)
     except UsageError as error:
         raise UsageError(f"backbone.name {name!r}: {error}") from error
+
+
+def _where(error: Exception) -> str:
+    """Return the file and the line of the user's own code that an exception went through last; nothing for none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not {"site-packages", "lightning_adv"} & {*Path(frame.filename).parts}]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def check_precision(precision: str, argument: str = "trainer.precision") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_adv.core.arguments import check_arguments, parameters_of
 from lightning_adv.core.recipe import Recipe, find_class
@@ -25,12 +26,12 @@ _RECIPES, _FACTORIES = ("attack", "evaluation_attack", "objective", "weight_pert
 REPLACED = "what replaced modules of it after build_network"
 
 
-def modules_of(network: nn.Module) -> list[tuple[str, type]]:
-    """Return the paths and classes of a network's modules; BatchNorms count as one class, synchronised or not."""
-    return [
-        (path, _BatchNorm if isinstance(module, _BatchNorm) else type(module))
-        for path, module in network.named_modules(remove_duplicate=False)
-    ]
+def modules_of(network: nn.Module) -> list[tuple[str, type, str]]:
+    """Return the paths, classes and, of torch's own, settings of a network's modules.
+
+    BatchNorms count as one class, synchronised or not. Dropout, which may be scheduled, is nothing that predicts.
+    """
+    return [(path, *_kind(module, untold=_DropoutNd)) for path, module in network.named_modules(remove_duplicate=False)]
 
 
 def modules_digest(network: nn.Module) -> str:
@@ -45,10 +46,17 @@ def modules_digest(network: nn.Module) -> str:
     """
     told = []
     for path, module in network.named_modules(remove_duplicate=False):
-        torchs = type(module).__module__.startswith("torch.nn.") and not isinstance(module, _BatchNorm)
-        kind = _BatchNorm if isinstance(module, _BatchNorm) else type(module)
-        told.append((path, kind.__qualname__, module.extra_repr() if torchs else ""))
+        kind, settings = _kind(module)
+        told.append((path, kind.__qualname__, settings))
     return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _kind(module: nn.Module, untold: type | tuple[type, ...] = ()) -> tuple[type, str]:
+    """Return a module's class, and its settings if it is torch's and not of one of some classes."""
+    if isinstance(module, _BatchNorm):
+        return _BatchNorm, ""
+    torchs = type(module).__module__.startswith("torch.nn.") and not isinstance(module, untold)
+    return type(module), module.extra_repr() if torchs else ""
 
 
 def asked_by(regime: LightningModule) -> str | None:
@@ -56,7 +64,7 @@ def asked_by(regime: LightningModule) -> str | None:
     return _by_another(regime, ("forward", "logits"))
 
 
-def network_changed_by(regime: LightningModule, network: nn.Module, built: list[tuple[str, type]]) -> str | None:
+def network_changed_by(regime: LightningModule, network: nn.Module, built: list[tuple[str, type, str]]) -> str | None:
     """Return what makes a regime's network another than this package rebuilds from its checkpoint; None for nothing.
 
     Args:

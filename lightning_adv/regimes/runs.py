@@ -100,6 +100,8 @@ def _rebuild(path: str | os.PathLike[str], run: RunCheckpoint, argument: str) ->
     try:
         regime = Regime.load_from_checkpoint(path, map_location="cpu")
     except UsageError as error:
+        if changed_by == REPLACED:  # which the class does not do when it builds
+            raise UsageError(f"{path} {run.unlike_recipe}", key=argument) from error
         why = f"which {changed_by} changed: only {class_path} builds it again"
         raise UsageError(f"{path} is of a network {why}. {error}", key=argument) from error
     same = modules_digest(regime.network) == saved["modules"]

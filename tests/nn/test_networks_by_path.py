@@ -14,6 +14,7 @@ from lightning_adv.nn import split_blocks
 from lightning_adv.nn.backbones import Backbone, create_backbone
 from lightning_adv.nn.batchnorm import convert_batchnorm
 from lightning_adv.nn.libraries import default_image_shape, find_network
+from lightning_adv.regimes.checks import check_shape
 from tests.own_parts import NETWORKS, write_module
 
 X = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -116,6 +117,10 @@ def test_names_of_libraries_come_first_and_a_prefix_picks():
         ("own_networks.NoNetwork", r"^name: 'own_networks\.NoNetwork' is a class, but not a torch\.nn\.Module: name"),
         ("own_networks.built", r"^name: 'own_networks\.built' is a network, and not what builds one: name a class"),
         ("own_networks.number", r"^name: 'own_networks\.number' is a int: name a class"),
+        (
+            "own_networks.Lazy",
+            r"^name: 'own_networks\.Lazy' has parameters without a size .*\(1\.weight, 1\.bias\)",
+        ),
         ("own_networks.seven", r"^name: 'own_networks\.seven' returns a int, and a network is a torch\.nn\.Module"),
     ],
 )
@@ -141,6 +146,7 @@ def test_a_mistake_in_the_users_constructor_keeps_its_traceback():
     [
         ("MyNet", {"widht": 3}, r"options: .* do not fit own_networks\.MyNet: .*'widht'; it takes num_classes, in_cha"),
         ("my_net", {"widht": 3}, r"options: .* do not fit own_networks\.my_net: .*'widht'"),
+        ("Plain", {"widht": 3}, r"options: .* do not fit own_networks\.Plain: .*'widht'; it takes no keyword\.$"),
         ("MyNet", {"num_classes": 3}, r"options: cannot hold 'num_classes': Backbone says it itself"),
         ("MyNet", {"in_channels": 3}, r"options: cannot hold 'in_channels': Backbone says it itself"),
     ],
@@ -148,6 +154,18 @@ def test_a_mistake_in_the_users_constructor_keeps_its_traceback():
 def test_options_that_do_not_fit(name, options, told):
     with pytest.raises(ValueError, match=told):
         Backbone(f"own_networks.{name}", options=options).build(5)
+
+
+def test_a_class_without_a_constructor_is_given_nothing():
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(own("Plain")(x), x.flatten(1)[:, :5])
+
+
+def test_the_line_of_the_users_own_forward_is_told():
+    with pytest.raises(ValueError, match=r"of shape \(1, 8, 8\): a mistake \(.*own_networks\.py, line \d+\)$"):
+        check_shape(own("Fails"), "own_networks.Fails", (1, 8, 8), "Images")
+    with pytest.raises(ValueError, match=r"of shape \(1, 8, 8\): [^/]*$"):
+        check_shape(Backbone("resnet18").build(5), "resnet18", (1, 8, 8), "Images")
 
 
 def test_the_cifar_stem_is_for_other_networks():

@@ -97,6 +97,19 @@ def replaced_later(backbone, **kwargs):
     return regime
 
 
+def added_later(backbone, **kwargs):
+    regime = MadryTraining(backbone, **kwargs)
+    regime.network.network.late = nn.Linear(2, 2)
+    return regime
+
+
+def set_later(backbone, **kwargs):
+    """Keeps the module and its class, and lets it do something else."""
+    regime = MadryTraining(backbone, **kwargs)
+    regime.network.network.conv1.dilation = regime.network.network.conv1.padding = (2, 2)
+    return regime
+
+
 def test_a_regime_that_changes_its_loss_alone_is_rebuilt(tmp_path):
     regime = OwnLoss(BACKBONE, num_classes=2, attack=ATTACK)
     assert torch.equal(rebuilt(trained(regime, tmp_path))(X), regime(X))
@@ -107,7 +120,10 @@ def test_a_regime_that_changes_its_loss_alone_is_rebuilt(tmp_path):
     ("make", "by"),
     [
         (Tempered, r"by .*Tempered\.forward"),
-        (replaced_later, "by what replaced modules of it after build_network"),
+        *(
+            (make, "by what replaced modules of it after build_network")
+            for make in (replaced_later, added_later, set_later)
+        ),
     ],
 )
 def test_a_network_that_the_recipe_does_not_give_is_refused_by_every_reader(make, by, tmp_path):
