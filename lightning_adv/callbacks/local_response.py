@@ -29,6 +29,7 @@ from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 from lightning_adv.nn.batchnorm import through
 from lightning_adv.nn.layers import named_layers
+from lightning_adv.nn.weights.runs import read_run
 from lightning_adv.regimes.checks import check_shape
 from lightning_adv.regimes.runs import load_run
 
@@ -212,8 +213,7 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
     Raises:
         UsageError: The file is not such a checkpoint, or its network is not one for these images and classes.
     """
-    loaded = load_run(path, argument=_SOURCE)
-    network, (backbone, classes, _, content, _) = loaded.network, loaded.run
+    backbone, classes, _, content, _ = read_run(path, argument=_SOURCE)
     if classes != num_classes:
         raise UsageError(f"{_SOURCE}: {path} tells {classes} classes apart, and this run's network {num_classes}.")
     trained = content["regime"].get("image_shape")
@@ -222,7 +222,7 @@ def load_source(path: str | Path, num_classes: int | None, image_shape: Sequence
         raise UsageError(
             f"{_SOURCE}: {path} was trained on images of {theirs}, and this run's have the shape {tuple(image_shape)}."
         )
-    network.eval().requires_grad_(False)
+    network = load_run(path, argument=_SOURCE).network.eval().requires_grad_(False)
     if trained is None:  # a run without a data module of this package, which says what its images are
         try:
             check_shape(network, backbone.name, tuple(image_shape), "this run", classes)

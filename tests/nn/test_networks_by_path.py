@@ -164,8 +164,8 @@ def test_a_class_without_a_constructor_is_given_nothing():
 def test_the_line_of_the_users_own_forward_is_told():
     with pytest.raises(ValueError, match=r"of shape \(1, 8, 8\): a mistake \(.*own_networks\.py, line \d+\)$"):
         check_shape(own("Fails"), "own_networks.Fails", (1, 8, 8), "Images")
-    with pytest.raises(ValueError, match=r"of shape \(1, 8, 8\): [^/]*$"):
-        check_shape(Backbone("resnet18").build(5), "resnet18", (1, 8, 8), "Images")
+    with pytest.raises(ValueError, match=r"of shape \(2, 8, 8\): [^/]*$"):
+        check_shape(Backbone("resnet18").build(5), "resnet18", (2, 8, 8), "Images")
 
 
 def test_the_cifar_stem_is_for_other_networks():
