@@ -42,7 +42,8 @@ def test_train_and_resume():
 
 
 def test_evaluate():
-    run = fit("--model.class_path=MadryTraining")
+    """The regime builds its network again, of the checkpoint alone."""
+    run = fit()
     best, options = (
         f"{run}/checkpoints/best.ckpt",
         ["--eps.linf=[0.05,0.1]", "--suspicion_images=0", "--accelerator=cpu"],
