@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,7 +42,8 @@ class AdversarialBatches(Callback):
     All promises of attacks hold: flags, gradients, buffers and random states stay as they are, the network is in eval
     mode during the attack, and its precision is the Trainer's. The noise depends on the seed, the epoch, the batch and
     the process alone, and a checkpoint keeps the seed: a resumed run draws the same. It works with DDP, accumulated
-    gradients, mixed precision and manual optimization.
+    gradients, mixed precision and manual optimization, where the backward pass of a loss belongs to the step that
+    computed it: once the step has ended, the images are clean again, and PyTorch refuses a later one.
 
     A batch may be of any kind: its own tensor of images gets other numbers until the step has ended. So the tensor
     must stand in the batch itself, and ``uint8`` images that the module's ``training_step`` turns into floats are not
@@ -181,6 +182,8 @@ class AdversarialBatches(Callback):
         network = find_network(pl_module, self.network, f"{_KEY}.network")
         if self._pixels.normalize is not None:
             network = NormalizedNetwork(self._pixels.normalize.to(x.device), network)
+        if x.dtype != pl_module.dtype:  # its training_step makes the images those of its network
+            network = nn.Sequential(_InPrecision(cast(torch.dtype, pl_module.dtype)), network)
         given, own = self.loss, self._own_loss(pl_module)
         if given is not None:
 
@@ -234,6 +237,15 @@ class AdversarialBatches(Callback):
             self._replaced = None
             with torch.no_grad():
                 x.set_(kept)  # type: ignore[call-overload]
+
+
+class _InPrecision(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self.dtype)
 
 
 _NOT_IN_BATCH = (

@@ -114,6 +114,21 @@ def test_it_is_trained_in_mixed_precision(tmp_path):
     assert 0.05 < moved.abs().max() <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize("options", [{}, {"loss": F.cross_entropy}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_of_another_precision_than_the_networks(tmp_path, dtype, options):
+    class Casts(Task):
+        def training_step(self, batch, batch_idx):
+            return super().training_step({"image": batch["image"].float(), "label": batch["label"]}, batch_idx)
+
+    x, y = images().to(dtype), classes()
+    module = fit(tmp_path, AdversarialBatches(FIRST, **PARTS, **options), Casts(), dicts(y, x), max_steps=1)
+    network = Task().model
+    expected = fgsm_by_hand(network, x[:4].float(), lambda leaf: F.cross_entropy(network(leaf), y[:4]))
+    torch.testing.assert_close(module.seen[0]["image"], expected, rtol=0, atol=4 * torch.finfo(dtype).eps + 1e-6)
+    assert (module.seen[0]["image"] - x[:4].float()).abs().max() <= 0.1 + 1e-6
+
+
 # Batches of every kind ----------------------------------------------------------------------------------------------
 
 Pair = namedtuple("Pair", "image label")
