@@ -135,6 +135,11 @@ def numbered(labels, image=b"", kind=None, label=None):
             {},
             r"test\['label'\] names class 0 'dog', which is 'cat' where it is trained",
         ),
+        (
+            {"train": numbered([0, 1]), "test": numbered([0, 1]).remove_columns("label")},
+            {},
+            "has no column 'label' in its split 'test'",
+        ),
         ({"train": numbered([])}, {}, "which cannot be read: a split has no rows"),
         ({"train": numbered([0, 1])}, {"image": "label"}, "has no images in its column 'label' but Value"),
         ({"train": numbered([0, 1] * 9, b"no image")}, {}, "18 of 18 images cannot be read: image 0 of train"),
