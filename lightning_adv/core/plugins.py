@@ -37,6 +37,11 @@ KINDS = (*_CLASSES, "network", "analysis")
 
 _CONFIGS = "configs"
 
+LIBRARIES = frozenset({"jsonargparse", "lightning", "lightning_fabric", "matplotlib", "numpy", "pytorch_lightning"}) | {
+    *("sklearn", "timm", "torch", "torchmetrics", "torchvision", "wandb", "yaml"),
+}
+"""Packages that a configuration names parts of without anybody vouching for all that is in them: torch.hub.load."""
+
 
 @dataclass(frozen=True, order=True)
 class Plugin:
@@ -199,9 +204,28 @@ def _entries(path: tuple[str, ...]) -> Iterator[tuple[Plugin, EntryPoint]]:
     """Yield what each distribution announces; of several that have one name, Python imports the first."""
     seen: dict[str, Distribution] = {}
     for distribution in distributions(path=list(path)):
+        name, entries = _read_entries(distribution)
+        if entries and seen.setdefault(name, distribution) is distribution:
+            yield from ((Plugin(name, distribution.version or "?"), entry) for entry in entries)
+
+
+def _read_entries(distribution: Distribution) -> tuple[str, list[EntryPoint]]:
+    """Return a distribution's name and what it announces; nothing where its metadata are damaged, which is told."""
+    try:
         entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
-        if entries and seen.setdefault(distribution.name, distribution) is distribution:
-            yield from ((Plugin(distribution.name, distribution.version), entry) for entry in entries)
+        name: str | None = distribution.metadata["Name"] if entries else ""
+    except (TypeError, ValueError) as error:  # a line without =, bytes that are no text
+        _leave_out(distribution, f"cannot be read ({error})")
+        return "", []
+    if name is None:
+        _leave_out(distribution, "have no name")
+        return "", []
+    return name, entries
+
+
+def _leave_out(distribution: Distribution, why: str) -> None:
+    where = getattr(distribution, "_path", distribution.locate_file(""))
+    logging.getLogger(__name__).warning("What is installed as %s is left out: its metadata %s.", where, why)
 
 
 def _check_path(entry: EntryPoint) -> None:
@@ -215,7 +239,8 @@ def _check_path(entry: EntryPoint) -> None:
     if bool(colon) == (entry.name == _CONFIGS) or not all(each.isidentifier() for each in named):
         form = "my_package.configs" if entry.name == _CONFIGS else "my_package.attacks:SignStep"
         raise UsageError(f"it must have the form {form}.")
-    if named[0] in sys.stdlib_module_names or named[0] == "lightning_adv":  # what is announced is trusted
+    # what is announced is trusted
+    if named[0] in sys.stdlib_module_names or named[0] in LIBRARIES or named[0] == "lightning_adv":
         raise UsageError(f"{named[0]} is not a package of the plugin's.")
 
 

@@ -11,15 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.plugins import announced_packages
+from lightning_adv.core.plugins import LIBRARIES, announced_packages
 
 _OURS = "lightning_adv"
 _named: set[str] = set()
-
-LIBRARIES = frozenset({"jsonargparse", "lightning", "lightning_fabric", "matplotlib", "numpy", "pytorch_lightning"}) | {
-    *("sklearn", "timm", "torch", "torchmetrics", "torchvision", "wandb", "yaml"),
-}
-"""Packages that a configuration names parts of without anybody vouching for all that is in them: torch.hub.load."""
 
 
 def trust(*packages: str) -> None:

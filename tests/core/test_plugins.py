@@ -79,6 +79,7 @@ def test_of_a_shared_namespace_only_the_own_package_is_announced(folder):
         ("configs", "nowhere", "there is no such folder"),
         ("configs", "first:configs", "it must have the form my_package.configs"),
         ("network.shell", "os:system", "os is not a package of the plugin's"),
+        ("network.hub", "torch.hub:load", "torch is not a package of the plugin's"),
     ],
 )
 def test_what_is_announced_wrongly_is_named_and_the_others_go_on(name, value, told, folder, caplog):
@@ -89,6 +90,28 @@ def test_what_is_announced_wrongly_is_named_and_the_others_go_on(name, value, to
     (record,) = caplog.records
     assert f"The plugin first-plugin 1.0 announces {name!r} = {value!r}" in record.getMessage()
     assert told in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("entry_points.txt", b"[lightning_adv.plugins]\nno equals sign\n", "cannot be read"),
+        ("entry_points.txt", b"\xff\xfe[lightning_adv.plugins]", "cannot be read"),
+        ("METADATA", b"Metadata-Version: 2.1\n", "have no name"),
+        ("METADATA", None, "have no name"),
+    ],
+)
+def test_damaged_metadata_are_named_and_the_others_go_on(file, content, told, folder, caplog):
+    """An installation that was cut short must not end every command."""
+    install(folder, "first-plugin", ENTRIES, {})
+    install(folder, "second-plugin", {"attack.Other": "second:Other"}, {})
+    path = folder / "second_plugin-1.0.dist-info" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert [part.plugin.name for part in plugins.parts()] == ["first-plugin", "first-plugin"]
+    assert plugins.announced_packages() == {"first"}
+    assert f"{path.parent} is left out: its metadata {told}" in caplog.text
 
 
 def test_a_name_of_two_plugins_is_answered_with_what_to_write(folder):
