@@ -106,7 +106,8 @@ def added_later(backbone, **kwargs):
 def set_later(backbone, **kwargs):
     """Keeps the module and its class, and lets it do something else."""
     regime = MadryTraining(backbone, **kwargs)
-    regime.network.network.conv1.dilation = regime.network.network.conv1.padding = (2, 2)
+    convolution = regime.network.get_submodule("network.layer1.0")
+    convolution.dilation = convolution.padding = (2, 2)
     return regime
 
 
