@@ -81,7 +81,7 @@ class Classifier(LightningModule):
         self.seed: int | None = None
         self.coverage: dict[str, tuple[int, int | None]] = {}  # used and available, of what a run was trained by
         self._warned: set[str] = set()
-        self._built_of: list[tuple[str, type]] = []
+        self._built_of: list[tuple[str, type, str]] = []
         if num_classes is not None:
             self._build(num_classes)
 

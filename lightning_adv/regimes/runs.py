@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
-
-from torch import nn
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.domain_batchnorm import keep_domain
 from lightning_adv.nn.weights.domain_states import state_domains
-from lightning_adv.nn.weights.load import load_weights, say
-from lightning_adv.nn.weights.runs import NotARunError, RunCheckpoint, read_run
+from lightning_adv.nn.weights.load import say
+from lightning_adv.nn.weights.runs import NotARunError, RunCheckpoint, RunNetwork, load_recipes_network, read_run
 from lightning_adv.regimes.base import Regime
 from lightning_adv.regimes.rebuilding import REPLACED, asked_by, modules_digest
-
-
-class RunNetwork(NamedTuple):
-    """The network of a run.
-
-    Attributes:
-        network: Maps images in [0, 1] to logits, with the BatchNorms of one domain.
-        domain: That domain; None where there are none.
-        run: What the checkpoint says.
-        built_by: The class path of the regime that built it again; None for what the backbone's recipe gives.
-    """
-
-    network: nn.Module
-    domain: str | None
-    run: RunCheckpoint
-    built_by: str | None = None
 
 
 def changes_its_network(path: str | os.PathLike[str], *, argument: str) -> bool:
@@ -64,13 +45,7 @@ def load_run(
     """
     run = read_run(path, argument=argument)
     if run.unlike_recipe is None:
-        built = run.backbone.build(run.num_classes)
-        recipe = run.backbone.architecture()
-        report = load_weights(
-            built, path, argument=argument, domain=domain, domain_argument=domain_argument, recipe=recipe
-        )
-        say(f"{argument}: {report}")
-        return RunNetwork(built, report.domain, run)
+        return load_recipes_network(path, run, argument=argument, domain=domain, domain_argument=domain_argument)
     regime = _rebuild(path, run, argument)
     domains = state_domains(regime.network.state_dict())
     if domain is not None and domain not in domains:

@@ -19,7 +19,7 @@ from lightning_adv.nn.weights.export import DESCRIPTION, WEIGHTS, ExportedNetwor
 from lightning_adv.nn.weights.finite import check_finite_network
 from lightning_adv.nn.weights.load import say
 from lightning_adv.nn.weights.programs import ProgramFormat, write_program
-from lightning_adv.regimes.runs import load_run
+from lightning_adv.nn.weights.runs import RunNetwork, load_recipes_network, read_run
 
 _RESULTS = ("dataset", "seed", "test_images", "evaluation_attack", "domains", "inference_domain")
 
@@ -91,7 +91,7 @@ def plain_network(
     Raises:
         UsageError: The file is no such checkpoint, or has no such domain.
     """
-    loaded = load_run(checkpoint, argument=argument, domain=domain, domain_argument="--domain")
+    loaded = _network(checkpoint, argument, domain)
     network, (backbone, num_classes, settings, content, _) = loaded.network, loaded.run
     if not isinstance(network, NormalizedNetwork):
         raise UsageError(
@@ -116,6 +116,16 @@ def plain_network(
     if plugins := taking_part(network.modules(), architecture, content["regime"]["class_path"]):
         facts["plugins"] = plugins
     return network, export_network(network, architecture, num_classes, facts=facts)
+
+
+def _network(checkpoint: Path, argument: str, domain: str | None) -> RunNetwork:
+    """Return the network of a run; Lightning, which takes seconds, is imported only where a regime has to build it."""
+    run = read_run(checkpoint, argument=argument)
+    if run.unlike_recipe is None:
+        return load_recipes_network(checkpoint, run, argument=argument, domain=domain, domain_argument="--domain")
+    from lightning_adv.regimes.runs import load_run
+
+    return load_run(checkpoint, argument=argument, domain=domain, domain_argument="--domain")
 
 
 def _image_shape(checkpoint: Path, exported: ExportedNetwork, size: Sequence[int] | None) -> tuple[int, ...]:
