@@ -122,7 +122,9 @@ def _arguments(
     Raises:
         UsageError: The options hold what a Backbone says by fields of its own, or do not fit.
     """
-    inherited = isinstance(found, type) and found.__init__ is nn.Module.__init__  # (*args, **kwargs), and takes none
+    inherited = (
+        isinstance(found, type) and inspect.getattr_static(found, "__init__") is nn.Module.__init__
+    )  # (*args, **kwargs), and takes none
     signature = inspect.Signature() if inherited else inspect.signature(found)
     takes = [each.name for each in signature.parameters.values() if each.kind in (each.KEYWORD_ONLY, _NAMED)]
     takes_all = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
