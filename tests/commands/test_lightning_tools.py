@@ -85,6 +85,11 @@ def test_finder_that_finds_nothing(capsys):
     assert "trainer.callbacks: LearningRateFinder found nothing. A learning rate takes at least a dozen steps" in line
 
 
+def test_finder_that_takes_no_step(capsys):
+    line = refused(capsys, f"{CALLBACK}+=LearningRateFinder", f"{CALLBACK}.num_training_steps=0")
+    assert "trainer.callbacks: LearningRateFinder.num_training_steps must be at least 1, got 0." in line
+
+
 def test_finder_of_what_the_configuration_does_not_have(capsys):
     line = refused(capsys, f"{CALLBACK}+=LearningRateFinder", f"{CALLBACK}.attr_name=rate")
     assert "LearningRateFinder, and the configuration does not have model.init_args.rate: set it." in line

@@ -23,6 +23,8 @@ _FINDERS = ("LearningRateFinder", "BatchSizeFinder")
 _LEARNING_RATES = ("optimizer.init_args.lr", "lr", "learning_rate")
 """Where a regime and a LightningModule of somebody else have a learning rate, below ``model.init_args``."""
 
+_COUNTS = ("num_training_steps", "init_val", "steps_per_trial", "max_trials")
+
 
 class _LookedError(Exception):
     """Ends the fit of a trial: the finder has looked."""
@@ -60,6 +62,9 @@ def use_finders(config: Namespace, parser: Any, *, resumed: bool, trains: bool) 
                 f"trainer.callbacks has {name}, but the run that ckpt_path goes on with has what it found: give the "
                 "config.yaml of its folder."
             )
+        for count in _COUNTS:
+            if (number := finder.init_args.get(count, 1)) < 1:
+                raise UsageError(f"trainer.callbacks: {name}.{count} must be at least 1, got {number}.")
         key = _batch_size(config, finder) if name == "BatchSizeFinder" else _learning_rate(config, finder)
         found = _look(config, cast(Parser, parser), finder)
         say(f"{name}: {key} is {found:.6g}, and was {config[key]}. The run's config.yaml has it, and no finder.")
