@@ -43,7 +43,7 @@ def test_values_that_have_a_meaning(key, value):
         (["--trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val must be a finite number", "got -1"]),
         (["--trainer.strategy=fast"], ["trainer cannot be built", "'fast'"]),
         (["--trainer.accelerator=abacus"], ["trainer cannot be built", "abacus"]),
-        (["--trainer.logger=MLFlowLogger"], ["mlflow"]),
+        (["--trainer.logger=CometLogger"], ["comet"]),
         (["--trainer.default_root_dir=" + 5000 * "x", "--trainer.max_epochs=-7"], ["max_epochs"]),
     ],
 )

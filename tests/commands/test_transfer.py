@@ -119,7 +119,7 @@ def test_every_preset_runs(name, transfer):
 )  # fmt: skip
 def test_what_cannot_be_measured(transfer, tmp_path, capsys, monkeypatch, arguments, message):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("lightning_adv.commands.transfer.track", None)  # nothing may be computed before
+    monkeypatch.setattr("lightning_adv.commands.transfer.tracked", None)  # nothing may be computed before
     with pytest.raises(SystemExit) as ended:
         transfer(*arguments)
     error = capsys.readouterr().err.splitlines()[-1]

@@ -83,9 +83,21 @@ def find_config(name: str) -> str:
         raise UsageError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
     raise UsageError(
         f"--config: there is no file {name!r}, and no configuration of that name."
-        f"{did_you_mean(plain, [*known, *announced])} The package has {', '.join(known)}."
-        + (f" Plugins have {', '.join(announced)}." if announced else "")
+        f"{did_you_mean(plain, [*known, *announced])} The package has {_listed(known)}."
+        + (f" Plugins have {_listed(announced)}." if announced else "")
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Write names down, those of a folder together: ``cifar10/(awp, madry), analyses``."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folders.setdefault(name.rpartition("/")[0], []).append(name.rpartition("/")[2])
+    told = []
+    for folder, each in folders.items():
+        inside = ", ".join(each)
+        told.append(f"{folder}/({inside})" if folder and len(each) > 1 else f"{folder}/{inside}" if folder else inside)
+    return ", ".join(told)
 
 
 def _is(kind: Callable[[Path], bool], name: str) -> bool:
