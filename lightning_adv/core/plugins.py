@@ -206,14 +206,14 @@ def _entries(path: tuple[str, ...]) -> Iterator[tuple[Plugin, EntryPoint]]:
     for distribution in distributions(path=list(path)):
         name, entries = _read_entries(distribution)
         if entries and seen.setdefault(name, distribution) is distribution:
-            yield from ((Plugin(name, distribution.version or "?"), entry) for entry in entries)
+            yield from ((Plugin(name, _field(distribution, "Version") or "?"), entry) for entry in entries)
 
 
 def _read_entries(distribution: Distribution) -> tuple[str, list[EntryPoint]]:
     """Return a distribution's name and what it announces; nothing where its metadata are damaged, which is told."""
     try:
         entries = [entry for entry in distribution.entry_points if entry.group == GROUP]
-        name: str | None = distribution.metadata["Name"] if entries else ""
+        name = _field(distribution, "Name") if entries else ""
     except (TypeError, ValueError) as error:  # a line without =, bytes that are no text
         _leave_out(distribution, f"cannot be read ({error})")
         return "", []
@@ -221,6 +221,18 @@ def _read_entries(distribution: Distribution) -> tuple[str, list[EntryPoint]]:
         _leave_out(distribution, "have no name")
         return "", []
     return name, entries
+
+
+def _field(distribution: Distribution, name: str) -> str | None:
+    """Return a field of the metadata; None where there is none.
+
+    The backport importlib_metadata raises there. Once a library has imported it, it is asked in the place of Python's.
+    """
+    try:
+        found: str | None = distribution.metadata[name]
+    except (KeyError, FileNotFoundError):
+        return None
+    return found
 
 
 def _leave_out(distribution: Distribution, why: str) -> None:
