@@ -97,6 +97,7 @@ def table_of(folder, observer, module, data):
     return read_table(observer.table)
 
 
+@pytest.mark.slow
 def test_it_sees_what_it_sees_of_a_regime(tmp_path):
     """The same network, images, noise and updates, as a regime and as a module of somebody else."""
     torch.manual_seed(0)

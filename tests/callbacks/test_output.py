@@ -49,6 +49,7 @@ def test_no_random_number_is_drawn(wandb_logger, picture, tmp_path):
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
 
+@pytest.mark.slow
 def test_mlflow_gets_the_picture(picture, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

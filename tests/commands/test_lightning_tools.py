@@ -181,6 +181,7 @@ def test_stochastic_weight_averaging_is_the_mean_of_the_epochs():
     assert results(run)["test_images"] == 360
 
 
+@pytest.mark.slow
 def test_averaging_that_would_forget_statistics(capsys):
     swa = [f"{CALLBACK}+=StochasticWeightAveraging", f"{CALLBACK}.swa_lrs=0.01"]
     assert "before the data say how many classes there are: set model.init_args.num_classes" in refused(capsys, *swa)

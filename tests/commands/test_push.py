@@ -53,6 +53,7 @@ def export(name, folder, **arguments):
     return network
 
 
+@pytest.mark.slow
 def test_timm_and_this_package_find_what_is_pushed(run, tmp_path, capsys):
     regime = MadryTraining.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
     with torch.no_grad():
@@ -185,6 +186,7 @@ def test_the_domain_is_the_one_asked_for(tmp_path):
         push(tmp_path / "out", "user/digits", domain="main", output=tmp_path / "again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "reason"),
     [

@@ -113,6 +113,7 @@ class Bent(SmoothAdversarialTraining):
 TEXTS = ["beside.Thing", "{class_path: beside.Thing}", "part.yaml", ["beside.Thing"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

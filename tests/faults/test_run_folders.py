@@ -157,6 +157,7 @@ def test_resume_goes_on_without_what_is_damaged(run):
     assert fuzz(resume, {"metrics.csv": (run / "metrics.csv").read_bytes()}, run, 30) == 0
 
 
+@pytest.mark.slow
 def test_what_lies_beside_a_checkpoint(run):
     checkpoint = run / "checkpoints" / "best.ckpt"
     whole = {name: (run / name).read_bytes() for name in ("config.yaml", "results.json")}

@@ -119,6 +119,7 @@ def test_what_is_not_there_is_told_in_a_sentence(exported, cache, tmp_path):
             from_pretrained(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "sentence"),
     [

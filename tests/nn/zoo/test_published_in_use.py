@@ -48,6 +48,7 @@ VIEWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", VIEWS)
 def test_attacks_view_it_with_folded_batchnorms_and_the_same_logits(entry, tmp_path):
     network = _written(entry, tmp_path).build(10).eval()
@@ -92,6 +93,7 @@ def test_an_xcit_is_cut_into_its_layers():
     torch.testing.assert_close(attack_view(network.eval())(IMAGES), network(IMAGES), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_activations_are_smooth_where_the_authors_are(tmp_path):
     smooth = _written("Wang2023Better_WRN-70-16", tmp_path)
     assert find_kinks(smooth.build(10), (3, 32, 32)) == []

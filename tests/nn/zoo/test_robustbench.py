@@ -79,6 +79,7 @@ def test_the_table_of_the_page_is_that_of_the_code():
     assert told["counts"] == {"entries": 76, "built": len(PUBLISHED)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", PUBLISHED)
 def test_each_entry_has_a_network_of_the_size_that_it_is_named_by(entry):
     with torch.device("meta"):
