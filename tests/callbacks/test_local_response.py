@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adv.attacks import FGSM
+from lightning_adv.attacks import FGSM, Attack
 from lightning_adv.callbacks import LocalResponse
+from lightning_adv.core.table import read_table
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import export_plain
-from lightning_adv.regimes import StandardTraining
+from lightning_adv.regimes import MadryTraining, StandardTraining
 from tests.callbacks.responses import (
     SMALL_CNN,
     STRONG,
@@ -70,6 +71,35 @@ def test_layers_by_pattern_have_their_own_names(tmp_path):
     _, run = fit(tmp_path, LocalResponse(layers=["layer*", "layer1.0.relu"], images=4), module, limit_train_batches=1)
     names = list(dict.fromkeys(key[0] for key in last_look(run) if key[0]))
     assert names == ["layer1", "layer1.0.relu", "layer2", "layer3", "layer4"]
+
+
+@pytest.mark.slow
+def test_every_look_is_at_the_same_images_with_the_same_noise(tmp_path):
+    torch.manual_seed(0)
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
+    module.network.requires_grad_(False)
+    module.network.network.fc.weight.requires_grad_(True)
+    for submodule in module.network.modules():  # nothing moves but the last layer, behind all that is looked at
+        if isinstance(submodule, nn.BatchNorm2d):
+            submodule.momentum = 0.0
+    _, run = fit(tmp_path, LocalResponse(images=20, attack=Noise(eps=0.1)), module, max_epochs=2)
+    rows = read_table(run / "analyses/local_response.csv")
+    first, second = ([row[2:] for row in rows if row.epoch == epoch and row.statistic == "total"] for epoch in (0, 1))
+    assert first == second
+    assert all(row[-1] > 0 for row in first)
+
+
+class Noise(Attack):
+    """Random noise: an attack that does not depend on the network."""
+
+    norm = "linf"
+
+    def __init__(self, eps):
+        self.eps = eps
+
+    def __call__(self, model, x, y, *, domain=None, generator=None):
+        noise = torch.rand(x.shape, generator=generator) - 0.5
+        return (x + 2 * self.eps * noise).clamp(0, 1)
 
 
 @pytest.mark.slow

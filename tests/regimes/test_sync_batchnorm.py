@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from timm.layers.norm_act import SyncBatchNormAct
@@ -54,15 +55,26 @@ def test_the_outputs_stay_the_same(network, x, training):
     assert [norm.training for norm in _norms(synchronised)] == [norm.training for norm in _norms(network)]
 
 
-def test_what_is_synchronised_already_keeps_its_activations(network, x):
-    """The converter of timm drops them the second time."""
+def test_the_converter_of_torch_drops_activations(network, x):
+    """The reason for this plugin. When this fails, the plugin may have become superfluous."""
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    assert not torch.allclose(synchronised(x), network(x), atol=0.1)
+    reverted = TorchSyncBatchNorm().revert(TimmSyncBatchNorm().apply(copy.deepcopy(network)))
+    assert not torch.allclose(reverted(x), network(x), atol=0.1)
+
+
+def test_the_converter_of_timm_drops_activations_the_second_time(network, x):
+    """The reason why the plugin leaves SyncBatchNorms out."""
     synchronised = convert_sync_batchnorm(copy.deepcopy(network))
-    assert torch.equal(TimmSyncBatchNorm().apply(synchronised)(x), network(x))
+    assert torch.equal(synchronised(x), network(x))
+    assert torch.equal(TimmSyncBatchNorm().apply(copy.deepcopy(synchronised))(x), network(x))
+    assert not torch.allclose(convert_sync_batchnorm(synchronised)(x), network(x), atol=0.1)
 
 
+@pytest.mark.parametrize("convert", [TimmSyncBatchNorm().apply, convert_sync_batchnorm])
 @pytest.mark.parametrize("name", ["main", "adversarial"])
-def test_domains_are_converted_inside(domains, x, name):
-    synchronised = TimmSyncBatchNorm().apply(copy.deepcopy(domains))
+def test_domains_are_converted_inside(domains, x, convert, name):
+    synchronised = convert(copy.deepcopy(domains))
     assert {type(norm) for norm in domain_norms(synchronised, name)} == {SyncBatchNormAct}
     for main, adversarial in zip(*(domain_norms(synchronised, d) for d in ("main", "adversarial")), strict=True):
         assert main.act is adversarial.act
@@ -71,6 +83,16 @@ def test_domains_are_converted_inside(domains, x, name):
         expected = domains(x)
         assert torch.equal(synchronised(x), expected)
     assert torch.equal(export_plain(synchronised, name)(x), expected)
+
+
+def test_torchs_converter_is_enough_for_plain_batchnorms(x):
+    torch.manual_seed(0)
+    network = convert_batchnorm(_trained(timm.create_model("test_resnet", num_classes=5)))
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network)).train()
+    for name in ("main", "adversarial"):
+        assert {type(norm) for norm in domain_norms(synchronised, name)} == {nn.SyncBatchNorm}
+        with domain(network, name), domain(synchronised, name):
+            assert torch.equal(synchronised(x), network.train()(x))
 
 
 def test_the_batchnorms_come_back_with_what_they_have_learnt(domains, x):
