@@ -281,7 +281,7 @@ def test_views_are_settings_of_a_run(settings):
         (["--model.init_args.backbone.name=resnet81"], ["backbone.name: 'resnet81'", "nearest"]),
         (["--model.init_args.backbone.in_channels=3"], ["in_channels is 3", "1 channels"]),
         (["--ckpt_path=missing.ckpt"], ["ckpt_path", "no file missing.ckpt"]),
-        (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/madry"]),
+        (["--config=digits/mardy"], ["digits/mardy", "Did you mean 'digits/madry'", "imagenet/(advprop, "]),
         (["--trainer.limit_test_batches=0.1"], ["limit_test_batches is 0.1, which is less than one batch of 1"]),
         (["--trainer.overfit_batches=0.1"], ["0.1 of the `val_dataloader`"]),
         (["--trainer.precision=bf16-true"], ["trainer.precision is bf16-true", "bf16-mixed"]),
