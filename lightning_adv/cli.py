@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_adv._version import __version__
-from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, resolve_configs
+from lightning_adv.commands.running import run_command
+from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names
 from lightning_adv.commands.shared.plugin_parts import told_parts
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
-from lightning_adv.commands.shared.quiet import without_noise
-from lightning_adv.commands.shared.telling import told_in_one_line
-from lightning_adv.commands.shared.trusting import gather_trust
 from lightning_adv.core.streams import streams_that_never_fail
 from lightning_adv.core.suggestions import bounded, did_you_mean
-from lightning_adv.core.trust import trusting_for_a_command
 
 if TYPE_CHECKING:
     from lightning_adv.commands.fit.command import AdversarialCLI
@@ -114,21 +108,8 @@ def _main(arguments: list[str], cli: type[AdversarialCLI] | None, *, own_process
     elif arguments[0] == "--version":
         print(f"lightning-adv {__version__}")
     else:
-        command = _known_command(arguments[0])
-        if command not in (
-            "export",
-            "push",
-            "report",
-        ):  # a misspelled configuration is told without waiting for Lightning
-            arguments = _resolve(command, arguments)
-        with _messages(), trusting_for_a_command():
-            with _no_collection(freeze=own_process):
-                run = _load(command, cli)
-            try:
-                with without_noise():
-                    run(arguments)
-            finally:
-                gc.unfreeze()  # what is left at the end of a process is freed: nanobind complains of every leak
+        _check_known(arguments[0])
+        run_command(arguments, cli, own_process=own_process)
 
 
 def _find_modules_here() -> None:
@@ -138,14 +119,14 @@ def _find_modules_here() -> None:
         sys.path.append(here)
 
 
-def _known_command(name: str) -> str:
-    """Return the command's name; an option in its place is left to Lightning's parser.
+def _check_known(name: str) -> None:
+    """Check the command's name; an option in its place is left to Lightning's parser.
 
     Raises:
         SystemExit: With status 2 if there is no such command.
     """
     if name in _COMMANDS or name.startswith("-"):
-        return name
+        return
     hint = did_you_mean(name, _COMMANDS)
     sys.stderr.write(
         f"lightning-adv: error: there is no command {bounded(repr(name))}.{hint} The commands are "
@@ -153,75 +134,3 @@ def _known_command(name: str) -> str:
         "See lightning-adv --help.\n"
     )
     raise SystemExit(2)
-
-
-def _resolve(command: str, arguments: list[str]) -> list[str]:
-    """Replace the names of configurations by their paths.
-
-    Raises:
-        SystemExit: With status 1 if there is no configuration of a name.
-    """
-    with told_in_one_line("lightning-adv" if command.startswith("-") else f"lightning-adv {command}"):
-        return gather_trust(resolve_configs(arguments))
-
-
-def _load(command: str, cli: type[AdversarialCLI] | None) -> Callable[[list[str]], object]:
-    """Import what a command needs and no more, since Lightning takes seconds; return what runs a command line."""
-    if command == "report":
-        from lightning_adv.commands.report import run_report
-
-        return lambda arguments: run_report(arguments[1:])
-    if command == "export":
-        from lightning_adv.commands.export.command import run_export
-
-        return lambda arguments: run_export(arguments[1:])
-    if command == "push":
-        from lightning_adv.commands.push.command import run_push
-
-        return lambda arguments: run_push(arguments[1:])
-    if command == "evaluate":
-        from lightning_adv.commands.evaluate.command import run_evaluate
-
-        return lambda arguments: run_evaluate(arguments[1:])
-    if command == "transfer":
-        from lightning_adv.commands.transfer import run_transfer
-
-        return lambda arguments: run_transfer(arguments[1:])
-    from lightning_adv.commands.fit.command import run
-
-    return lambda arguments: run(arguments, cli)
-
-
-@contextmanager
-def _no_collection(*, freeze: bool) -> Iterator[None]:
-    """Import without collecting garbage: Lightning's hundred thousands of objects stay, and are looked through in vain.
-
-    Args:
-        freeze: Leave them, and all others that there are, out of every later collection too; for a process that does
-            nothing else, since what is garbage by then is never freed.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-        if freeze:
-            gc.freeze()
-    finally:
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Show on the standard error what the package logs, such as which weights were loaded."""
-    logger, handler = logging.getLogger("lightning_adv"), logging.StreamHandler()
-    level, propagates = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagates

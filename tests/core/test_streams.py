@@ -8,6 +8,7 @@ PRINT = """
 import sys
 sys.argv = ["lightning-adv", "report", "x"]
 from lightning_adv import cli
+from lightning_adv.commands import running
 def run(arguments):
     from rich.console import Console
     from rich.table import Table
@@ -16,7 +17,7 @@ def run(arguments):
     for _ in range(3000):
         Console().print(table)
     print("to the end: 8 × 8", file=sys.stderr)
-cli._load = lambda *_: run
+running._load = lambda *_: run
 cli.main()
 """
 
