@@ -35,6 +35,7 @@ FIRST = {
     "cifar10/blockwise": "cifar10/blockwise_standard",
     "cifar10/blockwise_vgg": "cifar10/blockwise_standard",
     "imagenet/batchnorm_finetuning": "imagenet/madry",
+    "imagenette/blockwise": "imagenette/standard",
 }
 
 
@@ -57,7 +58,7 @@ def data_arguments(tmp_path, monkeypatch):
         if config.startswith("cifar10/"):
             write_fake_cifar10(root, monkeypatch, images_per_batch=20)
             return [*SMALL_BATCHES, f"--data.init_args.root={root}", "--data.init_args.val_fraction=0.2"]
-        if config.startswith(("imagenet/", "cifar10_folder/", "finetune/")):
+        if config.startswith(("imagenet/", "imagenette/", "cifar10_folder/", "finetune/")):
             write_dataset(root, test="val", classes=("cat", "dog"))
             return [
                 *SMALL_BATCHES,
@@ -121,7 +122,7 @@ def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
         fit(*data, *ONE_STEP, *shortened_attack(first), *command_in_comment(config), config=first)
     run = fit(*data, *ONE_STEP, *shortened_attack(config), *for_a_short_run(config), config=config)
     found = results(run)
-    assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "images")
+    assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "imagenette", "images")
     assert 0 <= found["robust_accuracy"] <= 1
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "metrics.csv", "checkpoints", "results.json", "figures",
