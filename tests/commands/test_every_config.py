@@ -34,6 +34,7 @@ FIRST = {
     "digits/blockwise": "digits/standard",
     "cifar10/blockwise": "cifar10/blockwise_standard",
     "cifar10/blockwise_vgg": "cifar10/blockwise_standard",
+    "cifar10_folder/blockwise": "cifar10_folder/blockwise_standard",
     "imagenet/batchnorm_finetuning": "imagenet/madry",
     "imagenette/blockwise": "imagenette/standard",
 }
