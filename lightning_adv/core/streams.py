@@ -8,6 +8,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -62,3 +63,31 @@ def streams_that_never_fail() -> Iterator[None]:
             if getattr(sys, name) is not stream:
                 getattr(sys, name).flush()
                 setattr(sys, name, stream)
+
+
+@contextmanager
+def output_into(path: Path) -> Iterator[None]:
+    """Append to a file what a block writes to the standard output and error, libraries and started processes too.
+
+    A disk that is full ends nothing: what was to be written is lost.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    streams = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    with path.open("ab", buffering=0) as file:
+        for stream in streams.values():
+            stream.flush()
+        saved = {number: os.dup(number) for number in (1, 2)}
+        try:
+            for number, name in zip(saved, streams, strict=True):
+                os.dup2(file.fileno(), number)
+                raw = io.BufferedWriter(_NeverFailing(number))
+                setattr(sys, name, io.TextIOWrapper(raw, "utf-8", "replace", line_buffering=True))
+            yield
+        finally:
+            for number, (name, stream) in zip(saved, streams.items(), strict=True):
+                getattr(sys, name).flush()
+                setattr(sys, name, stream)
+                os.dup2(saved[number], number)
+                os.close(saved[number])

@@ -69,12 +69,10 @@ class LocalEngine(Engine):
             time.sleep(seconds)
             return []
         ready = connection.wait([worker.connection for worker in busy], seconds)
-        ended = [(worker, *worker.end()) for worker in busy if worker.connection in ready]
-        for worker, _, error in ended:
-            if isinstance(error, WorkerLostError):
-                self._workers[self._workers.index(worker)] = _Worker(worker.work, worker.environment)
+        ended = [worker.end() for worker in busy if worker.connection in ready]
+        self._workers = [worker.again() if worker.dead else worker for worker in self._workers]
         self._hand_out()
-        return [(folder, error) for _, folder, error in ended]
+        return ended
 
     def close(self) -> None:
         """Kill the workers: a cell that is running goes on from its last checkpoint another time."""
@@ -96,11 +94,16 @@ class _Worker:
     Args:
         work: What it does with a cell's folder.
         environment: Variables of the process, which are there before it imports anything.
+
+    Attributes:
+        folder: The cell that it runs; None if it runs none.
+        dead: Whether the process has ended.
     """
 
     def __init__(self, work: Work, environment: Mapping[str, str]) -> None:
-        self.work, self.environment = work, environment
+        self._work, self._environment = work, environment
         self.folder: str | None = None
+        self.dead = False
         context = get_context("spawn")  # a fork of a process that has used CUDA, or has threads, does not work
         self.connection, theirs = context.Pipe()
         # Not a daemon, which may start no process: loaders of data do.
@@ -125,13 +128,19 @@ class _Worker:
             error = WorkerLostError(f"the worker ended {_how(self._process.exitcode)}")
         return folder, error
 
+    def again(self) -> _Worker:
+        """Return a worker in the place of this one."""
+        return _Worker(self._work, self._environment)
+
     def kill(self) -> None:
         """End the process and those that it has started, and wait for its end."""
-        with suppress(ProcessLookupError, PermissionError):  # it has ended; it has not begun to lead a group
-            os.killpg(self._process.pid or 0, signal.SIGKILL)
+        assert self._process.pid is not None
+        with suppress(ProcessLookupError):  # it does not lead a group yet, or none is left of it
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         self.connection.close()
+        self.dead = True
 
 
 def _serve(cells: Connection, work: bytes) -> None:

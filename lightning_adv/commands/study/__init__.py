@@ -1,0 +1,1 @@
+"""`lightning-adv study`: a grid of runs as one command."""
