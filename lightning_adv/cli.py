@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_adv._version import __version__
 from lightning_adv.commands.running import run_command
-from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names
+from lightning_adv.commands.shared.configs import addition_names, config_names, preset_names, study_names
 from lightning_adv.commands.shared.plugin_parts import told_parts
 from lightning_adv.commands.shared.processes import follow_launcher, let_launcher_end
 from lightning_adv.core.streams import streams_that_never_fail
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AdversarialCLI", "main"]
 
-_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report")
+_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report", "study")
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -37,6 +37,7 @@ commands:
   export     write the network of a checkpoint as safetensors, ONNX or a program of torch.export, and what it is
   push       put a network on the Hugging Face hub, with a card of its accuracies
   report     show runs side by side in one interactive page
+  study      train and evaluate a grid of runs, and draw one table and one figure of it
 
   lightning-adv COMMAND --help           the options of a command
   lightning-adv fit --config NAME --print_config
@@ -51,6 +52,8 @@ commands:
                                          the same on the Hugging Face hub, where timm finds it
   lightning-adv report RUN RUN -o report.html
                                          a page of two runs; with --follow while they go on
+  lightning-adv study --config studies/NAME --workers 2
+                                         a grid of runs; the same command again goes on
   lightning-adv COMMAND --trust my_package ...
                                          let files name classes of a package that is not this one
   lightning-adv --version
@@ -103,6 +106,9 @@ def _main(arguments: list[str], cli: type[AdversarialCLI] | None, *, own_process
         print("\n".join(f"  {name}" for name in addition_names()))
         print("\nattacks for evaluate and transfer:")
         print("\n".join(f"  {name}" for name in preset_names()))
+        if studies := study_names():
+            print("\nstudies:")
+            print("\n".join(f"  {name}" for name in studies))
         if told := told_parts():
             print(f"\nparts of plugins, which are named as those of the package are:\n{told}")
     elif arguments[0] == "--version":

@@ -32,7 +32,7 @@ def run_command(
         SystemExit: With a status other than 0 if something is wrong; the message is on the standard error.
     """
     command, line = arguments[0], list(arguments)
-    if command not in ("export", "push", "report"):  # a misspelled configuration is told without waiting for Lightning
+    if command not in ("export", "push", "report", "study"):  # a misspelled configuration is told before Lightning
         line = _resolve(command, line)
     with _messages(), trusting_for_a_command():
         with _no_collection(freeze=own_process):
@@ -69,6 +69,10 @@ def _load(command: str, cli: type[AdversarialCLI] | None) -> Callable[[list[str]
         from lightning_adv.commands.push.command import run_push
 
         return lambda arguments: run_push(arguments[1:])
+    if command == "study":
+        from lightning_adv.commands.study.command import run_study
+
+        return lambda arguments: run_study(arguments[1:])
     if command == "evaluate":
         from lightning_adv.commands.evaluate.command import run_evaluate
 

@@ -24,7 +24,7 @@ from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
 from lightning_adv.commands.shared.plugin_parts import taking_part
-from lightning_adv.commands.shared.presets import parse_with_preset
+from lightning_adv.commands.shared.presets import PresetCommand
 from lightning_adv.commands.shared.progress import tracked
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
@@ -83,6 +83,16 @@ class TransferSettings:
     overwrite: bool = False
 
 
+TRANSFER = PresetCommand(
+    TransferSettings,
+    "transfer",
+    "Craft adversarial examples on each network, and on the ensemble of all but one, and test them on the others.",
+    default="transfer/fgsm_family",
+    what=("attacks",),
+    checkpoint=lambda parsed: next(iter(parsed.networks.values()), None),
+)
+
+
 def run_transfer(arguments: Sequence[str]) -> None:
     """Run the command.
 
@@ -98,20 +108,7 @@ def run_transfer(arguments: Sequence[str]) -> None:
         stoppable("Stopped. The same command again starts from the beginning."),
         ExitStack() as held,
     ):
-        _transfer(*_parse(arguments), held)
-
-
-def _parse(arguments: Sequence[str]) -> tuple[TransferSettings, dict[str, Any]]:
-    return parse_with_preset(
-        TransferSettings,
-        arguments,
-        command="transfer",
-        description="Craft adversarial examples on each network, and on the ensemble of all but one, and test them on "
-        "the others.",
-        default="transfer/fgsm_family",
-        what=("attacks",),
-        checkpoint=lambda parsed: next(iter(parsed.networks.values()), None),
-    )
+        _transfer(*TRANSFER.settings(arguments), held)
 
 
 def _transfer(settings: TransferSettings, plain: dict[str, Any], held: ExitStack) -> None:

@@ -1,1 +1,19 @@
 """Studies: grids of runs, the engines that run them, and the table and figure of what came out."""
+
+from lightning_adv.studies.cells import Cell, Plan
+from lightning_adv.studies.folder import StudyFolder, read_study
+from lightning_adv.studies.grid import Point, expand
+from lightning_adv.studies.study_file import Stage, Study, make_study, read_study_files
+
+__all__ = [
+    "Cell",
+    "Plan",
+    "Point",
+    "Stage",
+    "Study",
+    "StudyFolder",
+    "expand",
+    "make_study",
+    "read_study",
+    "read_study_files",
+]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from lightning_adv.attacks import Attack
-from lightning_adv.commands.shared.presets import parse_with_preset
+from lightning_adv.commands.shared.presets import PresetCommand
 from lightning_adv.commands.shared.run_folder import run_folder_of
 from lightning_adv.core.errors import UsageError
 from lightning_adv.evaluation import CommonCorruptions, StepsCurve
@@ -80,25 +78,13 @@ class Settings:
         return run / self.name
 
 
-def parse_settings(arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
-    """Parse the command line.
+EVALUATE = PresetCommand(
+    Settings,
+    "evaluate",
+    "Attack the test images of a data set, and tell what survives, sample by sample.",
+    default="evaluation/quick",
+    what=("attacks", "corruptions"),
+    checkpoint=lambda parsed: parsed.checkpoint,
+)
 
-    Args:
-        arguments: The command line after ``evaluate``.
-
-    Returns:
-        The settings, and the configuration that they were made from as plain data.
-
-    Raises:
-        SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
-        UsageError: There is no configuration of a name, or an argument is not allowed.
-    """
-    return parse_with_preset(
-        Settings,
-        arguments,
-        command="evaluate",
-        description="Attack the test images of a data set, and tell what survives, sample by sample.",
-        default="evaluation/quick",
-        what=("attacks", "corruptions"),
-        checkpoint=lambda parsed: parsed.checkpoint,
-    )
+parse_settings = EVALUATE.settings

@@ -35,6 +35,11 @@ def preset_names(command: str | None = None) -> list[str]:
     return [name for prefix in _PRESETS if command in (None, prefix[:-1]) for name in _names(f"{prefix}*.yaml")]
 
 
+def study_names() -> list[str]:
+    """Return the names of the studies that come with the package, such as ``studies/digits/blockwise``."""
+    return _names("studies/*/*.yaml")
+
+
 def addition_names() -> list[str]:
     """Return the names of the configurations that are added to a run, such as ``analyses``; they are in no folder."""
     return _names("*.yaml")
@@ -61,15 +66,16 @@ def find_config(name: str) -> str:
     """Return the path of a configuration.
 
     Args:
-        name: A file, or one of :func:`config_names`, :func:`addition_names`, :func:`preset_names` and those of
-            :func:`plugin_configs`, with or without ``configs/`` before and ``.yaml`` after it.
+        name: A file, or one of :func:`config_names`, :func:`addition_names`, :func:`preset_names`,
+            :func:`study_names` and those of :func:`plugin_configs`, with or without ``configs/`` before and ``.yaml``
+            after it.
 
     Raises:
         UsageError: There is neither a file nor a configuration of that name, or several plugins have one.
     """
     if _is(Path.is_file, name):
         return name
-    known = config_names() + addition_names() + preset_names()
+    known = config_names() + addition_names() + preset_names() + study_names()
     plain = name.removeprefix("configs/").removesuffix(".yaml")
     paths: dict[str, Plugin | None] = {own_config(plain): None} if plain in known else {}
     paths |= {str(path): plugin for plugin, announced, path in plugin_configs() if announced == plain}

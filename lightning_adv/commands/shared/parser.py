@@ -22,8 +22,18 @@ from lightning_adv.commands.shared.takes import takes
 from lightning_adv.core.suggestions import bounded
 
 
+class RefusedError(Exception):
+    """What a parser of :attr:`Parser.raises` says is wrong, in one sentence."""
+
+
 class Parser(LightningArgumentParser):
-    """Lightning's parser; an error is a sentence that names the key, not a hundred lines of usage."""
+    """Lightning's parser; an error is a sentence that names the key, not a hundred lines of usage.
+
+    Attributes:
+        raises: Whether a mistake raises :class:`RefusedError`, in place of ending the command.
+    """
+
+    raises = False
 
     _given: Sequence[Mapping[str, Any]] = ()
     """What is being parsed, one source after another."""
@@ -113,6 +123,8 @@ class Parser(LightningArgumentParser):
         """Print a mistake, if there is one, and exit with status 2."""
         if mistake is None:
             return
+        if self.raises:
+            raise RefusedError(bounded(mistake))
         program = self.prog.replace(" [options]", "")
         sys.stderr.write(f"{program}: error: {bounded(mistake)}\n")
         sys.stderr.write(f"See {program} --help; --print_config writes out all the keys of a configuration.\n")

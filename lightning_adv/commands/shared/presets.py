@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]  # the stubs leave the first out
@@ -31,59 +31,83 @@ if TYPE_CHECKING:
 SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
 
-def parse_with_preset(
-    kind: type[SettingsT],
-    arguments: Sequence[str],
-    *,
-    command: str,
-    description: str,
-    default: str,
-    what: Sequence[str],
-    checkpoint: Callable[[Namespace], str | None],
-) -> tuple[SettingsT, dict[str, Any]]:
-    """Parse a command line into settings.
+@dataclass(frozen=True)
+class PresetCommand(Generic[SettingsT]):
+    """A command whose settings come from presets, files and the command line.
 
-    Args:
+    Attributes:
         kind: The settings' dataclass, with a field ``data``. A field that is true or false by default is a flag too.
-        arguments: The command line after the command's name.
-        command: That name.
+        name: The command's name.
         description: What the command does.
         default: The preset, such as ``evaluation/quick``, that stands before the arguments if they leave ``what`` out.
         what: The fields that say what to run, of which one is enough.
         checkpoint: Returns the checkpoint whose run says what the data are, where they are not given.
-
-    Returns:
-        The settings, and the configuration that they were made from as plain data.
-
-    Raises:
-        SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
-        UsageError: There is no configuration of a name, or an argument is not allowed.
     """
-    read_files_as_data()
-    parser = Parser(prog=f"lightning-adv {command}", description=description, allow_abbrev=False)
-    folder = default.partition("/")[0]
-    presets = [*preset_names(folder), *(name for _, name, _ in plugin_configs() if name.startswith(f"{folder}/"))]
-    parser.add_argument(
-        "-c",
-        "--config",
-        action=ActionConfigFile,
-        help=f"a preset ({', '.join(presets)}) or a file; {default} if no attack is given",
-    )
-    parser.add_class_arguments(kind)
-    add_trust(parser)
-    flags = [f"--{field.name}" for field in fields(kind) if isinstance(field.default, bool)]
-    given = resolve_configs(complete_flags(arguments, *flags))
-    parsed = parser.parse_args(given)
-    if all(parsed[name] in (None, []) for name in what):
-        parsed = parser.parse_args(["--config", own_config(default), *given])
-    trust_given(parsed.get("trust"))
-    path = checkpoint(parsed)
-    if parsed.data is None and path is not None and (data := _data_of_run(path)):
-        parsed = parser.parse_object({"data": data}, namespace=parsed)
-    check_parsed(parser, parsed)
-    plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
-    made = parser.instantiate(parsed)
-    return kind(**{field.name: made[field.name] for field in fields(kind)}), plain
+
+    kind: type[SettingsT]
+    name: str
+    description: str
+    default: str
+    what: Sequence[str]
+    checkpoint: Callable[[Namespace], str | None]
+
+    def settings(self, arguments: Sequence[str]) -> tuple[SettingsT, dict[str, Any]]:
+        """Parse a command line into settings.
+
+        Args:
+            arguments: The command line after the command's name.
+
+        Returns:
+            The settings, and the configuration that they were made from as plain data.
+
+        Raises:
+            SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
+            UsageError: There is no configuration of a name, or an argument is not allowed.
+        """
+        parser = self.make_parser()
+        parsed = self.parse(parser, resolve_configs(arguments))
+        path = self.checkpoint(parsed)
+        if parsed.data is None and path is not None and (data := _data_of_run(path)):
+            parsed = parser.parse_object({"data": data}, namespace=parsed)
+        check_parsed(parser, parsed)
+        plain = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+        made = parser.instantiate(parsed)
+        return self.kind(**{field.name: made[field.name] for field in fields(self.kind)}), plain
+
+    def make_parser(self) -> Parser:
+        """Return a parser of the settings."""
+        read_files_as_data()
+        parser = Parser(prog=f"lightning-adv {self.name}", description=self.description, allow_abbrev=False)
+        folder = self.default.partition("/")[0]
+        presets = [*preset_names(folder), *(name for _, name, _ in plugin_configs() if name.startswith(f"{folder}/"))]
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ActionConfigFile,
+            help=f"a preset ({', '.join(presets)}) or a file; {self.default} if no attack is given",
+        )
+        parser.add_class_arguments(self.kind)
+        add_trust(parser)
+        return parser
+
+    def parse(self, parser: Parser, arguments: Sequence[str]) -> Namespace:
+        """Parse a command line, after the default preset where it is needed; then trust whom it trusts.
+
+        Args:
+            parser: The parser.
+            arguments: The command line, with the configurations' paths in place of their names.
+
+        Raises:
+            SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
+        """
+        given = complete_flags(
+            arguments, *(f"--{field.name}" for field in fields(self.kind) if isinstance(field.default, bool))
+        )
+        parsed = parser.parse_args(given)
+        if all(parsed[name] in (None, []) for name in self.what):
+            parsed = parser.parse_args(["--config", own_config(self.default), *given])
+        trust_given(parsed.get("trust"))
+        return parsed
 
 
 def _data_of_run(checkpoint: str) -> Mapping[str, Any] | None:
