@@ -8,6 +8,7 @@ from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
 from lightning_adv.callbacks.fixed_images import FixedImages, take_images
+from lightning_adv.callbacks.initial_checkpoint import InitialCheckpoint
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.local_response import LocalResponse
 from lightning_adv.callbacks.observed import ObservedModule
@@ -24,6 +25,7 @@ __all__ = [
     "BestCheckpoint",
     "EarlyWarning",
     "FixedImages",
+    "InitialCheckpoint",
     "LastCheckpoint",
     "LayerSelection",
     "LocalResponse",

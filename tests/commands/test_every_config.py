@@ -21,6 +21,7 @@ ONE_STEP = [
     "--trainer.max_epochs=1",
     "--model.init_args.evaluation_attack.init_args.steps=1",
     "--last_checkpoint.every_n_epochs=2",  # large networks are slow to write
+    "--initial_checkpoint.keep=false",
 ]
 SMALL_BATCHES = [
     "--data.init_args.batch_size=4",

@@ -112,12 +112,22 @@ def test_start_after_which_a_batch_was_trained_stays(tmp_path):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(("files", "stays"), [(["config.yaml"], False), ([], False), (["config.yaml", "x.csv"], True)])
+@pytest.mark.parametrize(
+    ("files", "stays"),
+    [
+        (["config.yaml"], False),
+        ([], False),
+        (["config.yaml", "x.csv"], True),
+        (["config.yaml", "checkpoints/init.ckpt"], False),
+        (["config.yaml", "checkpoints/init.ckpt", "checkpoints/last.ckpt"], True),
+    ],
+)
 def test_new_folder_goes_unless_it_holds_more_than_a_configuration(tmp_path, files, stays):
     start = RunFolderRollback()
     start.remember(tmp_path / "version_0", new=True)
     check_writable(tmp_path / "version_0")
     for name in files:
+        (tmp_path / "version_0" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "version_0" / name).touch()
     start.undo()
     assert (tmp_path / "version_0").exists() == stays

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import lightning_adv.data  # noqa: F401 (what is imported can be named by its class name alone)
-from lightning_adv.callbacks import BestCheckpoint, LastCheckpoint
+from lightning_adv.callbacks import BestCheckpoint, InitialCheckpoint, LastCheckpoint
 from lightning_adv.commands.fit.finders import use_finders
 from lightning_adv.commands.fit.logger import first_csv_logger
 from lightning_adv.commands.fit.placing import Held, check_resumable, check_vacant, holding, place_of, taking_a_version
@@ -107,9 +107,10 @@ class AdversarialCLI(ReportingCLI):
         return {name: skipped for name, skipped in known.items() if name == self._asked} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two checkpoints, so that a configuration can set when they are written, and whom files may name."""
+        """Add the checkpoints, so that a configuration can set when they are written, and whom files may name."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(InitialCheckpoint, "initial_checkpoint")
         add_trust(parser)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

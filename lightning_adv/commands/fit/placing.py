@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lightning_adv.commands.shared.run_folder import check_writable, run_folder_of
+from lightning_adv.commands.shared.run_folder import check_writable, run_folder_of, saved_checkpoints
 from lightning_adv.commands.shared.stopping import how_to_go_on
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, set_aside
@@ -114,7 +114,7 @@ def check_vacant(folder: Path) -> None:
     """
     if not (folder / "config.yaml").is_file():
         return
-    if (folder / "results.json").is_file() or list((folder / "checkpoints").glob("*.ckpt")):
+    if (folder / "results.json").is_file() or saved_checkpoints(folder):
         raise UsageError(
             f"The run folder {folder} holds a run already: give this one another version ({_VERSION})."
             f"{how_to_go_on(folder)}"

@@ -24,6 +24,7 @@ from lightning_adv.core.table import continue_table
 from lightning_adv.nn.weights.checkpoint_form import RESUMABLE, TESTABLE, check_keepers
 from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import read_checkpoint
+from lightning_adv.nn.weights.runs import INITIAL
 
 
 def check_writable(folder: Path, *, argument: str | None = None, keep: bool = True) -> None:
@@ -116,7 +117,7 @@ class RunFolderRollback(Callback):
             return
         now = {path.name: path for path in self.folder.iterdir()}
         if self._files is None:
-            if now.keys() <= {"config.yaml"}:
+            if now.keys() <= {"config.yaml", "checkpoints"} and not saved_checkpoints(self.folder):
                 shutil.rmtree(self.folder)
             return
         for name, path in now.items():
@@ -159,6 +160,11 @@ def check_epochs(path: str | Path, max_epochs: int | None) -> None:
         raise UsageError(
             f"trainer.max_epochs must be at least the {progress} epochs that ckpt_path ({path}) has, got {max_epochs}."
         )
+
+
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run folder that hold what was trained: those that a new run must not replace."""
+    return [path for path in (folder / "checkpoints").glob("*.ckpt") if path.name != INITIAL]
 
 
 def run_folder_of(checkpoint: str | Path) -> Path | None:

@@ -14,6 +14,9 @@ from lightning_adv.nn.weights.checkpoint_form import NETWORK, unlike_recipe
 from lightning_adv.nn.weights.form import check_form
 from lightning_adv.nn.weights.load import load_weights, read_checkpoint, say
 
+INITIAL = "init.ckpt"
+"""The checkpoint of the weights that a run began with: nothing is in it that was trained."""
+
 
 class RunCheckpoint(NamedTuple):
     """What a checkpoint says of its network.
