@@ -10,17 +10,11 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import Problems, read_json, shorten
 from lightning_adv.core.threat_model import ThreatModel
+from lightning_adv.studies.attempts import read_seconds, result_of
 from lightning_adv.studies.collect import CollectPath, NotThereError
 
 Value: TypeAlias = str | int | float | None
 """What stands in a cell of the table; None is an empty one."""
-
-RESULT_FILES: Final = {
-    "fit": "version_0/results.json",
-    "evaluate": "result/evaluation.json",
-    "transfer": "result/transfer.json",
-}
-"""By command, the file in the folder of a cell that is there once the cell is done."""
 
 KINDS: Final = ("clean", "robust")
 
@@ -67,21 +61,14 @@ class CellReader:
             the two rates; what is collected from it; and ``<stage>_seconds``. Nothing where it has not ended.
         """
         values = dict(self._of_result(stage, result)) if result.status == "done" else {}
-        if (seconds := self.seconds(result.folder)) is not None:
+        if (seconds := read_seconds(result.folder)) is not None:
             values[f"{stage}_seconds"] = seconds
         return values
-
-    def seconds(self, folder: Path) -> float | None:
-        """Return how long a cell took, all attempts together; None where nobody says."""
-        path = folder / "seconds.json"
-        content = self._read(path, folder) if path.exists() else None
-        found = (content or {}).get("seconds")
-        return found if _is_amount(found) else None
 
     def _of_result(self, stage: str, result: StageResult) -> dict[str, Value]:
         if (stage, result.folder) not in self._known:
             values: dict[str, Value] = {}
-            content = self._read(result.folder / RESULT_FILES[result.command], result.folder)
+            content = self._read(result_of(result.folder, result.command), result.folder)
             if content is not None:
                 values = _COLUMNS[result.command](stage, content, lambda key: self._strange(result, key))
                 values |= dict(self._collected(stage, result, content))
@@ -95,7 +82,7 @@ class CellReader:
             try:
                 yield column, _plain(path.find(content))
             except NotThereError as error:
-                name = RESULT_FILES[result.command].rpartition("/")[2]
+                name = result_of(result.folder, result.command).name
                 self._tell(f"collect.{column}: {error} in the {name} of some cells", result.folder.name)
 
     def _read(self, path: Path, folder: Path) -> dict[str, Any] | None:
@@ -114,7 +101,7 @@ class CellReader:
             self.told.add(kind, where)
 
     def _strange(self, result: StageResult, key: str) -> None:
-        name = RESULT_FILES[result.command].rpartition("/")[2]
+        name = result_of(result.folder, result.command).name
         self._tell(f"values in {name} that are of another kind are left out", f"{key} of {result.folder.name}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -49,9 +49,7 @@ class StudyTable:
     @property
     def measures(self) -> tuple[str, ...]:
         """The columns of accuracies, rates and collected numbers."""
-        texts = {column for row in self.rows for column, value in row.items() if isinstance(value, str)}
-        left_out = {*self.axes, "seed", "status", *texts}
-        return tuple(c for c in self.columns if c not in left_out and not _NO_MEASURE.fullmatch(c))
+        return measures_of(self.columns, self.rows)
 
     def to_csv(self) -> str:
         """Return the content of ``study.csv``. A number is written so that reading it gives the same one."""
@@ -68,6 +66,18 @@ class StudyTable:
             OSError: It cannot be written; what was there stays.
         """
         write_whole(folder / TABLE, self.to_csv())
+
+
+def measures_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return which columns of a table are accuracies, rates and collected numbers: of those after the seed.
+
+    Example:
+        >>> measures_of(["width", "seed", "status", "clean_accuracy", "clean_low", "loss"], [{"loss": 0.5}])
+        ('clean_accuracy', 'loss')
+    """
+    texts = {column for row in rows for column, value in row.items() if isinstance(value, str)}
+    after = columns[columns.index("seed") + 1 :] if "seed" in columns else columns
+    return tuple(c for c in after if c != "status" and c not in texts and not _NO_MEASURE.fullmatch(c))
 
 
 def check_columns(axes: Iterable[str], stages: Mapping[str, str], collect: Iterable[str]) -> None:

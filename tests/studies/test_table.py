@@ -11,8 +11,9 @@ import pytest
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.shares import Share
 from lightning_adv.core.threat_model import ThreatModel
+from lightning_adv.studies.attempts import result_of
 from lightning_adv.studies.collect import CollectPath, NotThereError, parse_collect, to_number
-from lightning_adv.studies.results import RESULT_FILES, CellReader, StageResult
+from lightning_adv.studies.results import CellReader, StageResult
 from lightning_adv.studies.rows import TablePoint, build_table
 from lightning_adv.studies.table import check_columns, expected_measures, interval_columns, read_study_folder
 
@@ -46,7 +47,7 @@ def cell(tmp_path):
     def make(name, command, content, status="done", seconds=None):
         folder = tmp_path / "study" / "cells" / name
         if content is not None:
-            write(folder / RESULT_FILES[command], content)
+            write(result_of(folder, command), content)
         if seconds is not None:
             write(folder / "seconds.json", {"seconds": seconds})
         return StageResult(command, status, folder)
