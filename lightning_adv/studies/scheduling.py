@@ -8,15 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lightning_adv.core.files import unwritable
 from lightning_adv.core.locks import try_lock
 from lightning_adv.studies.attempts import Failure, is_done, lock_of, read_failure, write_failure
+from lightning_adv.studies.cells import Cell
 from lightning_adv.studies.engines.base import Engine, WorkerLostError
-
-if TYPE_CHECKING:
-    from lightning_adv.studies.cells import Cell
 
 _LOSSES = 3
 """How often a cell whose worker was lost is given to another."""
@@ -81,6 +79,7 @@ class _Run:
 
     def to_the_end(self) -> dict[str, str]:
         while True:
+            self._take_over()
             self._leave_out_stuck()
             held = self._submit()
             if self._running:
@@ -91,6 +90,16 @@ class _Run:
             else:
                 assert not self._waiting, "a cell needs one that is not among them"
                 return self._failed
+
+    def _take_over(self) -> None:
+        """Take what other studies have made of the cells that they ran."""
+        for cell in [self._waiting[id_] for id_ in self._held & self._waiting.keys()]:
+            if _is_held(cell):
+                continue
+            self._held.discard(cell.id)
+            if is_done(cell.folder, cell.command) or read_failure(cell.folder) is not None:
+                del self._waiting[cell.id]
+                self._end(cell, None)
 
     def _leave_out_stuck(self) -> None:
         """Leave out the cells that wait for one that failed, and those that wait for them."""
@@ -108,14 +117,11 @@ class _Run:
                 break
             if not self._done >= set(cell.needs):
                 continue
-            if _is_held(cell):
+            if cell.id in self._held or _is_held(cell):
                 held = True
                 if cell.id not in self._held:
                     self._held.add(cell.id)
                     self._tell(Event("held", cell))
-                continue
-            if cell.id in self._held and (failure := read_failure(cell.folder)) is not None:
-                self._fail(cell, failure.error)
                 continue
             del self._waiting[cell.id]
             self._running[str(cell.folder)] = cell

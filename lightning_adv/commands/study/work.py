@@ -18,7 +18,6 @@ from lightning_adv.commands.running import run_command
 from lightning_adv.commands.study.leftovers import no_leftovers
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.locks import alone
-from lightning_adv.core.reading import read_json, read_yaml
 from lightning_adv.core.streams import output_into
 from lightning_adv.core.suggestions import bounded
 from lightning_adv.studies.attempts import (
@@ -32,7 +31,9 @@ from lightning_adv.studies.attempts import (
     read_failure,
     write_failure,
 )
+from lightning_adv.studies.cells import Cell, run_folder
 from lightning_adv.studies.engines.base import WorkerLostError
+from lightning_adv.studies.folder import read_cell
 
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _TOLD = re.compile(r"^lightning-adv[ \w]*: error: (.+)$", re.MULTILINE)
@@ -52,14 +53,14 @@ def run_cell(folder: str) -> None:
         UsageError: It fails, and the disk has no room for the reason.
     """
     path = Path(folder)
-    told = read_json(path / "cell.json")
+    cell = read_cell(path)
     with alone(lock_of(path), f"The cell {folder}", instead="stop it", wait=float("inf")):
-        if is_done(path, told["command"]):
+        if is_done(path, cell.command):
             return
         known = read_failure(path)
         with counting_seconds(path), no_leftovers():
             (path / FAILED).unlink(missing_ok=True)
-            failure = _attempt(path, told["command"], told["threads"])
+            failure = _attempt(cell)
         if failure is None:
             return
         attempts = 1 if known is None else known.attempts + 1
@@ -69,21 +70,20 @@ def run_cell(folder: str) -> None:
             raise UsageError(failure.error) from error
 
 
-def _attempt(path: Path, command: str, threads: int) -> Failure | None:
+def _attempt(cell: Cell) -> Failure | None:
     """Run a cell's command, and return why it failed; None where it has its result."""
-    log = path / LOG
+    log = cell.folder / LOG
     begin = log.stat().st_size if log.exists() else 0
     with output_into(log):
-        torch.set_num_threads(threads)
+        torch.set_num_threads(cell.threads)
         try:
-            configuration = read_yaml(path / "config.yaml")
-            status, raised = _run(_arguments(path, command), alone=needs_own_process(command, configuration)), None
+            status, raised = _run(_arguments(cell), alone=needs_own_process(cell.command, cell.configuration)), None
         except SystemExit as ended:
             status, raised = ended.code, None
         except Exception as error:
             traceback.print_exc()
             status, raised = 1, error
-    if is_done(path, command):
+    if is_done(cell.folder, cell.command):
         return None
     if status in _STOPPED:  # a cluster takes its machine back; nothing is wrong with the cell
         raise WorkerLostError(f"it was stopped by {signal.Signals(status - 128).name}")
@@ -100,14 +100,15 @@ def _attempt(path: Path, command: str, threads: int) -> Failure | None:
     return Failure(f"{_last_line(said)} (status {status})", traced)
 
 
-def _arguments(path: Path, command: str) -> list[str]:
+def _arguments(cell: Cell) -> list[str]:
     """Return the command line of a cell; training goes on from its last checkpoint, or begins."""
-    arguments = [command, "--config", str(path / "config.yaml")]
-    if command != "fit":  # the same command again goes on by itself
+    arguments = [cell.command, "--config", str(cell.folder / "config.yaml")]
+    if cell.command != "fit":  # the same command again goes on by itself
         return arguments
-    if (last := last_checkpoint(path)) is not None:
+    if (last := last_checkpoint(cell.folder)) is not None:
         return [*arguments, "--ckpt_path", str(last)]
-    if (run := path / "version_0").exists():  # killed before there was anything to go on from: the next is 0 again
+    run = run_folder(cell)
+    if run.exists():  # killed before there was anything to go on from: the next is version 0 again
         shutil.rmtree(run)
     return arguments
 
