@@ -16,7 +16,7 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import read_json, read_yaml
-from lightning_adv.studies.attempts import is_done, last_checkpoint, read_failure, read_seconds
+from lightning_adv.studies.attempts import is_done, last_checkpoint, read_failure
 from lightning_adv.studies.cells import Cell, Plan
 from lightning_adv.studies.study_file import Study, make_study
 
@@ -112,27 +112,6 @@ def statuses(plan: Plan) -> dict[str, str]:
         stuck = any(found[needed] in ("failed", "waits") for needed in cell.needs)
         found[cell.id] = "waits" if stuck and status != "done" else status
     return found
-
-
-def seconds_left(plan: Plan, found: Mapping[str, str]) -> tuple[float, list[str]]:
-    """Return how long the cells that are not done take one after another, by those of their stage that are done.
-
-    Args:
-        plan: The study.
-        found: The status of each cell by id.
-
-    Returns:
-        The seconds; and the stages of which no cell has been done, whose cells are not in them.
-    """
-    known: dict[str, list[float]] = {}
-    for cell in plan.cells.values():
-        seconds = read_seconds(cell.folder) if found[cell.id] == "done" else None
-        known.setdefault(cell.stage, []).extend([] if seconds is None else [seconds])
-    left = [cell for cell in plan.cells.values() if found[cell.id] != "done"]
-    spent = sum(read_seconds(cell.folder) or 0.0 for cell in left if found[cell.id] == "begun")
-    each = {stage: sum(times) / len(times) for stage, times in known.items() if times}
-    total = sum(each.get(cell.stage, 0.0) for cell in left)
-    return max(total - spent, 0.0), list(dict.fromkeys(cell.stage for cell in left if cell.stage not in each))
 
 
 def write_cell(cell: Cell) -> None:

@@ -186,7 +186,7 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
         settings=_settings(given.get("set", {}), "set"),
         threads=_threads(given.get("threads")),
         cells=given.get("cells"),
-        collect=_collect(given.get("collect", {}), stages),
+        collect=_mapping(given.get("collect", {}), "collect"),
         figure=_mapping(given["figure"], "figure") if "figure" in given else None,
     )
 
@@ -272,19 +272,6 @@ def _threads(given: Any) -> int | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
         raise UsageError(f"it must be a whole number of at least 1, got {given!r}.", key="threads")
     return given
-
-
-def _collect(given: Any, stages: Mapping[str, Stage]) -> dict[str, str]:
-    for name, source in _mapping(given, "collect").items():
-        _check(source, str, f"collect.{name}", "text such as 'retrain:domains.auxiliary.robust_accuracy'")
-        stage, colon, path = source.partition(":")
-        if not colon or not path or stage not in stages:
-            hint = did_you_mean(stage, stages)
-            raise UsageError(
-                f"it must be STAGE:PATH with one of the stages {', '.join(stages)}, got {source!r}.{hint}",
-                key=f"collect.{name}",
-            )
-    return dict(given)
 
 
 def _mapping(given: Any, place: str) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def _check_options(given: Mapping[Any, Any], known: Mapping[str, Action], walk: 
             check_value(value, action, walk, f"{label} > {plain}", f"{place}.{plain}")
         elif action is None and not walk.parsed and plain.split(".")[0] not in known and not plain.startswith("__"):
             names = [key for key in known if "." not in key and key != "help"]
-            hint = did_you_mean(plain, names) or (f" It has {', '.join(names)}." if len(names) < 20 else "")
+            hint = did_you_mean(plain, names) or (f" It has {', '.join(names) or 'none'}." if len(names) < 20 else "")
             raise MistakeError(f"{label}: there is no option {plain!r}.{hint}")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,9 +18,15 @@ from lightning_adv.commands.study.options import Options, parse_options, threads
 from lightning_adv.core.errors import UsageError
 from lightning_adv.studies.attempts import read_seconds
 from lightning_adv.studies.cells import Plan, count_cells, make_plan
-from lightning_adv.studies.folder import StudyFolder, seconds_left, statuses
+from lightning_adv.studies.folder import StudyFolder, statuses, write_cell
 from lightning_adv.studies.grid import expand
+from lightning_adv.studies.scheduling import Event, run_cells
 from lightning_adv.studies.study_file import Study, make_study, read_study_files
+from lightning_adv.studies.time_left import TimeLeft, duration
+
+if TYPE_CHECKING:
+    from lightning_adv.commands.study.outcome import Outcome
+    from lightning_adv.studies.engines.base import Engine
 
 MOST_CELLS = 1000
 STATUSES = ("done", "begun", "failed", "waits", "missing")
@@ -40,10 +49,21 @@ def run_study(arguments: Sequence[str]) -> None:
         folder = StudyFolder(options.output or Path("runs") / study.name)
         folder.check_belongs(study)
         plan = plan_study(study, options, folder)
+        from lightning_adv.commands.study.engines import make_engine  # these import Lightning
+        from lightning_adv.commands.study.outcome import Outcome
+
+        outcome = Outcome(plan, folder)
+        outcome.check()
+        engine = make_engine(options.engine, options.engine_arguments)
         if options.dry_run:
             print_plan(plan, options.workers)
             return
-        raise UsageError("only --dry-run is there yet.")
+        from lightning_adv.commands.shared.stopping import stoppable
+
+        with folder.alone(), stoppable("Stopped. The same command again goes on from here."):
+            failed = _run(plan, outcome, engine, folder, options)
+    if failed:
+        raise SystemExit(1)
 
 
 def plan_study(study: Study, options: Options, folder: StudyFolder) -> Plan:
@@ -65,6 +85,47 @@ def plan_study(study: Study, options: Options, folder: StudyFolder) -> Plan:
     return make_plan(study, points, Resolver(study, options.trust), folders=folders, threads=threads)
 
 
+def _run(plan: Plan, outcome: Outcome, engine: Engine, folder: StudyFolder, options: Options) -> bool:
+    """Run the cells, and return whether one failed."""
+    from lightning_adv.commands.study.progress import StudyProgress
+    from lightning_adv.commands.study.trial import try_first
+    from lightning_adv.commands.study.work import run_cell
+
+    found = statuses(plan)
+    runnable = ("begun", "missing", *(("failed", "waits") if options.retry else ()))
+    todo = [cell for cell in plan.cells.values() if found[cell.id] in runnable]
+    with closing(engine):
+        if todo:
+            engine.open(run_cell, workers=options.workers, threads=plan.cells[todo[0].id].threads)
+            try_first(list(plan.cells.values()), engine, folder.path, retry=options.retry)
+        folder.write_plan(plan)
+        for cell in todo:
+            write_cell(cell)
+        outcome.write(found)
+        progress = StudyProgress(plan, options.workers)
+
+        def take(event: Event) -> None:
+            now = statuses(plan)
+            progress.take(event, now)
+            if event.kind != "began":
+                outcome.write(now)
+
+        try:
+            with progress.shown(found):
+                failures = run_cells(list(plan.cells.values()), engine, retry=options.retry, on_event=take)
+        finally:  # after Ctrl-C too
+            engine.close()
+            table = outcome.write(statuses(plan))
+    outcome.finish(table)
+    print(f"Everything is in {folder.path}")
+    print(f"lightning-adv report {folder.path}")
+    if failures:
+        sys.stderr.write(f"{len(failures)} of {len(plan.cells)} cells failed; --retry runs them again:\n")
+        for id_, told in failures.items():
+            sys.stderr.write(f"  {plan.cells[id_].label}: {told} (its log: {plan.cells[id_].folder / 'log.txt'})\n")
+    return bool(failures)
+
+
 def print_plan(plan: Plan, workers: int) -> None:
     """Print the cells, what is there of each, and the time that is left."""
     found = statuses(plan)
@@ -78,22 +139,9 @@ def print_plan(plan: Plan, workers: int) -> None:
     Console().print(table)
     counts = Counter(found.values())
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    Console().print(f"{len(plan.points)} points, {len(plan.cells)} cells: {told}.", highlight=False)
-    left, unknown = seconds_left(plan, found)
+    print(f"{len(plan.points)} points, {len(plan.cells)} cells: {told}.")
+    left, unknown = TimeLeft(plan).seconds(found)
     if left:
-        Console().print(f"About {_duration(left / workers)} left with --workers {workers}.", highlight=False)
+        print(f"About {duration(left / workers)} left with --workers {workers}.")
     if unknown:
-        Console().print(f"How long {', '.join(unknown)} takes is not known yet: no cell has ended.", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration in words.
-
-    Example:
-        >>> _duration(40), _duration(5400)
-        ('40 s', '1 h 30 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+        print(f"How long a cell of {', '.join(unknown)} takes is not known yet: none is done.")
