@@ -1,4 +1,4 @@
-"""``lightning-adv report``: runs as one interactive page."""
+"""``lightning-adv report``: runs and studies as one interactive page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import shorten
+from lightning_adv.report import runs, studies
 from lightning_adv.report.page import build_page
-from lightning_adv.report.runs import Run, check_folder, is_finished, name_runs, read_run_folder, signature
+from lightning_adv.report.runs import Run, check_folder, name_runs, read_run_folder
+from lightning_adv.report.studies import Logged, Study, is_study, read_study_folder
 from lightning_adv.report.summary import damage
 
 _MOST_LINES = 20  # that are said on the terminal of what cannot be read; the page has them all
@@ -28,14 +30,14 @@ _MOST_LINES = 20  # that are said on the terminal of what cannot be read; the pa
 def run_report(arguments: Sequence[str]) -> None:
     """Run the command.
 
-    What cannot be read in a run folder is said on the page and on the standard error, and the rest is shown: the
-    status is 0 as long as one run can be.
+    What cannot be read in a folder is said on the page and on the standard error, and the rest is shown: the
+    status is 0 as long as one of them can be.
 
     Args:
         arguments: The command line after ``report``.
 
     Raises:
-        SystemExit: With status 1 where a folder is not there, no run can be shown or the page not be written, told in
+        SystemExit: With status 1 where a folder is not there, nothing can be shown or the page not be written, told in
             one line; 2 where the arguments do not parse.
     """
     given = _parser().parse_args(arguments)
@@ -50,10 +52,10 @@ def run_report(arguments: Sequence[str]) -> None:
 
 
 class Report:
-    """The page of some runs, which can be written again when they have gone on.
+    """The page of some runs and studies, which can be written again when they have gone on.
 
     Args:
-        folders: The run folders. One that is given twice is shown once.
+        folders: Their folders. One that is given twice is shown once.
         output: The file to write.
 
     Raises:
@@ -64,7 +66,8 @@ class Report:
     def __init__(self, folders: Sequence[Path], output: Path) -> None:
         self.folders = list({_resolve(folder): folder for folder in folders}.values())
         self.output = output
-        self._read: dict[Path, tuple[object, Run | UsageError]] = {}
+        self._read: dict[Path, tuple[object, Run | Study | UsageError]] = {}
+        self._logged: dict[Path, Logged] = {}  # of the runs of studies, of which most do not change between two looks
         self._told: set[str] = set()
         if os.path.isdir(output):  # False of a path that is too long, where Path raises
             shown, better = shorten(output, 1000), shorten(output / "report.html", 1000)
@@ -96,44 +99,57 @@ class Report:
 
     @property
     def finished(self) -> bool:
-        """Whether every run has ended with its test."""
-        return all(is_finished(folder) for folder in self.folders)
+        """Whether every run has ended with its test, and no cell of a study will be run any more."""
+        return all((studies if is_study(folder) else runs).is_finished(folder) for folder in self.folders)
 
     def state(self) -> object:
-        """Return what changes when a file of any of the runs changes."""
-        return [signature(folder) for folder in self.folders]
+        """Return what changes when a file of any of the runs or studies changes."""
+        return [_signature(folder) for folder in self.folders]
 
     def write(self, reload_seconds: float | None = None) -> None:
-        """Write the page, whole or not at all. A run that has not changed is not read again.
+        """Write the page, whole or not at all. What has not changed is not read again.
 
-        A run that cannot be shown is left out, which the page and the terminal say.
+        A run or a study that cannot be shown is left out, which the page and the terminal say.
 
         Args:
             reload_seconds: After how long the page loads itself again; None for never.
 
         Raises:
-            UsageError: No run can be shown, or the page cannot be written.
+            UsageError: None can be shown, or the page cannot be written.
         """
         names = dict(zip(self.folders, name_runs(self.folders), strict=True))
-        found = {names[folder]: self._run(folder) for folder in self.folders}
-        runs = {name: run for name, run in found.items() if isinstance(run, Run)}
-        left_out = {name: str(error) for name, error in found.items() if isinstance(error, UsageError)}
-        if not runs:
+        found = {names[folder]: self._content(folder) for folder in self.folders}
+        of_studies = {name: each for name, each in found.items() if isinstance(each, Study)}
+        of_runs = {name: each for name, each in found.items() if isinstance(each, Run)}
+        left_out = {name: str(each) for name, each in found.items() if isinstance(each, UsageError)}
+        if not of_studies and not of_runs:
             raise UsageError(next(iter(left_out.values())))
         page = build_page(
-            list(runs), list(runs.values()), built=datetime.now(), reload_seconds=reload_seconds, left_out=left_out
+            list(of_runs),
+            list(of_runs.values()),
+            built=datetime.now(),
+            reload_seconds=reload_seconds,
+            left_out=left_out,
+            studies=of_studies,
         )
         try:
             write_whole(self.output, page)
         except OSError as error:
             raise self._unwritable(error) from error
-        self._tell(damage(list(runs), list(runs.values()), left_out))
+        shown: dict[str, Run | Study] = {**of_studies, **of_runs}
+        self._tell(damage(list(shown), list(shown.values()), left_out))
 
-    def _run(self, folder: Path) -> Run | UsageError:
-        now = signature(folder)
+    def _content(self, folder: Path) -> Run | Study | UsageError:
+        now = _signature(folder)
         if folder not in self._read or self._read[folder][0] != now:
-            self._read[folder] = (now, _read_or_say(folder))
+            self._read[folder] = (now, self._read_or_say(folder))
         return self._read[folder][1]
+
+    def _read_or_say(self, folder: Path) -> Run | Study | UsageError:
+        try:
+            return read_study_folder(folder, self._logged) if is_study(folder) else read_run_folder(folder)
+        except UsageError as error:
+            return error
 
     def _tell(self, damage: Sequence[tuple[str, str]]) -> None:
         """Say once what cannot be read."""
@@ -145,11 +161,8 @@ class Report:
             sys.stderr.write(f"lightning-adv report: warning: {len(lines) - _MOST_LINES} more are on the page.\n")
 
 
-def _read_or_say(folder: Path) -> Run | UsageError:
-    try:
-        return read_run_folder(folder)
-    except UsageError as error:
-        return error
+def _signature(folder: Path) -> object:
+    return studies.signature(folder) if is_study(folder) else runs.signature(folder)
 
 
 def _resolve(folder: Path) -> Path:
@@ -198,10 +211,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = PlainParser(
         prog="lightning-adv report",
         description="Write runs as one interactive page that needs no network: accuracies, training curves, the "
-        "analyses over epochs and layers, figures, and the settings in which the runs differ.",
+        "analyses over epochs and layers, figures, and the settings in which the runs differ. Of a study it shows the "
+        "figure, over whichever of its keys is chosen, the table, and the training curves of its runs.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder: runs/digits-madry/version_0")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a run folder, as runs/digits-madry/version_0, or the folder of a study",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="the file to write (default: %(default)s)"
     )

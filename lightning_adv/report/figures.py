@@ -7,7 +7,7 @@ is, so that the page can hide it. Colours of text and grid come from :func:`them
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -85,6 +85,11 @@ def run_forms(name: str, index: int) -> dict[str, Figure]:
     return dict(zip(("line", "points", "bar"), traces, strict=True))
 
 
+def study_forms() -> list[dict[str, Figure]]:
+    """Return how what is compared in a study is drawn, as :func:`run_forms` does: one after another, each different."""
+    return [run_forms("", index) for index in range(len(_COLOURS) * len(_DASHES))]
+
+
 def table_forms() -> dict[str, Figure]:
     """Return the plots of a table, without its numbers: ``curve``, ``heatmap``, ``profile`` and ``channels``.
 
@@ -113,9 +118,8 @@ def table_forms() -> dict[str, Figure]:
 def metric_figures(names: Sequence[str], runs: Sequence[Run]) -> dict[str, Figure]:
     """Return for each logged metric, in the order of the menu, its curves over epochs; the test's are no curves."""
     curves = [one_rate(run.metrics) for run in runs]
-    logged = dict.fromkeys(metric for run in curves for metric in run if not metric.startswith("test/"))
-    labels = {metric: describe_metric(metric) for metric in logged}
-    order = sorted(logged, key=lambda each: (_GROUPS.index(labels[each].group), labels[each].title))
+    order = order_of_metrics(metric for run in curves for metric in run if not metric.startswith("test/"))
+    labels = {metric: describe_metric(metric) for metric in order}
     lines = [run_forms(name, index)["line"] for index, name in enumerate(names)]
     return {
         metric: _curves(
@@ -123,6 +127,12 @@ def metric_figures(names: Sequence[str], runs: Sequence[Run]) -> dict[str, Figur
         )
         for metric in order
     }
+
+
+def order_of_metrics(logged: Iterable[str]) -> list[str]:
+    """Return metrics, each once, in the order of the menu: accuracies, losses, learning rates, others."""
+    labels = {metric: describe_metric(metric) for metric in logged}
+    return sorted(labels, key=lambda each: (_GROUPS.index(labels[each].group), labels[each].title))
 
 
 def _curves(label: Label, curves: Sequence[tuple[Figure, Sequence[tuple[float, float]]]]) -> Figure:

@@ -153,6 +153,22 @@ def describe_metric(metric: str) -> Label:
     return Label(metric, metric, "Other")
 
 
+def describe_measure(column: str) -> Label:
+    """Return what a column of a study's table is called; the group ``%`` is that of what by its name is a share.
+
+    Example:
+        >>> describe_measure("attacked_robust_accuracy")
+        Label(title='Robust accuracy, attacked', axis='Robust accuracy', group='%')
+        >>> describe_measure("moved_black_box_rate").title, describe_measure("fooled").title
+        ('Black box rate, moved', 'fooled')
+    """
+    form = r"(?:(.+)_)?((?:clean|robust)_accuracy|(?:black|white)_box_rate)(?:_(.+))?"
+    if match := re.fullmatch(form, column):
+        of, kind, threat = match.groups()
+        return Label(", ".join(filter(None, (_words(kind), of, threat))), _words(kind), "%")
+    return Label(column, column, "%" if re.search("(^|_)(accuracy|rate|share)(_|$)", column) else "")
+
+
 def shorten_middle(text: str, most: int = 26) -> str:
     """Return a text of bounded length: names that begin alike often end differently.
 

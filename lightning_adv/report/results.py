@@ -26,7 +26,7 @@ def read_results(path: Path) -> tuple[dict[str, Any], list[str]]:
     results = read_json(path)
     if not isinstance(results, dict):
         raise UsageError("it holds no results")
-    return _sound(results, _FORM, "")
+    return sound(results, _FORM, "")
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -37,7 +37,8 @@ def is_number(value: Any) -> TypeGuard[float]:
         return False
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Return whether a value is a text or a finite number."""
     return isinstance(value, str) or is_number(value)
 
 
@@ -49,36 +50,47 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value)) and value[0] <= value[1]
 
 
-def _is_amount(value: Any) -> bool:
+def is_amount(value: Any) -> bool:
+    """Return whether a value is a finite number that is not negative."""
     return is_number(value) and value >= 0
 
 
 _MEASURED: Final[Mapping[str, Any]] = dict.fromkeys(_ACCURACIES, _is_share) | dict.fromkeys(_INTERVALS, _is_interval)
 _FORM: Final[Mapping[str, Any]] = {
     **_MEASURED,
-    **dict.fromkeys(("dataset", "network", "regime", "inference_domain", "precision"), _is_text),
-    **dict.fromkeys(("epochs", "training_seconds", "images_per_second"), _is_amount),
+    **dict.fromkeys(("dataset", "network", "regime", "inference_domain", "precision"), is_text),
+    **dict.fromkeys(("epochs", "training_seconds", "images_per_second"), is_amount),
     "domains": {"*": _MEASURED},
-    "training": {"attack": {"name": _is_text}},
-    "evaluation_attack": {"name": _is_text},
-    "threat_model": {"norm": _is_text, "eps": _is_amount},
+    "training": {"attack": {"name": is_text}},
+    "evaluation_attack": {"name": is_text},
+    "threat_model": {"norm": is_text, "eps": is_amount},
 }
 """What the page shows, by key: the test of a value, or what is below it. ``*`` is every key."""
 
 
-def _sound(values: Mapping[str, Any], form: Mapping[str, Any], above: str) -> tuple[dict[str, Any], list[str]]:
-    sound: dict[str, Any] = {}
+def sound(values: Mapping[str, Any], form: Mapping[str, Any], above: str) -> tuple[dict[str, Any], list[str]]:
+    """Drop what is not of its kind.
+
+    Args:
+        values: What a file says.
+        form: By key, the test of a value, or what is below it; ``*`` is every key. Any other key is left as it is.
+        above: What stands before the key in the name of what was dropped.
+
+    Returns:
+        The rest, and the keys of what was dropped.
+    """
+    kept: dict[str, Any] = {}
     strange: list[str] = []
     for key, value in values.items():
         wanted: Mapping[str, Any] | Callable[[Any], bool] | None = form.get(key, form.get("*"))
         if wanted is None or value is None:
-            sound[key] = value
+            kept[key] = value
         elif callable(wanted):
-            sound |= {key: value} if wanted(value) else {}
+            kept |= {key: value} if wanted(value) else {}
             strange += [] if wanted(value) else [f"{above}{key}"]
         elif isinstance(value, dict):
-            sound[key], dropped = _sound(value, wanted, f"{above}{key}.")
+            kept[key], dropped = sound(value, wanted, f"{above}{key}.")
             strange += dropped
         else:
             strange.append(f"{above}{key}")
-    return sound, strange
+    return kept, strange

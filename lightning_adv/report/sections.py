@@ -103,11 +103,13 @@ def _choices(
     return options, {"statistic": statistic, "name": layer, "domain": through[-1], "run": str(run), "axis": "epochs"}
 
 
-def metric_cards(metrics: Sequence[str]) -> str:
+def metric_cards(metrics: Sequence[str], section: str = "training", plot: str = "metric") -> str:
     """Return the places of the training curves: up to four, each of a metric that can be chosen.
 
     Args:
         metrics: In the order of the menu.
+        section: The section that they are in.
+        plot: What is drawn in them.
     """
     labels = {metric: describe_metric(metric) for metric in metrics}
     rates = [metric for metric in metrics if metric.startswith("lr-")][:1]
@@ -120,8 +122,8 @@ def metric_cards(metrics: Sequence[str]) -> str:
             f'<optgroup label="{group}">{select_options({each: labels[each].title for each in of}, first)}</optgroup>'
             for group, of in groupby(metrics, lambda metric: labels[metric].group)
         )
-        chooser = f'<select id="training-metric{number}" aria-label="Metric of plot {number + 1}">{groups}</select>'
-        cards.append(card("metric", chooser))
+        chooser = f'<select id="{section}-metric{number}" aria-label="Metric of plot {number + 1}">{groups}</select>'
+        cards.append(card(plot, chooser))
     return "".join(cards) or '<p class="nothing">No run has a metrics.csv that can be read.</p>'
 
 

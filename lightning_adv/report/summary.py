@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.report.configs import MAIN, differences, shared
@@ -112,7 +112,14 @@ def _attack(results: Mapping[str, Any], config: Mapping[str, str]) -> str:
     return _cell(name, ball)
 
 
-def problem_lists(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[str, str]) -> str:
+class Told(Protocol):
+    """What was read of a folder, a run's or a study's: what is missing, and by file what is damaged."""
+
+    missing: list[str]
+    damaged: dict[str, list[str]]
+
+
+def problem_lists(names: Sequence[str], runs: Sequence[Told], left_out: Mapping[str, str]) -> str:
     """Return the lists of what cannot be read and of what is missing, and of which runs; empty where all is there.
 
     Args:
@@ -126,7 +133,7 @@ def problem_lists(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[s
     )
 
 
-def damage(names: Sequence[str], runs: Sequence[Run], left_out: Mapping[str, str]) -> list[tuple[str, str]]:
+def damage(names: Sequence[str], runs: Sequence[Told], left_out: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return one sentence for each thing that cannot be read, after the names of the runs that it is said of.
 
     Args:

@@ -83,7 +83,7 @@ def pack_table(table: Table) -> dict[str, Any]:
         "domains": domains,
         "statistics": statistics,
         "keys": [index[part][key[part]] for key in table.series for part in range(3)],
-        "values": [_base64(values) for values in table.series.values()],
+        "values": [to_base64(values) for values in table.series.values()],
     }
 
 
@@ -98,7 +98,8 @@ def _positions(epochs: Iterable[int]) -> list[float]:
     return places
 
 
-def _base64(values: Sequence[float]) -> str:
+def to_base64(values: Sequence[float]) -> str:
+    """Return numbers as little-endian fp32 in base64, as the page reads them."""
     numbers = array("f", values)
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -37,7 +37,7 @@ def write_run(
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     _write_config(folder, seed, epochs if of is None else of, domains, weight_decay)
-    _write_metrics(folder, epochs, domains, weight_decay, chance)
+    write_metrics(folder, epochs, domains, weight_decay, chance)
     if of is None:
         _write_results(folder, seed, epochs, domains, weight_decay)
     writers = {"bn_drift": _drift, "bn_gap": _gap, "smoothness": _smoothness, "local_response": _response}
@@ -108,7 +108,7 @@ def _accuracies(t: float, domains: Sequence[str], weight_decay: float) -> dict[s
     return found
 
 
-def _write_metrics(folder: Path, epochs: int, domains: Sequence[str], decay: float, chance: random.Random) -> None:
+def write_metrics(folder: Path, epochs: int, domains: Sequence[str], decay: float, chance: random.Random) -> None:
     kinds = list(_accuracies(0, domains, decay))
     names = ["lr-SGD", "train/loss", *(_metric(kind, what) for kind in kinds for what in ("accuracy", "loss"))]
     lines = [",".join(["epoch", "step", *names])]

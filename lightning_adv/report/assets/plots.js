@@ -65,3 +65,11 @@ function suitsLog(lists) {
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
+
+// Little-endian fp32 in base64; null where a number is not finite.
+function unpack(text) {
+  const letters = atob(text);
+  const view = new DataView(new ArrayBuffer(letters.length));
+  for (let k = 0; k < letters.length; k += 1) view.setUint8(k, letters.charCodeAt(k));
+  return Array.from({ length: letters.length / 4 }, (_, k) => view.getFloat32(4 * k, true)).map((value) => (Number.isFinite(value) ? value : null));
+}

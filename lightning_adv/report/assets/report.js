@@ -2,6 +2,7 @@
 
 const saved = restore();
 const sections = PAGE.sections.map((content) => new Section(content));
+const studies = (PAGE.studies ?? []).map((content) => new Study(content));
 
 function drawWhole() {
   document.querySelectorAll('[data-plot="result"]').forEach((plot, k) => renderWhole(plot, PAGE.results[k], "No run that is shown has results yet."));
@@ -13,13 +14,14 @@ function drawWhole() {
 
 function drawAll() {
   drawWhole();
-  for (const section of sections) section.draw();
+  for (const part of [...studies, ...sections]) part.draw();
 }
 
 // What a reload keeps: choices by the id of their field, and of a slider its place, or that it is at the end.
 function save() {
-  const state = { hidden: RUNS.filter((run) => !run.shown).map((run) => run.name), scroll: scrollY, reload: document.querySelector("#reloading input").checked, looks: {}, fields: {} };
-  for (const field of document.querySelectorAll("main [id]:is(select, [type=checkbox])")) state.fields[field.id] = field.type === "checkbox" ? field.checked : field.value;
+  const state = { hidden: RUNS.filter((run) => !run.shown).map((run) => run.name), scroll: scrollY, reload: document.querySelector("#reloading input").checked, looks: {}, fields: {}, compared: {} };
+  for (const study of studies) state.compared[study.id] = study.curves.compared();
+  for (const field of document.querySelectorAll("main [id]:is(select, [type=checkbox], [type=search])")) state.fields[field.id] = field.type === "checkbox" ? field.checked : field.value;
   for (const section of sections) if (!section.last) state.looks[section.id] = section.choice().x;
   try {
     sessionStorage.setItem(`report ${location.pathname}`, JSON.stringify(state));
@@ -41,9 +43,11 @@ function adopt() {
   for (const [id, value] of Object.entries(saved.fields ?? {})) {
     const field = document.getElementById(id);
     if (field?.type === "checkbox") field.checked = value;
+    else if (field?.type === "search") field.value = value;
     else if ([...(field?.options ?? [])].some((option) => option.value === value)) field.value = value;
   }
   for (const section of sections) section.moveTo(saved.looks?.[section.id] ?? Infinity);
+  for (const study of studies) study.curves.compare(saved.compared?.[study.id] ?? []);
 }
 
 function addRuns() {
@@ -155,8 +159,10 @@ adopt();
 addTheme();
 addRuns();
 addNavigation();
-addPictures();
-document.getElementById("training").addEventListener("change", () => (drawWhole(), save()));
+if (RUNS.length) {
+  addPictures();
+  document.getElementById("training").addEventListener("change", () => (drawWhole(), save()));
+}
 drawAll();
 addPrinting();
 addReloading();

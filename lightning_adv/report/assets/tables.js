@@ -29,10 +29,7 @@ function channelsOf(table, name, statistic) {
 function valuesOf(table, ...key) {
   const found = table.series.get(key.join("\0"));
   if (typeof found !== "string") return found ?? null;
-  const letters = atob(found);
-  const view = new DataView(new ArrayBuffer(letters.length));
-  for (let k = 0; k < letters.length; k += 1) view.setUint8(k, letters.charCodeAt(k));
-  const values = Array.from({ length: letters.length / 4 }, (_, k) => view.getFloat32(4 * k, true)).map((value) => (Number.isFinite(value) ? value : null));
+  const values = unpack(found);
   table.series.set(key.join("\0"), values);
   return values;
 }
