@@ -73,8 +73,9 @@ def build_table(
         rows.append(row)
     _name_threats(rows, [stage for stage, command in stages.items() if command == "evaluate"])
     columns = _columns(rows, axes, stages, collect)
+    whole = tuple({column: row.get(column) for column in columns} for row in rows)
     told = (*reader.told.clauses(), *clashes.clauses())
-    return StudyTable(tuple(axes), columns, tuple(rows), title, figure or {}, told)
+    return StudyTable(tuple(axes), columns, whole, title, figure or {}, told)
 
 
 def point_status(point: TablePoint) -> str:

@@ -56,7 +56,7 @@ class StudyTable:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_text(row.get(column)) for column in self.columns] for row in self.rows)
+        writer.writerows([_text(row[column]) for column in self.columns] for row in self.rows)
         return text.getvalue()
 
     def write(self, folder: Path) -> None:

@@ -16,8 +16,6 @@ def draw_bars(content: Content) -> Canvas:
 
     Siddiqui & Breuel (2021), figure 7, with a group for each block.
     """
-    from matplotlib.patches import Patch
-
     settings = content.settings
     x = settings.x
     positions = Positions(values_of(content.rows, x) if x else [""], categories=True)
@@ -25,6 +23,7 @@ def draw_bars(content: Content) -> Canvas:
     count = max(len(content.lines) * len(unit.measures) for unit in units)
     width = max(positions.width, 1.0 + 0.13 * (count + 1) * len(positions.at))
     canvas = make_canvas(content.panels, units, width, labels=positions.label_height)
+    _add_legend(canvas, content)
     for (panel, unit), axes in canvas.panels.items():
         rows = content.of_panel(panel)
         bars = [(line, measure) for line in content.lines for measure in unit.measures]
@@ -42,6 +41,14 @@ def draw_bars(content: Content) -> Canvas:
                     draw_runs(axes, place, runs, unit.factor, {"color": _DARK})
         draw_references(canvas, axes, content, panel, unit)
         positions.set(axes, x or "", canvas.width)
+    add_notes(canvas, content, "Bars")
+    return canvas
+
+
+def _add_legend(canvas: Canvas, content: Content) -> None:
+    from matplotlib.patches import Patch
+
+    settings = content.settings
     if settings.lines is not None:
         for line in content.lines:
             colour = content.style(line, settings.y[0])["color"]
@@ -50,5 +57,3 @@ def draw_bars(content: Content) -> Canvas:
         colour = content.style("", measure)["color"] if settings.lines is None else "0.5"
         hatch = "" if settings.lines is None else _HATCHES[number % len(_HATCHES)]
         canvas.add_entry(measure_text(measure), Patch(facecolor=colour, hatch=hatch, edgecolor="white"))
-    add_notes(canvas, content, "Bars")
-    return canvas

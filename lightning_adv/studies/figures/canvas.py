@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LETTER = 0.075
 """Inches that a letter of a label takes, about."""
-_TITLE_LETTER, _NOTE_LETTER = 0.1, 0.068
+_TITLE_LETTER, _NOTE_LETTER, _LINE = 0.1, 0.068, 0.17
 _WIDEST, _MOST_PANELS, _MOST_ENTRIES = 14.0, 24, 60
 _FEW_PANELS, _TICKS = 9, 12
 _STYLES = ("-", "--", ":", "-.")
@@ -64,13 +64,13 @@ class Canvas:
         """Write the title, the legend and the notes, each where it has room."""
         figure, width = self.figure, self.figure.get_figwidth()
         legend = self._add_legend()
-        figure.set_figwidth(width + legend)
-        if title:
-            text = textwrap.fill(label(title), int(width / _TITLE_LETTER))
-            figure.suptitle(text, fontsize=TITLE + 1, x=width / 2 / (width + legend))
-        if self.notes:
-            text = textwrap.fill(" ".join(map(label, self.notes)), int((width + legend) / _NOTE_LETTER))
-            figure.supxlabel(text, fontsize=SMALL, color=GREY, x=0.1 / (width + legend), ha="left")
+        above = textwrap.wrap(label(title), int(width / _TITLE_LETTER))
+        below = textwrap.wrap(" ".join(map(label, self.notes)), int((width + legend) / _NOTE_LETTER))
+        figure.set_size_inches(width + legend, figure.get_figheight() + _LINE * (len(above) + len(below)))
+        if above:
+            figure.suptitle("\n".join(above), fontsize=TITLE + 1, x=width / 2 / (width + legend))
+        if below:
+            figure.supxlabel("\n".join(below), fontsize=SMALL, color=GREY, x=0.1 / (width + legend), ha="left")
         return figure
 
     def _add_legend(self) -> float:
@@ -139,7 +139,7 @@ def make_canvas(
     width = min(max(width, 3.0), _WIDEST) * (1 if len(shown) <= _FEW_PANELS else 0.7)
     across = max(1, min(len(shown), int(_WIDEST // width), 4 if len(shown) <= _FEW_PANELS else 6))
     rows = -(-len(shown) // across) * len(units)
-    figure = new_figure(max(across * width, 4.2) + 0.4, rows * (2.7 + labels) + 0.7)
+    figure = new_figure(max(across * width, 4.2) + 0.4, rows * (2.8 + labels) + 0.2)
     grid = figure.subplots(rows, across, squeeze=False)
     canvas = Canvas(figure, {}, width)
     for axes in grid.flat:

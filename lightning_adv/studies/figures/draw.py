@@ -11,7 +11,7 @@ from lightning_adv.studies.figures.canvas import Canvas
 from lightning_adv.studies.figures.lines import draw_lines
 from lightning_adv.studies.figures.parts import Content
 from lightning_adv.studies.figures.scatter import draw_scatter
-from lightning_adv.studies.figures.settings import FigureSettings, check_figure, choose_figure
+from lightning_adv.studies.figures.settings import FigureSettings, check_figure, choose_figure, measures_in
 from lightning_adv.studies.figures.values import Row, axes_of, values_of
 from lightning_adv.studies.figures.with_without import draw_with_without
 from lightning_adv.studies.table import measures_of
@@ -53,6 +53,9 @@ def draw_study(rows: Sequence[Row], spec: Mapping[str, Any] | None = None, title
         ('Cutoff', 2)
     """
     settings = settings_of(rows, spec)
+    measures = _measures(rows)
+    if all(row.get("status") == "done" for row in rows):  # else a measure may be one that comes yet
+        check_figure(spec, axes_of(rows), measures)
     if not rows or not settings.y:
         return _empty(title)
     return _DRAW[settings.kind](Content.split(settings, rows)).finish(title)
@@ -61,14 +64,20 @@ def draw_study(rows: Sequence[Row], spec: Mapping[str, Any] | None = None, title
 def settings_of(rows: Sequence[Row], spec: Mapping[str, Any] | None = None) -> FigureSettings:
     """Return what the figure of some rows shows, with all that is chosen from the rows.
 
+    A measure that the rows have not is taken: it may come with the next of them.
+
     Raises:
-        UsageError: A column, a measure or a kind in ``spec`` does not exist.
+        UsageError: A column, a value or a kind in ``spec`` does not exist.
     """
     columns = {column: values_of(rows, column) for column in axes_of(rows)}
-    measures = measures_of(list(dict.fromkeys(column for row in rows for column in row)), rows)
+    measures = _measures(rows)
     if rows:
-        check_figure(spec, columns, measures)
+        check_figure(spec, columns, [*measures, *measures_in(spec)])
     return choose_figure(spec, columns, measures)
+
+
+def _measures(rows: Sequence[Row]) -> tuple[str, ...]:
+    return measures_of(list(dict.fromkeys(column for row in rows for column in row)), rows)
 
 
 def _empty(title: str) -> Figure:

@@ -120,22 +120,33 @@ def draw_runs(axes: Axes, x: float, runs: Sequence[Run], factor: float, style: d
         axes.plot([x] * len(runs), values, ".", color=style["color"], markersize=4, alpha=0.5, zorder=2.2)
 
 
-def add_notes(canvas: Canvas, content: Content, what: str) -> None:
-    """Say what is drawn: means of what, single runs with intervals, and how many runs are missing.
+def add_notes(canvas: Canvas, content: Content, means: str) -> None:
+    """Say what is drawn: means over what or single runs with intervals, and how many runs have no number.
 
     Args:
         canvas: The figure.
         content: What is drawn.
-        what: What means are drawn as: ``Lines``.
+        means: What a mean of several runs is drawn as: ``Lines``.
     """
     pooled = content.pooled()
+    if pooled:
+        canvas.notes.append(f"{means} are means over {' and '.join(pooled)}; each point is one run.")
+    elif has_intervals(content):
+        canvas.notes.append("Vertical strokes are 95 % Wilson intervals of one run.")
+    note_missing(canvas, content)
+
+
+def has_intervals(content: Content) -> bool:
+    """Return whether the table has intervals of what is drawn."""
     rows = [*content.rows, *content.references]
-    runs = [run for measure in content.settings.y for run in runs_of(rows, measure)]
-    if pooled and what:
-        canvas.notes.append(f"{what} are means over {' and '.join(pooled)}; each point is one run.")
-    elif what and any(run.interval for run in runs):
-        canvas.notes.append("Vertical bars are 95 % Wilson intervals of one run.")
-    missing = [row for row in rows if any(number_of(row, measure) is None for measure in content.settings.y)]
+    return any(run.interval for measure in content.settings.y for run in runs_of(rows, measure))
+
+
+def note_missing(canvas: Canvas, content: Content) -> None:
+    """Say how many runs lack one of the numbers that are drawn, by their status."""
+    rows = [*content.rows, *content.references]
+    drawn = content.settings.y
+    missing = [row for row in rows if any(number_of(row, measure) is None for measure in drawn)]
     if missing:
         statuses = Counter(str(row.get("status") or "unknown") for row in missing)
         told = ", ".join(f"{count} {status}" for status, count in statuses.items())
@@ -167,8 +178,8 @@ def draw_references(canvas: Canvas, axes: Axes, content: Content, panel: str, un
     settings = content.settings
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in content.references:
-        of_panel = "" if settings.panels in (None, *settings.reference) else text_of(row, settings.panels or "")
-        if of_panel in ("", panel):
+        of_panel = text_of(row, settings.panels or "")
+        if of_panel == panel or of_panel not in content.panels:
             groups.setdefault((_reference_name(row, content), text_of(row, settings.lines or "")), []).append(row)
     names = list(dict.fromkeys(_reference_name(row, content) for row in content.references))
     for (name, line), rows in groups.items():
@@ -186,7 +197,9 @@ def _reference_name(row: Row, content: Content) -> str:
     settings = content.settings
     if settings.reference and all(text_of(row, column) == text for column, text in settings.reference.items()):
         return ", ".join(settings.reference.values())
-    told = [text_of(row, c) for c in content.axes if c not in (settings.x, settings.panels)]
-    own = text_of(row, settings.lines or "")
-    others = [text for text in told if text and not (text == own and own in content.lines)]
-    return ", ".join(others) or f"no {settings.x}"
+    told = [text_of(row, column) for column in content.axes if column != settings.x]
+    shown = {text_of(row, settings.lines or ""), text_of(row, settings.panels or "")} & {
+        *content.lines,
+        *content.panels,
+    }
+    return ", ".join(text for text in told if text and text not in shown) or f"no {settings.x}"

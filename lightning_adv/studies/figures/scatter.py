@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_adv.core.figures import TEXT, label
 from lightning_adv.studies.figures.canvas import Canvas, Unit, make_canvas, measure_text, style_of, units_of
-from lightning_adv.studies.figures.parts import Content, add_notes
+from lightning_adv.studies.figures.parts import Content, has_intervals, note_missing
 from lightning_adv.studies.figures.values import Row, run_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def draw_scatter(content: Content) -> Canvas:
     if content.references:
         style = {"color": "black", "marker": "*", "markersize": 9, "linestyle": ""}
         canvas.add_entry(", ".join(settings.reference.values()), Line2D([], [], **style))
-    add_notes(canvas, content, "")
+    canvas.notes.append("Each point is one run.")
+    if has_intervals(content):
+        canvas.notes.append("Crosses are 95 % Wilson intervals.")
+    note_missing(canvas, content)
     return canvas
 
 

@@ -147,6 +147,14 @@ def _listed(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
+def measures_in(spec: Any) -> list[str]:
+    """Return what the settings of a figure name as measures."""
+    if not isinstance(spec, Mapping):
+        return []
+    named = [*_listed(spec.get("y")), *([spec.get("x")] if spec.get("kind") == "scatter" else [])]
+    return [name for name in named if isinstance(name, str)]
+
+
 def choose_figure(
     spec: Mapping[str, Any] | None, columns: Mapping[str, Sequence[str]], measures: Sequence[str]
 ) -> FigureSettings:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_adv.core.figures import GREY
 from lightning_adv.studies.figures.canvas import Canvas, Positions, Unit, make_canvas, measure_text, units_of
-from lightning_adv.studies.figures.parts import Content, add_notes, draw_references
+from lightning_adv.studies.figures.parts import Content, draw_references, note_missing
 from lightning_adv.studies.figures.values import Row, medians_by_part
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def draw_with_without(content: Content) -> Canvas:
     for text, _, style, face in _SIDES:
         line = Line2D([], [], color=GREY, linestyle=style, marker="o", markersize=5, markerfacecolor=face)
         canvas.add_entry(f"median {text}", line)
-    canvas.notes.append("Each small point is one run.")
-    add_notes(canvas, content, "")
+    pooled = " and ".join(["all subsets", *content.pooled()])
+    canvas.notes.append(f"Medians are over {pooled}; each small point is one run.")
+    note_missing(canvas, content)
     return canvas
 
 
