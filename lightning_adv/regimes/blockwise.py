@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.blocks import Block, choose_blocks, freeze_except, reinitialize, split_blocks
 from lightning_adv.nn.libraries import default_image_shape
 from lightning_adv.nn.normalize import NormalizedNetwork
+from lightning_adv.nn.weights.runs import INITIAL
 from lightning_adv.regimes.keywords import AdversarialKeywords, Unpack
 from lightning_adv.regimes.madry import MadryTraining
 from lightning_adv.regimes.objectives import CrossEntropy, Objective
@@ -25,7 +28,8 @@ class BlockwiseRetraining(MadryTraining):
     """Retrain chosen blocks of a pretrained network, conventionally or adversarially (section 3, figure 1).
 
     The network's weights come from ``backbone.checkpoint`` (a run of any regime, or a weights file) or
-    ``backbone.pretrained``. Frozen parameters are in no optimizer, and frozen modules stay in eval mode.
+    ``backbone.pretrained``. Frozen parameters are in no optimizer, and frozen modules stay in eval mode. In 0 epochs
+    blocks are reinitialised without retraining (section 5.3, figure 7).
 
     Args:
         backbone: What network to build, with ``checkpoint`` or ``pretrained``.
@@ -34,7 +38,10 @@ class BlockwiseRetraining(MadryTraining):
             ``cutoff`` all blocks are retrained.
         side: Which side of the cut is retrained, ``"before"`` or ``"after"`` (section 4).
         unit: ``"block"`` for the modules between down-samplings, ``"layer"`` for single layers (section 5.1).
-        reinitialize: Whether the chosen blocks start anew (as in the paper), or from their pretrained weights.
+        reinitialize: What the chosen blocks start from, parameters and buffers: ``True`` or ``"fresh"`` values that are
+            drawn anew, by the run's seed (as in the paper); ``"initial"`` those that the pretraining began with (Zhang
+            et al. 2019); ``False`` their pretrained ones.
+        initial_weights: The weights file for ``"initial"``. None takes ``init.ckpt`` beside ``backbone.checkpoint``.
         only_batchnorm: Train nothing but the BatchNorms of the chosen blocks: with ``blocks``, ``cutoff`` and
             ``reinitialize`` left out or false, the fine-tuning of Xie & Yuille 2020, section 6.4.4.
         attack: The attack of adversarial retraining; None retrains conventionally, on clean images only. The default
@@ -60,7 +67,8 @@ class BlockwiseRetraining(MadryTraining):
         cutoff: int | str | None = None,
         side: Literal["before", "after"] = "before",
         unit: Literal["block", "layer"] = "block",
-        reinitialize: bool = True,
+        reinitialize: bool | Literal["fresh", "initial"] = True,
+        initial_weights: str | None = None,
         only_batchnorm: bool = False,
         attack: Attack | None = PGD(eps="8/255", steps=7, label="predicted"),  # noqa: B008
         objective: Objective = CrossEntropy(clean_fraction=1.0),  # noqa: B008 (recipes)
@@ -68,11 +76,14 @@ class BlockwiseRetraining(MadryTraining):
     ) -> None:
         self.side = side
         self.unit = unit
+        self.reinitialize = reinitialize
         check_choices(self, BlockwiseRetraining)
         if blocks is not None and cutoff is not None:
             raise UsageError(f"blocks is {blocks} and cutoff is {cutoff!r}: give one of them.")
         if only_batchnorm and reinitialize:
             raise UsageError("only_batchnorm trains on filters that are there: set reinitialize to false.")
+        if initial_weights is not None and reinitialize != "initial":
+            raise UsageError(f"initial_weights is given, and reinitialize is {reinitialize!r}: set it to 'initial'.")
         ignored = [name for name in ("weight_perturbation", "eps_warmup_epochs") if kwargs.get(name)]
         ignored += [] if isinstance(Objective.from_config(objective), CrossEntropy) else ["objective"]
         if attack is None and ignored:
@@ -81,9 +92,10 @@ class BlockwiseRetraining(MadryTraining):
         super().__init__(backbone, attack=PGD() if attack is None else attack, objective=objective, **kwargs)
         self.blocks = blocks
         self.cutoff = cutoff
-        self.reinitialize = reinitialize
+        self.initial_weights = initial_weights
         self.only_batchnorm = only_batchnorm
         self.retrained: list[Block] = []
+        self.reinitialized: dict[str, Any] | None = None
         self._frozen: list[str] = []
         self._loaded = False
 
@@ -116,9 +128,7 @@ class BlockwiseRetraining(MadryTraining):
         blocks = split_blocks(network, self._image_shape(), unit=self.unit)
         self.retrained = choose_blocks(blocks, names=self.blocks, cutoff=self.cutoff, side=self.side)
         if self.reinitialize:
-            fresh = self._fresh_network()
-            self._check_fresh(network, fresh)
-            reinitialize(network, fresh, self.retrained)
+            self._reinitialize(network)
         frozen = set(freeze_except(network, self.retrained, only_batchnorm=self.only_batchnorm))
         self._check_frozen(network, blocks)
         # By name: SyncBatchNorm's converters put other modules in their place.
@@ -150,23 +160,79 @@ class BlockwiseRetraining(MadryTraining):
         """Return what has the blocks: none of them holds the normalisation."""
         return network.network if isinstance(network, NormalizedNetwork) else network
 
-    def _fresh_network(self) -> nn.Module:
-        """Build the network anew, with weights that depend on the run's seed only."""
-        recipe, self.backbone = self.backbone, self.backbone.without_weights()
+    def _reinitialize(self, network: nn.Module) -> None:
+        """Put fresh or initial values into the chosen blocks, and keep for the results which they are."""
+        names = [block.name for block in self.retrained]
+        if self.reinitialize != "initial":
+            other = self._built_anew(self.backbone.without_weights())
+            self._check_anew(network, other)
+            self.reinitialized = {"blocks": names, "values": "fresh", "from": None}
+        else:
+            path = self._initial_file()
+            try:
+                other = self._built_anew(replace(self.backbone, pretrained=False, checkpoint=path))
+            except UsageError as error:
+                if error.key != "backbone.checkpoint":
+                    raise
+                raise UsageError(error.message, key="initial_weights") from error
+            if type(self).build_network is not MadryTraining.build_network:
+                self._check_anew(network, other)
+            self.reinitialized = {"blocks": names, "values": "initial", "from": path}
+        reinitialize(network, self._without_normalization(other), self.retrained)
+
+    def _initial_file(self) -> str:
+        """Return the file of the initial weights.
+
+        Raises:
+            UsageError: It is not there.
+        """
+        if self.initial_weights is not None:
+            return self.initial_weights
+        checkpoint = self.backbone.checkpoint
+        beside = None if checkpoint is None else Path(checkpoint).expanduser().with_name(INITIAL)
+        if beside is None or not beside.is_file():
+            where = "backbone.checkpoint names no file" if beside is None else f"there is no {beside}"
+            raise UsageError(
+                f"reinitialize is 'initial', but {where}: a run keeps the weights that it begins with in "
+                f"checkpoints/{INITIAL} unless initial_checkpoint.keep is false. Train the network again with it, name "
+                "another file as initial_weights, or take 'fresh' values."
+            )
+        return str(beside)
+
+    def _built_anew(self, backbone: Backbone) -> nn.Module:
+        """Build the network of another recipe; what is drawn depends on the run's seed only.
+
+        Raises:
+            UsageError: A chosen block has values in it that the recipe's weights file does not give.
+        """
+        recipe, self.backbone = self.backbone, backbone
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(run_seed(), "reinitialize"))
-                return self._without_normalization(self.build_network(self.hparams["num_classes"]))
+                built = self.build_network(self.hparams["num_classes"])
         finally:
             self.backbone = recipe
-
-    def _check_fresh(self, network: nn.Module, fresh: nn.Module) -> None:
-        """What an override of ``build_network`` loads by itself, it loads into the fresh network too."""
-        chosen = tuple(f"{path}." for block in self.retrained for path in block.modules)
-        own, anew = ({key: p for key, p in of.named_parameters() if key.startswith(chosen)} for of in (network, fresh))
-        if own.keys() == anew.keys() and all(torch.equal(own[key].cpu(), anew[key].cpu()) for key in own):
+        new = built.new if isinstance(built, NormalizedNetwork) and backbone.checkpoint is not None else ()
+        if left := [key for key in new if key.startswith(self._chosen())]:
             raise UsageError(
-                f"reinitialize is true, but {type(self).__name__}.build_network gives block "
+                f"{backbone.checkpoint} has no values for {left[0]}, since it has another size there: leave its block "
+                "out, or take 'fresh' values.",
+                key="initial_weights",
+            )
+        return built
+
+    def _chosen(self) -> tuple[str, ...]:
+        """What the keys of the chosen blocks begin with."""
+        return tuple(f"{path}." for block in self.retrained for path in block.modules)
+
+    def _check_anew(self, network: nn.Module, other: nn.Module) -> None:
+        """What an override of ``build_network`` loads by itself, it loads into the other network too."""
+        pair = (network, self._without_normalization(other))
+        own, anew = ({key: p for key, p in of.named_parameters() if key.startswith(self._chosen())} for of in pair)
+        if own.keys() == anew.keys() and all(torch.equal(own[key].cpu(), anew[key].cpu()) for key in own):
+            told = "true" if self.reinitialize is True else f"'{self.reinitialize}'"
+            raise UsageError(
+                f"reinitialize is {told}, but {type(self).__name__}.build_network gives block "
                 f"{self.retrained[0].name} the same weights each time: let it load weights where "
                 "self.backbone.checkpoint names them only, or set reinitialize to false."
             )

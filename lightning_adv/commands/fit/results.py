@@ -144,7 +144,8 @@ def describe_training(regime: Regime) -> dict[str, Any]:
     """Return how a regime trains, as plain data: its attack, and every argument that is its own.
 
     Args:
-        regime: The regime. ``retrained_blocks`` is there if blocks were chosen, that is after training.
+        regime: The regime. ``retrained_blocks`` is there if blocks were chosen, that is after training, and
+            ``reinitialized`` if they began with other than their pretrained values: which, and from which file.
     """
     attack = getattr(regime, "attack", None) if regime.adversarial else None
     described: dict[str, Any] = {"attack": None if attack is None else _describe_attack(attack)}
@@ -154,6 +155,8 @@ def describe_training(regime: Regime) -> dict[str, Any]:
     described["activation"] = regime.backbone.activation
     if blocks := getattr(regime, "retrained", None):
         described["retrained_blocks"] = [block.name for block in blocks]
+    if (reinitialized := getattr(regime, "reinitialized", None)) is not None:
+        described["reinitialized"] = reinitialized
     told = (
         *described,
         "backbone",
