@@ -9,16 +9,23 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from lightning_adv.cli import main
 from lightning_adv.commands.evaluate.settings import parse_settings
 from lightning_adv.commands.export.command import _parser as export_parser
 from lightning_adv.commands.push.command import _parser as push_parser
 from lightning_adv.commands.shared.configs import config_names, preset_names
+from lightning_adv.studies.collect import parse_collect
+from lightning_adv.studies.figures import check_figure
+from lightning_adv.studies.grid import axis_columns, expand
+from lightning_adv.studies.study_file import make_study
+from lightning_adv.studies.table import check_columns, expected_measures
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 
 WITH_PYTHON = [name for name, page in PAGES.items() if blocks("python", page)]
-WITH_YAML = [name for name, page in PAGES.items() if blocks("yaml", page)]
+STUDIES = PAGES["docs/studies.md"]
+WITH_YAML = [name for name, page in PAGES.items() if blocks("yaml", page) and page != STUDIES]
 
 
 @pytest.mark.slow
@@ -42,6 +49,26 @@ def test_yaml_is_a_configuration(name, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             main(["fit", "--config", "digits/standard", "--config", "page.yaml", "--print_config"])
         assert end.value.code == 0, (number, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("block", blocks("yaml", STUDIES))
+def test_yaml_of_a_study_is_one(block):
+    """A whole study file, or keys that one may have whose stages are named as on the page."""
+    commands = {"pretrain": "fit", "retrain": "fit", "attacked": "evaluate", "moved": "transfer"}
+    config = {"fit": "digits/standard", "evaluate": "evaluation/quick", "transfer": "transfer/fgsm_family"}
+    whole = {
+        "stages": {name: {"command": command, "config": config[command]} for name, command in commands.items()},
+        "grid": [
+            {"setting": {"before": {}, "after": {}}, "model.init_args.cutoff": ["m1", "m2"]},
+            {"setting": {"only pretrained": {"retrain": None}}},
+        ],
+    }
+    given = yaml.safe_load(block)
+    study = make_study(given if {"stages", "config"} & set(given) else {**whole, **given}, name="page")
+    columns = {name: [point.names.get(name, "") for point in expand(study)] for name in axis_columns(study)}
+    stages = {name: stage.command for name, stage in study.stages.items()}
+    check_columns(columns, stages, parse_collect(study.collect, stages))
+    check_figure(study.figure, columns, expected_measures(stages, study.collect))
 
 
 @pytest.fixture

@@ -68,6 +68,10 @@ def settings_of(rows: Sequence[Row], spec: Mapping[str, Any] | None = None) -> F
 
     Raises:
         UsageError: A column, a value or a kind in ``spec`` does not exist.
+
+    Example:
+        >>> settings_of([{"eps": eps, "seed": 0, "status": "done", "robust_accuracy": 0.5} for eps in (0.1, 0.2)]).kind
+        'lines'
     """
     columns = {column: values_of(rows, column) for column in axes_of(rows)}
     measures = _measures(rows)
