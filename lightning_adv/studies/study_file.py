@@ -13,7 +13,7 @@ from lightning_adv.core.reading import read_yaml, shorten
 from lightning_adv.core.suggestions import did_you_mean
 
 COMMANDS = ("fit", "evaluate", "transfer")
-_KEYS = ("title", "name", "config", "stages", "grid", "seeds", "set", "threads", "cells", "collect", "figure", "points")
+KEYS = ("title", "name", "config", "stages", "grid", "seeds", "set", "threads", "cells", "collect", "figure", "points")
 _STAGE_KEYS = ("command", "config", "set", "seed", "cells")
 _STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SEED_KEY = "seed_everything"
@@ -108,17 +108,31 @@ def read_study_files(paths: Sequence[Path], overrides: Sequence[tuple[str, Any]]
             raise UsageError(f"--config: {path} cannot be read: {error}.") from error
         if not isinstance(content, dict):
             raise UsageError(f"--config: {path} must be a mapping of a study's keys, but is {shorten(content)!r}.")
-        _check_names(content, _KEYS, f"{path}: a study")
-        merged = _merge(merged, content)
+        _check_names(content, KEYS, f"{path}: a study")
+        merged = _merge(merged, _with_stages(content))
     for key, value in overrides:
         merged = _merge(merged, _nested(key, value, merged))
     return merged
 
 
+def _with_stages(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's keys with ``stages: {fit: {config: ...}}`` for its ``config``.
+
+    Raises:
+        UsageError: It has both.
+    """
+    if content.get("config") is None:
+        return dict(content)
+    if content.get("stages") is not None:
+        raise UsageError("it stands beside config, which is a study of one stage, called fit.", key="stages")
+    return {
+        **{key: value for key, value in content.items() if key != "config"},
+        "stages": {"fit": {"config": content["config"]}},
+    }
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
-    if "config" in above or "stages" in above:  # one is in place of the other
-        merged.pop("stages" if "config" in above else "config", None)
     for key, value in above.items():
         old = merged.get(key)
         mergeable = isinstance(old, dict) and isinstance(value, dict) and key != "grid"
@@ -133,7 +147,7 @@ def _nested(key: str, value: Any, merged: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: There is no such key.
     """
     first, _, rest = key.partition(".")
-    _check_names({first: None}, _KEYS, "--" + key + ": a study")
+    _check_names({first: None}, KEYS, f"--{key}: a study")
     if not rest:
         return {first: value}
     if first == "stages":
@@ -167,13 +181,11 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
         >>> study.stages["fit"].configs, study.seeds
         (('digits/madry',), (0,))
     """
-    _check_names(content, _KEYS, "a study")
-    given = {key: value for key, value in content.items() if value is not None}
+    _check_names(content, KEYS, "a study")
+    given = {key: value for key, value in _with_stages(content).items() if value is not None}
     for key in ("title", "name", "cells"):
         _check(given.get(key), str, key, "text", null=True)
-    if "config" in given and "stages" in given:
-        raise UsageError("it stands beside config, which is a study of one stage, called fit.", key="stages")
-    stages = _stages({"fit": {"config": given["config"]}} if "config" in given else given.get("stages"))
+    stages = _stages(given.get("stages"))
     name = given.get("name", name)
     if not name.strip():
         raise UsageError("it must be a name, got nothing.", key="name")
@@ -241,6 +253,8 @@ def check_setting(key: str, place: str) -> None:
     """
     if key == _SEED_KEY:
         raise UsageError(f"{_SEED_KEY} is set by seeds, or by the seed of a stage.", key=place)
+    if key == "ckpt_path":
+        raise UsageError("ckpt_path is the study's to set: a cell goes on where it was stopped.", key=place)
 
 
 def _grid(given: Any) -> tuple[dict[str, Any], ...]:

@@ -14,6 +14,8 @@ from lightning_adv.commands.shared.plain_parser import PlainParser
 from lightning_adv.commands.shared.sources import Text, load_text
 from lightning_adv.commands.shared.trusting import HELP as TRUST_HELP
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.suggestions import did_you_mean
+from lightning_adv.studies.study_file import KEYS
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,16 @@ def parse_options(arguments: Sequence[str]) -> Options:
     given, rest = _parser().parse_known_args(list(arguments))
     configs = [Path(find_config(name)) for name in given.config]
     engine, overrides = {}, []
+    known = [*KEYS, *(name for name in vars(given) if name != "config")]
     for key, value in _pairs(rest):
-        if key.startswith("engine."):
-            engine[key.removeprefix("engine.")] = value
-        else:
+        first, _, below = key.partition(".")
+        if first == "engine" and below:
+            engine[below] = value
+        elif first in KEYS:
             overrides.append((key, value))
+        else:
+            names = [name.replace("_", "-") for name in known]
+            raise UsageError(f"there is no such option.{did_you_mean(first, names)}", key=f"--{key}")
     return Options(
         configs=configs,
         name=_name(configs[0]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,16 +15,17 @@ from lightning_adv.commands.evaluate.settings import EVALUATE
 from lightning_adv.commands.fit.command import AdversarialCLI
 from lightning_adv.commands.fit.settings import own_settings
 from lightning_adv.commands.fit.trainer_values import check_trainer, check_values, write_out_defaults
-from lightning_adv.commands.shared.configs import find_config
-from lightning_adv.commands.shared.mistakes import check_parsed
+from lightning_adv.commands.shared.configs import resolve_configs
+from lightning_adv.commands.shared.mistakes import check_parsed, first_mistake
 from lightning_adv.commands.shared.parser import Parser, RefusedError, read_files_as_data
 from lightning_adv.commands.shared.presets import PresetCommand
+from lightning_adv.commands.shared.sources import sources
 from lightning_adv.commands.shared.trusting import trust_given
 from lightning_adv.commands.transfer import TRANSFER
 from lightning_adv.core.errors import UsageError
 from lightning_adv.studies.cells import MARK, replace_texts
 from lightning_adv.studies.grid import SEED_KEY
-from lightning_adv.studies.study_file import Study
+from lightning_adv.studies.study_file import Stage, Study
 
 
 class Resolver:
@@ -39,14 +43,11 @@ class Resolver:
 
     def __init__(self, study: Study, trust: Sequence[str] = ()) -> None:
         trusted = [f"--trust=[{','.join(trust)}]"] if trust else []
-        self._lines = {
-            stage.name: [*(f"--config={find_config(name)}" for name in stage.configs), *trusted]
-            for stage in study.stages.values()
-        }
-        commands = {stage.command for stage in study.stages.values()}
-        made = {command: _PARSERS[command]() for command in commands}
-        self._parse = {stage.name: made[stage.command] for stage in study.stages.values()}
-        self._known: dict[tuple[str, str], Any] = {}
+        self._lines = {stage.name: [*_configs(stage), *trusted] for stage in study.stages.values()}
+        made = {command: _COMMANDS[command]() for command in {stage.command for stage in study.stages.values()}}
+        self._parsers = {stage.name: made[stage.command] for stage in study.stages.values()}
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._alike: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def __call__(self, stage: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the configuration of a cell, with every default.
@@ -58,7 +59,6 @@ class Resolver:
         Raises:
             UsageError: A key does not exist, or does not take its value.
         """
-        seed = settings.get(SEED_KEY)
         marks: list[str] = []
 
         def number(mark: str) -> str:
@@ -66,19 +66,69 @@ class Resolver:
                 marks.append(mark)
             return f"__cell_{marks.index(mark):010}__"
 
-        options = [
-            f"--{key}={_text(replace_texts(value, MARK, number))}" for key, value in settings.items() if key != SEED_KEY
-        ]
-        known = (stage, json.dumps(options))
+        given = {key: replace_texts(value, MARK, number) for key, value in settings.items() if key != SEED_KEY}
+        known = (stage, json.dumps(list(given.items())))
         if known not in self._known:
             try:
-                self._known[known] = self._parse[stage]([*self._lines[stage], *options])
+                self._known[known] = self._resolve(stage, given)
             except (RefusedError, UsageError) as error:
                 raise UsageError(str(error), key=f"stages.{stage}") from error
         configuration: dict[str, Any] = replace_texts(
             self._known[known], MARK, lambda index: f"__cell_{marks[int(index)]}__"
         )
-        return configuration if seed is None else {**configuration, SEED_KEY: seed}
+        return {**configuration, SEED_KEY: settings[SEED_KEY]} if SEED_KEY in settings else configuration
+
+    def _resolve(self, stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Parse settings, or take the configuration of others that differ in numbers alone, and check the numbers."""
+        line, parser = self._lines[stage], self._parsers[stage]
+        numbers = {key: value for key, value in given.items() if _is_independent(key, value, given)}
+        kinds = {key: type(value).__name__ for key, value in numbers.items()}
+        shape = (stage, json.dumps(list({**given, **kinds}.items())))
+        if numbers and shape in self._alike:
+            others, resolved = self._alike[shape]
+            if all(_at(resolved, key) is not None and _same(_at(resolved, key), others[key]) for key in numbers):
+                parser.check([*line, *_options(given)], numbers)
+                return _with_numbers(resolved, numbers)
+        resolved = parser.parse([*line, *_options(given)])
+        self._alike.setdefault(shape, (numbers, resolved))
+        return resolved
+
+
+def _configs(stage: Stage) -> list[str]:
+    try:
+        return resolve_configs([f"--config={name}" for name in stage.configs])
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix("--config: "), key=f"stages.{stage.name}.config") from error
+
+
+def _options(given: Mapping[str, Any]) -> list[str]:
+    return [f"--{key}={_text(value)}" for key, value in given.items()]
+
+
+def _is_independent(key: str, value: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a setting is a number, which names no class, at a place that no other setting replaces."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return not any(key.startswith(f"{other.removesuffix('.class_path')}.") for other in given if other != key)
+
+
+def _at(resolved: Any, key: str) -> Any:
+    """Return what stands at a dotted key; None if there is no such place."""
+    for name in key.split("."):
+        resolved = resolved.get(name) if isinstance(resolved, dict) else None
+    return resolved
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and bool(value == other)
+
+
+def _with_numbers(resolved: dict[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
+    changed = copy.deepcopy(resolved)
+    for key, value in numbers.items():
+        above, _, name = key.rpartition(".")
+        (_at(changed, above) if above else changed)[name] = value
+    return changed
 
 
 def _text(value: Any) -> str:
@@ -86,20 +136,51 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fit() -> Callable[[Sequence[str]], dict[str, Any]]:
-    parser = _FitParser().parser._children()["fit"]  # type: ignore[attr-defined]  # ours, by parser_class
-    parser.raises = True
+class _Command(ABC):
+    """A command's parser, with what the command checks before it builds anything."""
 
-    def parse(arguments: Sequence[str]) -> dict[str, Any]:
-        parsed = parser.parse_args(arguments)
+    parser: Parser
+
+    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Return the whole configuration of a command line.
+
+        Raises:
+            RefusedError: A key does not exist, or does not take its value.
+            UsageError: A value is out of its range.
+        """
+        parsed = self._parsed(arguments)
+        check_parsed(self.parser, parsed)
+        text = self.parser.dump(parsed, format="json", skip_unset=False, skip_validation=True)
+        plain: dict[str, Any] = json.loads(text)
+        return plain
+
+    def check(self, arguments: Sequence[str], numbers: Mapping[str, float]) -> None:
+        """Check the numbers of a command line whose other values are known to be right.
+
+        Raises:
+            RefusedError: A key does not take its number.
+            UsageError: It is out of its range.
+        """
+        if mistake := first_mistake(self.parser, sources(arguments), leaves=True):
+            raise RefusedError(mistake)
+        check_values(numbers)
+
+    @abstractmethod
+    def _parsed(self, arguments: Sequence[str]) -> Namespace: ...
+
+
+class _Fit(_Command):
+    def __init__(self) -> None:
+        self.parser = _FitParser().parser._children()["fit"]  # type: ignore[attr-defined]  # ours, by parser_class
+        self.parser.raises = True
+
+    def _parsed(self, arguments: Sequence[str]) -> Namespace:
+        parsed = self.parser.parse_args(arguments)
         write_out_defaults(parsed)
         check_values(parsed)
         trust_given(parsed.get("trust"))
         check_trainer(parsed.trainer)
-        check_parsed(parser, parsed)
-        return _plain(parser, parsed)
-
-    return parse
+        return parsed
 
 
 class _FitParser(AdversarialCLI):
@@ -123,25 +204,17 @@ class _FitParser(AdversarialCLI):
     def after_instantiate_classes(self) -> None: ...
 
 
-def _preset(command: PresetCommand[Any]) -> Callable[[Sequence[str]], dict[str, Any]]:
-    parser = command.make_parser()
-    parser.raises = True
+class _Preset(_Command):
+    def __init__(self, command: PresetCommand[Any]) -> None:
+        self._command, self.parser = command, command.make_parser()
+        self.parser.raises = True
 
-    def parse(arguments: Sequence[str]) -> dict[str, Any]:
-        parsed = command.parse(parser, arguments)
-        check_parsed(parser, parsed)
-        return _plain(parser, parsed)
-
-    return parse
+    def _parsed(self, arguments: Sequence[str]) -> Namespace:
+        return self._command.parse(self.parser, arguments)
 
 
-def _plain(parser: Parser, parsed: Namespace) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(parser.dump(parsed, format="json", skip_unset=False, skip_validation=True))
-    return plain
-
-
-_PARSERS: dict[str, Callable[[], Callable[[Sequence[str]], dict[str, Any]]]] = {
-    "fit": _fit,
-    "evaluate": lambda: _preset(EVALUATE),
-    "transfer": lambda: _preset(TRANSFER),
+_COMMANDS: dict[str, Callable[[], _Command]] = {
+    "fit": _Fit,
+    "evaluate": lambda: _Preset(EVALUATE),
+    "transfer": lambda: _Preset(TRANSFER),
 }
