@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -12,6 +13,20 @@ class WorkerLostError(Exception):
     The cell is given to another worker, which goes on where this one was. The message says how it ended, as far as
     the engine knows: ``"the worker ended with signal 9 (SIGKILL)"``.
     """
+
+
+def sendable(error: BaseException | None) -> BaseException | None:
+    """Return an exception that another process can read: itself, or what it says.
+
+    Example:
+        >>> sendable(KeyError("eps")), sendable(type("Hidden", (Exception,), {})("of no module"))
+        (KeyError('eps'), RuntimeError('Hidden: of no module'))
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when it is pickled
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class Engine(ABC):

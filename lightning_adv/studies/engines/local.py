@@ -16,7 +16,7 @@ from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from lightning_adv.studies.engines.base import Engine, WorkerLostError
+from lightning_adv.studies.engines.base import Engine, WorkerLostError, sendable
 
 Work = Callable[[str], None]
 
@@ -158,16 +158,7 @@ def _serve(cells: Connection, work: bytes) -> None:
             run(cell)
         except BaseException as raised:  # an exit too: the worker goes on with other cells
             error = raised
-        cells.send(_told(error))
-
-
-def _told(error: BaseException | None) -> BaseException | None:
-    """Return an exception that can be sent: itself, or what it says."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its class does when it is pickled
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        cells.send(sendable(error))
 
 
 def _follow_parent() -> None:
