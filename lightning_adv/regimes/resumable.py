@@ -40,6 +40,7 @@ class ResumableClassifier(MeasuredClassifier):
         train_loss: The mean loss of the epoch.
         trained_on: :func:`~lightning_adv.regimes.training_data.describe_data` of the training.
         changes: What the run went on with otherwise than before.
+        coverage: What the training was by: images or batches used, and available, by name.
     """
 
     optimizer: OptimizerCallable
@@ -49,6 +50,7 @@ class ResumableClassifier(MeasuredClassifier):
     train_loss: MeanMetric
     trained_on: dict[str, Any] | None
     changes: list[dict[str, Any]]
+    coverage: dict[str, tuple[int, int | None]]
     _resumed: dict[str, Any] | None
     _other_optimizer: list[Change]
 
@@ -66,6 +68,8 @@ class ResumableClassifier(MeasuredClassifier):
         for name in ("class_names", "image_shape"):
             checkpoint["regime"][name] = None if data is None else data.get(name)
         checkpoint["regime"] |= {"data": data, "trainer": describe_trainer(self.trainer), "changes": self.changes}
+        coverage = {name: {"used": used, "available": available} for name, (used, available) in self.coverage.items()}
+        checkpoint["regime"]["coverage"] = coverage
         for optimizer in self.trainer.optimizers[:1]:
             checkpoint["regime"]["optimizers"] = describe_optimizers(optimizer, self._schedule())
 
@@ -99,6 +103,8 @@ class ResumableClassifier(MeasuredClassifier):
             return
         self._resumed = checkpoint
         given, self.seed = run_seed(), checkpoint["regime"]["seed"]
+        coverage = checkpoint["regime"].get("coverage", {})  # nothing may be left to train or validate
+        self.coverage |= {name: (told["used"], told["available"]) for name, told in coverage.items()}
         if self.global_rank == 0:  # the state is that of all processes together
             for name, value in checkpoint["regime"]["train_loss"].items():
                 setattr(self.train_loss, name, value.to(self.device))

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from lightning_adv.core.streams import output_into
+
 PRINT = """
 import sys
 sys.argv = ["lightning-adv", "report", "x"]
@@ -49,3 +51,30 @@ def test_a_full_disk_under_the_output_ends_no_command():
         ended = subprocess.run([sys.executable, "-c", PRINT], stdout=full, stderr=subprocess.PIPE)
     assert ended.returncode == 0
     assert b"to the end" in ended.stderr
+
+
+def test_all_output_of_a_block_goes_into_a_file(tmp_path, capfd):
+    (log := tmp_path / "log.txt").write_text("before\n")
+    print("outside")
+    with output_into(log):
+        print("printed")
+        os.write(1, b"written\n")
+        os.write(2, b"written as an error\n")
+        subprocess.run(["echo", "by a process"], check=True)
+        print("told: 8 × 8", file=sys.stderr)
+    print("outside again")
+    said = ["before", "printed", "written", "written as an error", "by a process", "told: 8 × 8"]
+    assert log.read_text().splitlines() == said
+    assert capfd.readouterr().out.splitlines() == ["outside", "outside again"]
+
+
+def test_output_goes_back_where_it_went_after_an_error(tmp_path, capfd):
+    def fail():
+        with output_into(tmp_path / "log.txt"):
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 (ours)
+        fail()
+    os.write(1, b"outside\n")
+    print("printed")
+    assert sorted(capfd.readouterr().out.splitlines()) == ["outside", "printed"]

@@ -35,21 +35,21 @@ class Command:
 
     def __init__(self, folder: Path, *arguments: str, temporary: Path | None = None) -> None:
         self._said = folder / f"said-{time.monotonic_ns()}.txt"
-        self._process = _CONTEXT.Process(target=_run, args=(folder, arguments, self._said, temporary or folder))
+        self.process = _CONTEXT.Process(target=_run, args=(folder, arguments, self._said, temporary or folder))
         sys.path.append(str(_ROOT))  # where the new process finds this module
         try:
-            self._process.start()
+            self.process.start()
         finally:
             sys.path.remove(str(_ROOT))
         self._began = time.monotonic()
 
     def kill_when(self, happened: Callable[[], bool]) -> bool:
         """Kill it by SIGKILL as soon as something has happened; return whether it had not ended before."""
-        while self._process.is_alive():
+        while self.process.is_alive():
             if happened():
-                os.kill(self._process.pid, signal.SIGKILL)
-                self._process.join()
-                return self._process.exitcode == -signal.SIGKILL
+                os.kill(self.process.pid, signal.SIGKILL)
+                self.process.join()
+                return self.process.exitcode == -signal.SIGKILL
         return False
 
     def kill_after(self, seconds: float) -> bool:
@@ -58,8 +58,8 @@ class Command:
 
     def wait(self) -> tuple[int, str]:
         """Return its exit status and what it said, once it has ended."""
-        self._process.join()
-        return self._process.exitcode, self._said.read_text(encoding="utf-8")
+        self.process.join()
+        return self.process.exitcode, self._said.read_text(encoding="utf-8")
 
 
 def _run(folder: Path, arguments: tuple[str, ...], said: Path, temporary: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_num_threads, torch.set_num_threads),
@@ -48,8 +49,7 @@ def no_leftovers() -> Iterator[None]:
         torch.float32
     """
     with ExitStack() as stack:
-        stack.enter_context(isolate_rng(include_cuda=torch.cuda.is_initialized()))
-        for part in (warnings.catch_warnings, _python, _loggers, _signals, _torch):
+        for part in (warnings.catch_warnings, _random, _python, _loggers, _signals, _torch):
             stack.enter_context(part())
         gc.freeze()  # what is there is not looked through below: Lightning alone has hundred thousands of objects
         try:
@@ -60,6 +60,21 @@ def no_leftovers() -> Iterator[None]:
             gc.unfreeze()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
+
+
+@contextmanager
+def _random() -> Iterator[None]:
+    """Lightning's ``isolate_rng`` puts nothing back after an error (2.6)."""
+    own, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(numpys)
+        torch.set_rng_state(torchs)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import lightning_adv.commands.fit.command  # noqa: F401 (a worker imports it before it is given a cell)
 from lightning_adv.commands.running import run_command
 from lightning_adv.commands.study.leftovers import no_leftovers
 from lightning_adv.core.errors import UsageError
