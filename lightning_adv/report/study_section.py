@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, Final
 
 from lightning_adv.report.figures import plain
-from lightning_adv.report.labels import describe_measure
+from lightning_adv.report.labels import describe_measure, shorten_middle
 from lightning_adv.report.sections import card, metric_cards, select_options
 from lightning_adv.report.studies import Study
 from lightning_adv.report.study_curves import pack_curves
@@ -100,7 +100,7 @@ def _figure(identity: str, study: Study, axes: Sequence[Axis]) -> str:
         )
         for place, y in enumerate(figure["y"][:_MOST_PLOTS])
     )
-    return f'<form class="controls">{controls}</form><div class="grid">{cards}</div>'
+    return f'<form class="controls figure">{controls}</form><div class="grid">{cards}</div>'
 
 
 def _numbered(values: Sequence[str]) -> dict[str, str]:
@@ -122,7 +122,10 @@ figures and settings.</p><form class="controls">{menu}</form><ul class="chosen">
 
 def _data(study: Study, axes: Sequence[Axis], labels: Sequence[str], shares: Container[str]) -> dict[str, Any]:
     return {
-        "axes": [{**axis._asdict(), "parts": has_parts(axis)} for axis in axes],
+        "axes": [
+            {**axis._asdict(), "ticks": list(map(shorten_middle, axis.values)), "parts": has_parts(axis)}
+            for axis in axes
+        ],
         "measures": {name: _measure(study, name, name in shares) for name in study.measures},
         "status": [row.get("status", "") for row in study.rows],
         "labels": list(labels),

@@ -17,7 +17,9 @@ from lightning_adv.cli import main
 from lightning_adv.commands import report as report_module
 from lightning_adv.commands.report import Report
 from lightning_adv.commands.report import follow as follow_runs
+from lightning_adv.core.files import write_whole
 from tests.report.fake_runs import write_run
+from tests.report.fake_studies import write_study
 
 PATIENCE = 120  # seconds; other tests may keep the machine busy
 
@@ -180,6 +182,40 @@ def test_follows_until_every_run_has_results(run, follow):
     shown = following.end()
     assert shown["reload"] is None
     assert [trace["meta"] for trace in shown["results"][0]["data"]] == [0, 0, 1, 1]
+
+
+@pytest.mark.slow
+def test_follows_a_study_until_no_cell_will_run(follow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = {"eps": ["1", "2"]}
+    going = write_study(tmp_path / "study", grid, status={0: "begun", 1: "missing"}, epochs=1)
+    following = follow(going)
+    following.wait_for(lambda: data()["reload"] == 0.1)
+    ended = write_study(tmp_path / "ended", grid, status={1: "failed"}, epochs=1)
+    for name in ("study.csv", "study.json"):  # as the study writes them
+        write_whole(going / name, (ended / name).read_text())
+    shown = following.end()
+    assert shown["reload"] is None
+    assert shown["studies"][0]["status"] == ["done", "failed"]
+
+
+def test_a_study_between_runs(run, capsys):
+    other = write_run(Path("runs/sat/version_0"), analyses=())
+    study = write_study(Path("runs/blocks"), {"eps": ["1", "2"]}, epochs=1)
+    main(["report", str(run), str(study), str(other), f"{study}/../blocks"])
+    assert names() == ["madry", "sat"]
+    assert [each["name"] for each in data()["studies"]] == ["blocks"]
+    assert capsys.readouterr().err == ""
+    (study / "study.csv").write_text("")
+    main(["report", str(study)])
+    said = "study.csv cannot be read (it is empty): there are no accuracies."
+    assert capsys.readouterr().err == f"lightning-adv report: warning: blocks: {said}\n"
+    (study / "study.json").write_text("{")
+    assert "blocks: It is not shown: runs/blocks is the folder of a study that cannot be read" in (
+        main(["report", str(run), str(study)]) or capsys.readouterr().err
+    )
+    assert names() == ["madry"]
+    assert refused(capsys, study).startswith("lightning-adv: error: RUN: runs/blocks is the folder of a study that")
 
 
 @pytest.mark.slow

@@ -3,8 +3,12 @@
 class Study {
   constructor(content) {
     Object.assign(this, content);
+    // Not objects, which have a constructor whatever is in them.
+    this.measures = new Map(Object.entries(content.measures));
+    this.points = content.points.map((point) => new Map(Object.entries(point)));
+    this.folders = new Map(Object.entries(content.folders));
     this.element = document.getElementById(this.id);
-    [this.form, this.search] = [this.element.querySelector("form.controls:not(.rows)"), this.element.querySelector("form.rows")];
+    [this.form, this.search] = [this.element.querySelector("form.figure"), this.element.querySelector("form.rows")];
     this.plots = [...this.element.querySelectorAll('[data-plot="study"]')];
     this.axis = new Map(this.axes.map((axis) => [axis.name, axis]));
     this.lines = [...this.element.querySelectorAll("tbody tr")]; // by row, in the order of the grid
@@ -27,9 +31,9 @@ class Study {
   // A scatter has a measure on its horizontal axis, sets have parts, and nothing is shown in two ways at once.
   adjust(changed) {
     const { kind, x, lines, panels } = this.form.elements;
-    if (changed === "x") kind.value = this.measures[x.value] ? "scatter" : kind.value === "scatter" ? "lines" : kind.value;
+    if (changed === "x") kind.value = this.measures.has(x.value) ? "scatter" : kind.value === "scatter" ? "lines" : kind.value;
     if (changed === "x" && kind.value === "with_without" && !this.axis.get(x.value)?.parts) kind.value = "lines";
-    const fits = (name) => (kind.value === "scatter" ? this.measures[name] : kind.value === "with_without" ? this.axis.get(name)?.parts : name === "" || this.axis.has(name));
+    const fits = (name) => (kind.value === "scatter" ? this.measures.has(name) : kind.value === "with_without" ? this.axis.get(name)?.parts : name === "" || this.axis.has(name));
     const options = [...x.options].map((option) => option.value);
     if (!fits(x.value)) x.value = options.filter(fits).find((name) => this.plots.every((plot) => this.measureOf(plot) !== name)) ?? options.find(fits);
     for (const [one, other] of [[x, lines], [lines, x], [x, panels], [panels, x], [lines, panels], [panels, lines]]) {

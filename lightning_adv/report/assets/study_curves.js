@@ -4,6 +4,7 @@ class Curves {
   constructor(study) {
     this.study = study;
     this.packed = JSON.parse(document.getElementById(`${study.id}-runs`).textContent);
+    this.runs = new Map(Object.entries(this.packed.runs));
     this.metrics = new Map(this.packed.metrics.map((metric, k) => [metric.name, { ...metric, k }]));
     this.rows = new Map(); // of each its place, which has a colour, a dash and a symbol
     this.element = document.getElementById(`${study.id}-curves`);
@@ -12,11 +13,11 @@ class Curves {
 
   // The run of a row: of the stage that is chosen.
   key(row) {
-    return this.study.points[row][this.element?.querySelector("form select").value];
+    return this.study.points[row].get(this.element.querySelector("form select").value);
   }
 
   add(rows) {
-    const known = rows.filter((row) => Object.keys(this.study.points[row]).length && !this.rows.has(row));
+    const known = rows.filter((row) => this.study.points[row].size && !this.rows.has(row));
     if (!known.length) return;
     const first = this.rows.size === 0;
     for (const row of known) {
@@ -43,7 +44,7 @@ class Curves {
   compare(labels) {
     for (const label of labels) {
       const row = this.study.labels.indexOf(label);
-      if (row >= 0 && Object.keys(this.study.points[row]).length) this.rows.set(row, this.rows.size);
+      if (row >= 0 && this.study.points[row].size) this.rows.set(row, this.rows.size);
     }
   }
 
@@ -67,7 +68,7 @@ class Curves {
     mark.textContent = "●";
     mark.style.color = line.line.color;
     name.textContent = this.study.labels[row];
-    folder.textContent = this.study.folders[this.key(row)] ?? "no run of this stage";
+    folder.textContent = this.study.folders.get(this.key(row)) ?? "no run of this stage";
     close.setAttribute("aria-label", `Without ${this.study.labels[row]}`);
     close.addEventListener("click", () => this.drop(row));
     return item;
@@ -75,7 +76,7 @@ class Curves {
 
   // The points of a metric of a run; null where it has none.
   points(key, metric) {
-    const found = this.packed.runs[key]?.find(([place]) => place === metric.k);
+    const found = this.runs.get(key)?.find(([place]) => place === metric.k);
     if (!found) return null;
     const y = unpack(found[2]).map((value) => (value === null ? null : metric.factor * value));
     return { x: found[1] ? unpack(found[1]) : y.map((_, k) => k), y };

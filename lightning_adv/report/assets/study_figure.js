@@ -12,6 +12,10 @@ function valueName({ name, values, numbers }, place) {
   return numbers ? `${name} ${values[place]}` : values[place];
 }
 
+function partsOf(value) {
+  return value === undefined || value === "none" ? [] : value.split("+");
+}
+
 function byKey(rows, key) {
   const found = new Map();
   for (const row of rows) found.set(key(row), [...(found.get(key(row)) ?? []), row]);
@@ -22,13 +26,14 @@ class StudyFigure {
   constructor(study, { kind, x, lines, panels }, measure, rows) {
     this.study = study;
     this.kind = kind;
-    this.measure = study.measures[measure];
-    this.across = study.measures[x]; // of a scatter
+    this.measure = study.measures.get(measure);
+    this.across = study.measures.get(x); // of a scatter
     this.x = study.axis.get(x);
     this.colours = kind === "with_without" ? undefined : study.axis.get(lines);
     this.panels = study.axis.get(panels);
     this.known = rows.filter((row) => this.measure.values[row] !== null && (!this.across || this.across.values[row] !== null));
     this.lost = rows.length - this.known.length;
+    this.parts = kind === "with_without" ? [...new Set(this.x.values.flatMap(partsOf))] : [];
     this.named = new Set();
     this.intervals = false;
     this.averaged = new Set();
@@ -78,7 +83,7 @@ class StudyFigure {
     const first = !this.named.has(name);
     this.named.add(name);
     const form = PAGE.places[Math.max(0, line) % PAGE.places.length][kind];
-    return { ...form, meta: undefined, name: plain(name), legendgroup: name, showlegend: first, hovertemplate: "%{hovertext}<extra></extra>" };
+    return { ...form, meta: "mean", name: plain(name), legendgroup: `line ${line}`, showlegend: first, hovertemplate: "%{hovertext}<extra></extra>" };
   }
 
   // The mean over some rows, and what is said of it; what they differ in is what is averaged over.
@@ -113,9 +118,9 @@ class StudyFigure {
     return numbers ? numbers[0] > 0 || numbers[0] < 0 || numbers.length < 3 || numbers.at(-1) / numbers[1] < DECADES : false;
   }
 
+  // Names stand side by side at 0, 1, 2, ...: Plotly's own categories go wrong with a name as `constructor`.
   at(place) {
-    if (!this.x) return "";
-    return this.numeric ? this.x.numbers[place] : plain(this.x.values[place]);
+    return this.numeric ? this.x.numbers[place] : place;
   }
 
   // Lines or bars: a point for each value of the horizontal axis, the single rows of a mean beside it.
@@ -128,7 +133,7 @@ class StudyFigure {
       const sets = groups.map(([, each]) => each);
       const mean = { ...form, x: groups.map(([place]) => this.at(place)), y: sets.map((each) => this.point(each)), error_y: this.errors(sets, this.measure), customdata: sets, hovertext: groups.map(([place, each]) => this.told(each, name(place))) };
       const several = groups.filter(([, each]) => each.length > 1);
-      return several.length ? [mean, this.singles(several, form, line)] : [mean];
+      return several.length ? [this.singles(several, form, line), mean] : [mean]; // the mean above its runs
     });
   }
 
@@ -137,7 +142,7 @@ class StudyFigure {
     const bars = this.kind === "bars";
     const marker = { size: 5, opacity: bars ? 0.9 : 0.45, color: form.marker.color, ...(bars ? { color: "#8a929c", line: { width: 0.5, color: "#ffffff" } } : {}) };
     return {
-      type: "scatter", mode: "markers", marker, name: form.name, legendgroup: form.legendgroup, showlegend: false, hovertemplate: form.hovertemplate, ...(bars ? { offsetgroup: String(line) } : {}),
+      type: "scatter", mode: "markers", meta: "run", marker, name: form.name, legendgroup: form.legendgroup, showlegend: false, hovertemplate: form.hovertemplate, ...(bars ? { offsetgroup: String(line) } : {}),
       x: rows.map(([place]) => this.at(place)), y: rows.map(([, row]) => this.measure.values[row]), customdata: rows.map(([, row]) => [row]), hovertext: rows.map(([, row]) => this.told([row])),
     };
   }
@@ -146,12 +151,12 @@ class StudyFigure {
   scatter(rows) {
     const seedless = this.study.axes.filter(({ name }) => name !== "seed");
     return byKey(rows, (row) => this.place(row)).flatMap(([line, own]) => {
-      const sets = [...new Map(byKey(own, () => 0).flatMap(([, all]) => this.bySettings(all, seedless)))].map(([, each]) => each);
+      const sets = this.bySettings(own, seedless);
       const form = { ...this.form(line, "line"), mode: "markers" };
       const mean = { ...form, marker: { ...form.marker, size: 9 }, x: sets.map((each) => this.point(each, this.across)), y: sets.map((each) => this.point(each)), error_x: this.errors(sets, this.across), error_y: this.errors(sets, this.measure), customdata: sets, hovertext: sets.map((each) => this.told(each, this.settings(each[0], seedless))) };
       const singles = sets.filter((each) => each.length > 1).flat();
-      const small = { ...form, showlegend: false, marker: { size: 4, opacity: 0.45, color: form.marker.color }, x: singles.map((row) => this.across.values[row]), y: singles.map((row) => this.measure.values[row]), customdata: singles.map((row) => [row]), hovertext: singles.map((row) => this.told([row])) };
-      return singles.length ? [mean, small] : [mean];
+      const small = { ...form, meta: "run", showlegend: false, marker: { size: 4, opacity: 0.45, color: form.marker.color }, x: singles.map((row) => this.across.values[row]), y: singles.map((row) => this.measure.values[row]), customdata: singles.map((row) => [row]), hovertext: singles.map((row) => this.told([row])) };
+      return singles.length ? [small, mean] : [mean];
     });
   }
 
@@ -165,14 +170,13 @@ class StudyFigure {
       const key = axes.map(({ at }) => at[row]).join();
       found.set(key, [...(found.get(key) ?? []), row]);
     }
-    return found;
+    return [...found.values()];
   }
 
   // Siddiqui & Breuel (2021), figure 6: the networks with and those without each part, all single ones, and their medians.
   boxes(rows) {
-    const value = (row) => this.x.values[this.x.at[row]] ?? "none";
-    const sets = rows.map((row) => [row, value(row) === "none" ? [] : value(row).split("+")]);
-    const parts = [...new Set(sets.flatMap(([, of]) => of))];
+    const sets = rows.map((row) => [row, partsOf(this.x.values[this.x.at[row]])]);
+    const parts = this.parts;
     return ["with it", "without it"].map((name, k) => {
       this.named.add(name);
       const { marker } = PAGE.places[k].points;
@@ -180,7 +184,7 @@ class StudyFigure {
       return {
         type: "box", name, legendgroup: name, offsetgroup: name, showlegend: true, boxpoints: "all", jitter: 0.6, pointpos: 0, line: { width: 1.5 }, fillcolor: "rgba(0,0,0,0)",
         marker: { color: marker.color, size: 5, opacity: 0.65 }, hoveron: "points", hovertemplate: "%{hovertext}<extra></extra>",
-        x: own.map(([part]) => plain(part)), y: own.map(([, row]) => this.measure.values[row]), customdata: own.map(([, row]) => [row]), hovertext: own.map(([, row]) => this.told([row])),
+        x: own.map(([part]) => parts.indexOf(part)), y: own.map(([, row]) => this.measure.values[row]), customdata: own.map(([, row]) => [row]), hovertext: own.map(([, row]) => this.told([row])),
       };
     });
   }
@@ -221,13 +225,15 @@ class StudyFigure {
   horizontal() {
     if (this.across) return { title: { text: this.across.axis } };
     const title = { text: plain(this.x?.name ?? "") };
-    if (this.kind === "with_without") return { title, type: "category", categoryorder: "trace" };
-    if (!this.x) return { title, type: "category", showticklabels: false };
-    const { numbers, values } = this.x;
-    if (!this.numeric) return { title, type: "category", categoryorder: "array", categoryarray: values.map(plain), showgrid: false, ...(values.length > 12 ? { tickangle: -90, tickfont: { size: 9 }, nticks: 80 } : {}) };
+    if (!this.x) return { title, showticklabels: false, showgrid: false };
+    const { numbers, values, ticks } = this.x;
+    if (!this.numeric) {
+      const texts = this.kind === "with_without" ? this.parts : ticks;
+      const many = texts.length > 12 ? { tickangle: -90, tickfont: { size: 9 } } : {};
+      return { title, range: [-0.6, texts.length - 0.4], tickvals: texts.map((_, k) => k), ticktext: texts.map(plain), showgrid: false, ...many };
+    }
     const log = numbers[0] > 0 && numbers.at(-1) / numbers[0] >= DECADES;
-    const ticks = numbers.length <= 10 ? { tickvals: numbers, ticktext: values.map(plain) } : {};
-    return { title, ...(log ? { type: "log" } : {}), ...ticks };
+    return { title, ...(log ? { type: "log" } : {}), ...(numbers.length <= 10 ? { tickvals: numbers, ticktext: values.map(plain) } : {}) };
   }
 
   // What is averaged over is said, and what the small points and the lines are.
