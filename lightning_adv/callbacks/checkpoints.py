@@ -133,6 +133,21 @@ class BestCheckpoint(_RunCheckpoint):
             self.monitor = getattr(pl_module, "monitor", "val/robust_accuracy")
         super().setup(trainer, pl_module, stage)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric where epochs are not over with their validation (a Lightning hook)."""
+        if self._counts(trainer, pl_module):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric where they are (a Lightning hook)."""
+        if self._counts(trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    @staticmethod
+    def _counts(trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether this epoch's network may be the best: a regime may change what it trains for in the middle."""
+        return trainer.current_epoch >= getattr(pl_module, "chosen_from_epoch", 0)
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Find what this callback knew, whenever it looks now (a Lightning hook).
 

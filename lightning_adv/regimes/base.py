@@ -128,6 +128,11 @@ class Regime(ResumableClassifier):
         """The metric by which the best checkpoint is chosen; larger is better."""
         return "val/robust_accuracy" if self.adversarial else "val/clean_accuracy"
 
+    @property
+    def chosen_from_epoch(self) -> int:
+        """The first epoch whose network may be the best checkpoint, from 0."""
+        return 0
+
     # Checkpoints --------------------------------------------------------------------------------------------------
 
     @classmethod

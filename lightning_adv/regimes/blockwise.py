@@ -84,7 +84,9 @@ class BlockwiseRetraining(MadryTraining):
             raise UsageError("only_batchnorm trains on filters that are there: set reinitialize to false.")
         if initial_weights is not None and reinitialize != "initial":
             raise UsageError(f"initial_weights is given, and reinitialize is {reinitialize!r}: set it to 'initial'.")
-        ignored = [name for name in ("weight_perturbation", "eps_warmup_epochs") if kwargs.get(name)]
+        ignored = [
+            name for name in ("weight_perturbation", "eps_warmup_epochs", "clean_after_epochs") if kwargs.get(name)
+        ]
         ignored += [] if isinstance(Objective.from_config(objective), CrossEntropy) else ["objective"]
         if attack is None and ignored:
             raise UsageError(f"attack is null, which retrains conventionally: leave {ignored[0]} out.")
@@ -244,4 +246,4 @@ class BlockwiseRetraining(MadryTraining):
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of adversarial or of conventional retraining."""
-        return self.criterion(self(x), y) if self.conventional else super().loss(x, y)
+        return self.clean_loss(x, y) if self.conventional else super().loss(x, y)

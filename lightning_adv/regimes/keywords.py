@@ -47,6 +47,7 @@ class AdversarialKeywords(RegimeKeywords, total=False):
 
     weight_perturbation: WeightPerturbation | None
     eps_warmup_epochs: int
+    clean_after_epochs: int | None
 
 
 class MadryKeywords(AdversarialKeywords, total=False):

@@ -29,6 +29,11 @@ class MadryTraining(Regime):
         weight_perturbation: :class:`WeightPerturbation` (AWP) or None.
         eps_warmup_epochs: Number of epochs over which ``eps`` and ``step_size`` grow to their full length, in equal
             parts: the first of 5 epochs attacks at a fifth of ``eps``, the fifth in full. 0 is no warm-up.
+        clean_after_epochs: Number of epochs after which training goes on with clean images alone, by the plain
+            cross-entropy: adversarial pretraining and clean fine-tuning in one schedule (Xie 2020, figure 7.2, whose
+            first 175 epochs are adversarial). Neither an attack nor the objective nor the weight perturbation is
+            computed then, and the best checkpoint is the one of these epochs with the best clean accuracy. None never
+            switches.
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.base.Regime`.
 
     Raises:
@@ -49,6 +54,7 @@ class MadryTraining(Regime):
         objective: Objective = CrossEntropy(),  # noqa: B008 (a recipe)
         weight_perturbation: WeightPerturbation | None = None,
         eps_warmup_epochs: int = 0,
+        clean_after_epochs: int | None = None,
         **kwargs: Unpack[RegimeKeywords],
     ) -> None:
         if eps_warmup_epochs < 0:
@@ -67,6 +73,39 @@ class MadryTraining(Regime):
             None if weight_perturbation is None else WeightPerturbation.from_config(weight_perturbation)
         )
         self.eps_warmup_epochs = eps_warmup_epochs
+        self.clean_after_epochs = clean_after_epochs
+        self._check_clean_after()
+
+    def _check_clean_after(self) -> None:
+        clean_after = self.clean_after_epochs
+        if clean_after is None:
+            return
+        if clean_after < 1:
+            raise UsageError(
+                f"clean_after_epochs must be at least 1, or null for never, got {clean_after}: StandardTraining has "
+                "clean images from the start."
+            )
+        awp = self.weight_perturbation
+        warmups = {"eps_warmup_epochs": self.eps_warmup_epochs}
+        if awp is not None:
+            warmups["weight_perturbation.warmup_epochs"] = awp.warmup_epochs + 1
+        for name, epochs in warmups.items():
+            if epochs > clean_after:
+                raise UsageError(
+                    f"clean_after_epochs is {clean_after}, before {name} has ended: there would be no epoch of what it "
+                    "warms up to."
+                )
+
+    @property
+    def monitor(self) -> str:
+        """The metric of what training ends with: robust accuracy, or clean accuracy where the last epochs are clean."""
+        return super().monitor if self.clean_after_epochs is None else "val/clean_accuracy"
+
+    @property
+    def chosen_from_epoch(self) -> int:
+        """The first epoch whose network may be the best checkpoint: the first clean one, if training gets there."""
+        clean_after, epochs = self.clean_after_epochs, self.trainer.max_epochs
+        return 0 if clean_after is None or (epochs is not None and 0 <= epochs <= clean_after) else clean_after
 
     def prepare_network(self) -> None:
         """Refuse what the weight perturbation cannot do."""
@@ -75,6 +114,8 @@ class MadryTraining(Regime):
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss: the inner maximisation, then the objective of the outer minimisation."""
+        if self.clean_after_epochs is not None and self.current_epoch >= self.clean_after_epochs:
+            return self.clean_loss(x, y)
         x_adv = self.inner_maximisation(x, y)
         return self.outer_minimisation(x, x_adv, y)
 
@@ -95,6 +136,10 @@ class MadryTraining(Regime):
         if awp is None or self.current_epoch < awp.warmup_epochs:
             return loss(self)
         return loss(awp.perturb(self.network, loss, self._average))
+
+    def clean_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of the clean images alone."""
+        return self.criterion(self(x), y)
 
     def _average(self, tensor: Tensor) -> Tensor:
         """Average over the processes."""

@@ -84,6 +84,11 @@ class SmoothAdversarialTraining(MadryTraining):
         with self._gradient_of("update"):
             return super().outer_minimisation(x, x_adv, y)
 
+    def clean_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of the clean images alone."""
+        with self._gradient_of("update"):
+            return super().clean_loss(x, y)
+
     def _gradient_of(self, step: str) -> AbstractContextManager[None]:
         """The smooth gradient within one of the two steps of equation 5.1, where the experiment asks for it."""
         return smooth_backward(self.network) if self.smooth_gradient in (step, "both") else nullcontext()

@@ -9,7 +9,7 @@ import torch
 from tests.regimes.every_regime import make, still
 from tests.regimes.toy import ResumableToyData, quiet_trainer
 
-EACH_PART = ("standard", "madry", "trades", "awp", "fine_grained", "mixture_bn", "smooth_gradient", "blockwise")
+EACH_PART = ("standard", "madry", "trades", "switching", "fine_grained", "mixture_bn", "smooth_gradient", "blockwise")
 
 
 def train(name, folder, processes, train_mode):

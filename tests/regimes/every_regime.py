@@ -36,6 +36,7 @@ REGIMES: dict[str, tuple[type[Regime], dict[str, Any]]] = {
     "trades": (MadryTraining, {"attack": KL, "objective": TRADES()}),
     "mart": (MadryTraining, {"objective": MART()}),
     "awp": (MadryTraining, {"weight_perturbation": WeightPerturbation()}),
+    "switching": (MadryTraining, {"clean_after_epochs": 1, "weight_perturbation": WeightPerturbation()}),
     "advprop": (AdvPropTraining, {}),
     "fine_grained": (AdvPropTraining, {"augmentation": AutoAugment("cifar10")}),
     "mixture_bn": (AdvPropTraining, {"reduction": "mean", "logit_pairing": 0.5, "inference_domain": "adversarial"}),

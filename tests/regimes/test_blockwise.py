@@ -216,6 +216,7 @@ def test_a_block_that_does_not_exist(tmp_path, pretrained):
         ({"only_batchnorm": True}, "set reinitialize to false"),
         ({"attack": None, "weight_perturbation": WeightPerturbation()}, "leave weight_perturbation out"),
         ({"attack": None, "eps_warmup_epochs": 2}, "leave eps_warmup_epochs out"),
+        ({"attack": None, "clean_after_epochs": 2}, "leave clean_after_epochs out"),
         ({"attack": None, "objective": TRADES()}, "leave objective out"),
         ({"objective": CrossEntropy(1.0), "backbone": Backbone("small_cn")}, "small_cnn"),
     ],

@@ -6,8 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from lightning_adv.attacks import FGSM, PGD, CarliniWagner
-from lightning_adv.regimes import CrossEntropy, MadryTraining
-from tests.regimes.toy import BACKBONE, ToyData, assert_same, attacked_by_hand, quiet_trainer, trained_by_hand
+from lightning_adv.callbacks import BestCheckpoint, EarlyWarning, LastCheckpoint
+from lightning_adv.regimes import (
+    CrossEntropy,
+    MadryTraining,
+    SmoothAdversarialTraining,
+    WeightPerturbation,
+)
+from tests.regimes.toy import ATTACK, BACKBONE, ToyData, assert_same, attacked_by_hand, quiet_trainer, trained_by_hand
 
 
 @pytest.mark.parametrize("clean_fraction", [0.0, 0.5, 1.0])
@@ -58,3 +64,95 @@ def test_an_attack_that_cannot_be_warmed_up_is_refused_at_once():
     with pytest.raises(ValueError, match="eps must be a distance to be scaled, got None"):
         MadryTraining(BACKBONE, attack=CarliniWagner(steps=2), eps_warmup_epochs=2)
     assert MadryTraining(BACKBONE, attack=CarliniWagner(eps=1, steps=2), eps_warmup_epochs=2).attack.eps == 1
+
+
+# Adversarial pretraining and clean fine-tuning in one schedule -------------------------------------------------------
+
+
+def test_two_adversarial_epochs_and_a_clean_one_against_loops_written_out(tmp_path):
+    """One optimizer's momentum goes through, a mixed objective ends, and a clean epoch makes no attack."""
+    calls = []
+
+    class Counted(FGSM):
+        def __call__(self, *args, **kwargs):
+            calls.append(module.current_epoch)
+            return super().__call__(*args, **kwargs)
+
+    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    settings = {"attack": Counted(eps=0.1), "objective": CrossEntropy(clean_fraction=1.0), "clean_after_epochs": 2}
+    module = MadryTraining(BACKBONE, num_classes=2, optimizer=sgd, **settings)
+    network = copy.deepcopy(module.network)
+    quiet_trainer(tmp_path, limit_val_batches=0, max_epochs=3).fit(module, ToyData())
+    assert calls == [0] * 4 + [1] * 4
+
+    def adversarial(x, y):
+        return F.cross_entropy(network(torch.cat([attacked_by_hand(network, x, y), x])), torch.cat([y, y]))
+
+    optimizer = sgd(network.parameters())
+    for loss in (adversarial, adversarial, lambda x, y: F.cross_entropy(network(x), y)):
+        for x, y in ToyData().train_dataloader():
+            value = loss(x, y)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    assert_same(module.network, network)
+
+
+def test_the_best_is_chosen_by_clean_accuracy_among_the_clean_epochs(tmp_path):
+    """A run that never gets there has a best checkpoint of what it has."""
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
+    best = BestCheckpoint()
+    seen = []
+
+    class Watcher(LastCheckpoint):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(bool(best.best_model_path))
+            super().on_train_epoch_end(trainer, pl_module)
+
+    options = {"enable_checkpointing": True, "callbacks": [best, Watcher()]}
+    quiet_trainer(tmp_path / "three", max_epochs=3, **options).fit(module, ToyData())
+    assert (best.monitor, seen) == ("val/clean_accuracy", [False, False, True])
+    assert torch.load(best.best_model_path, weights_only=True)["epoch"] == 2
+    short = BestCheckpoint()
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
+    quiet_trainer(tmp_path / "one", enable_checkpointing=True, callbacks=[short]).fit(module, ToyData())
+    assert torch.load(short.best_model_path, weights_only=True)["epoch"] == 0
+
+
+def test_the_early_warning_is_silent_where_robustness_is_given_up(tmp_path, recwarn):
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=1)
+    early = EarlyWarning(images=8, catastrophic_gap=0.0, overfitting_gap=0.0)
+    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[early])
+    trainer.fit(module, ToyData())
+    assert "early_warning/robust_accuracy" in trainer.callback_metrics
+    assert not [warning for warning in recwarn if "overfitting" in str(warning.message)]
+
+
+def test_smooth_activations_learn_on_in_clean_epochs(tmp_path):
+    regime = partial(SmoothAdversarialTraining, BACKBONE, num_classes=2, attack=ATTACK, clean_after_epochs=1)
+    for arguments in ({"activation": "smooth_relu"}, {"smooth_gradient": "update"}):
+        module = regime(**arguments)
+        trainer = quiet_trainer(tmp_path, max_epochs=2, limit_val_batches=0)
+        trainer.fit(module, ToyData())
+        trainer.fit_loop.epoch_progress.current.completed = 1
+        smooth = module.clean_loss(ToyData().x, ToyData().y)
+        (gradient,) = torch.autograd.grad(smooth, module.network.network.layer1[0].weight)
+        by_relu = module.criterion(module(ToyData().x), ToyData().y)
+        (other,) = torch.autograd.grad(by_relu, module.network.network.layer1[0].weight)
+        assert torch.equal(gradient, other) == ("activation" in arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clean_after_epochs": 0}, "clean_after_epochs must be at least 1, or null for never, got 0"),
+        ({"clean_after_epochs": 2, "eps_warmup_epochs": 3}, "is 2, before eps_warmup_epochs has ended"),
+        (
+            {"clean_after_epochs": 2, "weight_perturbation": WeightPerturbation(warmup_epochs=2)},
+            "is 2, before weight_perturbation.warmup_epochs has ended",
+        ),
+    ],
+)
+def test_a_switch_that_comes_too_early_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MadryTraining(BACKBONE, **arguments)
