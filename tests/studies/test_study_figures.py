@@ -152,6 +152,21 @@ def test_numbers_that_are_no_shares_have_a_panel_of_their_own():
     assert curve(drawn[1], 0)[1].tolist() == [1.5, 0.5]
 
 
+def test_many_measures_of_a_few_stages_are_told_apart():
+    measures = [f"{stage}_{box}_box_rate" for box in ("black", "white") for stage in "abcdefgh"]
+    rows = [
+        row({"steps": steps}, 90, 50)
+        | dict.fromkeys(measures, 0.1 * steps)
+        | dict.fromkeys(["a_loss", "b_loss", "c_loss", "d_loss"], 2)
+        for steps in (1, 2)
+    ]
+    (axes,) = panels(draw(rows, {"y": measures}))
+    drawn = {(str(line.get_color()), line.get_linestyle()) for line in axes.lines}
+    assert len(drawn) == len(measures)
+    figure = draw(rows, {"y": ["robust_accuracy", "clean_accuracy", *(f"{m}_loss" for m in "abcd")]})
+    assert legend(figure) == ["robust accuracy", "clean accuracy"]  # the others have panels of their own
+
+
 # With and without -----------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_adv.studies.figures.canvas import Canvas, Positions, make_canvas, measure_text, units_of
 from lightning_adv.studies.figures.parts import Content, add_notes, draw_references, draw_runs, mean
 from lightning_adv.studies.figures.values import runs_of, text_of, values_of
@@ -29,8 +31,7 @@ def draw_bars(content: Content) -> Canvas:
         bars = [(line, measure) for line in content.lines for measure in unit.measures]
         thick = _GROUP / len(bars)
         for number, (line, measure) in enumerate(bars):
-            colour = content.style(line, measure)["color"]
-            hatch = "" if settings.lines is None else _HATCHES[settings.y.index(measure) % len(_HATCHES)]
+            colour, hatch = _style(content, line, measure)
             of_line = content.of_line(rows, line)
             for text, at in positions.at.items():
                 runs = runs_of([row for row in of_line if x is None or text_of(row, x) == text], measure)
@@ -53,7 +54,17 @@ def _add_legend(canvas: Canvas, content: Content) -> None:
         for line in content.lines:
             colour = content.style(line, settings.y[0])["color"]
             canvas.add_entry(line or f"no {settings.lines}", Patch(facecolor=colour))
-    for number, measure in enumerate(settings.y if len(settings.y) > 1 else ()):
-        colour = content.style("", measure)["color"] if settings.lines is None else "0.5"
-        hatch = "" if settings.lines is None else _HATCHES[number % len(_HATCHES)]
-        canvas.add_entry(measure_text(measure), Patch(facecolor=colour, hatch=hatch, edgecolor="white"))
+    for measure in settings.y if len(settings.y) > 1 else ():
+        colour, hatch = _style(content, content.lines[0] if content.lines else "", measure)
+        canvas.add_entry(
+            measure_text(measure),
+            Patch(facecolor=colour if settings.lines is None else "0.5", hatch=hatch, edgecolor="white"),
+        )
+
+
+def _style(content: Content, line: str, measure: str) -> tuple[Any, str]:
+    """Return the colour of a bar and its hatch, which tells apart what has one colour."""
+    style, measures = content.style(line, measure), content.settings.y
+    if content.settings.lines is None:
+        return style["color"], "" if style["linestyle"] == "-" else _HATCHES[1]
+    return style["color"], _HATCHES[measures.index(measure) % len(_HATCHES)]

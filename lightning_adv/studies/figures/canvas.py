@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ LETTER = 0.075
 _TITLE_LETTER, _NOTE_LETTER, _LINE = 0.1, 0.068, 0.17
 _WIDEST, _MOST_PANELS, _MOST_ENTRIES = 14.0, 24, 60
 _FEW_PANELS, _TICKS = 9, 12
+_FEW_MEASURES = 4
+_ENDING = re.compile(r"(^|_)(clean_accuracy|robust_accuracy|black_box_rate|white_box_rate).*")
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -137,8 +140,9 @@ def make_canvas(
     """
     shown = list(panels[:_MOST_PANELS])
     width = min(max(width, 3.0), _WIDEST) * (1 if len(shown) <= _FEW_PANELS else 0.7)
-    across = max(1, min(len(shown), int(_WIDEST // width), 4 if len(shown) <= _FEW_PANELS else 6))
-    rows = -(-len(shown) // across) * len(units)
+    count = len(shown) if len(shown) > 1 else len(units)
+    across = max(1, min(count, int(_WIDEST // width), 4 if count <= _FEW_PANELS else 6))
+    rows = -(-count // across) * (len(units) if len(shown) > 1 else 1)
     figure = new_figure(max(across * width, 4.2) + 0.4, rows * (2.8 + labels) + 0.2)
     grid = figure.subplots(rows, across, squeeze=False)
     canvas = Canvas(figure, {}, width)
@@ -146,9 +150,13 @@ def make_canvas(
         axes.set_visible(False)
     for number, panel in enumerate(shown):
         for place, unit in enumerate(units):
-            axes = grid[number // across * len(units) + place][number % across]
+            if len(shown) > 1:
+                line, column = number // across * len(units) + place, number % across
+            else:
+                line, column = divmod(place, across)
+            axes = grid[line][column]
             axes.set_visible(True)
-            left = number % across == 0
+            left = column == 0 or len(shown) == 1
             title = textwrap.fill(label(panel), max(int(width / LETTER * 0.85), 12)) if place == 0 else ""
             set_text(axes, title, y=unit.label if left and scale else "")
             if scale and unit.percent:
@@ -167,13 +175,32 @@ def measure_text(measure: str) -> str:
     return measure.replace("_", " ")
 
 
-def measure_colour(measure: str, measures: Sequence[str]) -> str:
-    """Return the colour of a measure where colours are those of measures: of clean images the first, then of robust."""
-    first = [next((m for m in measures if kind in m), "") for kind in KINDS]
-    if measure in first:
-        return COLOURS[first.index(measure)]
-    others = [m for m in measures if m not in first]
-    return COLOURS[(2 + others.index(measure)) % len(COLOURS)]
+def measure_styles(measures: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the colour and the line of each measure where colours are those of measures.
+
+    The first of clean images and the first of robust ones have the house's colours. Many measures of a few stages or
+    domains have a colour for each of these, and the measures of one are told apart by their lines.
+
+    Example:
+        >>> styles = measure_styles(["clean_accuracy", "robust_accuracy"])
+        >>> styles["robust_accuracy"]["color"] == COLOURS[1], styles["clean_accuracy"]["linestyle"]
+        (True, '-')
+    """
+    owners = [_ENDING.sub("", measure) for measure in measures]
+    of_few = len(measures) > _FEW_MEASURES and all(map(_ENDING.search, measures))
+    names = list(dict.fromkeys(owners if of_few else [*_firsts(measures), *measures]))
+    styles = {}
+    for measure, owner in zip(measures, owners, strict=True):
+        style = style_of(names.index(owner), len(names)) if of_few else style_of(names.index(measure) % 6, 6)
+        style["marker"] = "o"
+        dashed = of_few and ("clean" in measure or "white_box" in measure)
+        styles[measure] = style | ({"linestyle": "--", "markerfacecolor": "white"} if dashed else {"linestyle": "-"})
+    return styles
+
+
+def _firsts(measures: Sequence[str]) -> list[str]:
+    """Return what has the first two colours; a place that no measure takes stays empty."""
+    return [next((measure for measure in measures if kind in measure), f"no {kind}") for kind in KINDS]
 
 
 def measure_style(measure: str, measures: Sequence[str]) -> str:
@@ -246,13 +273,15 @@ class Positions:
         axes.set_xlim(-0.6, max(len(self.at), 1) - 0.4)
 
     def _set_numbers(self, axes: Axes) -> None:
-        from matplotlib.ticker import NullLocator
+        from matplotlib.ticker import MaxNLocator, NullLocator
 
         numbers = list(self.at.values())
         if spans_decades(numbers) and min(numbers) >= 0:
             least = min(number for number in numbers if number > 0)
             axes.set_xscale("log") if min(numbers) > 0 else axes.set_xscale("symlog", linthresh=least)
         if len(numbers) > _TICKS:
+            if axes.get_xscale() == "linear" and all(number == round(number) for number in numbers):
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             return
         axes.set_xticks(numbers, [shorten_label(text) for text in self.at], fontsize=SMALL)
         axes.xaxis.set_minor_locator(NullLocator())

@@ -11,8 +11,8 @@ from lightning_adv.core.figures import GREY
 from lightning_adv.studies.figures.canvas import (
     Canvas,
     Unit,
-    measure_colour,
     measure_style,
+    measure_styles,
     measure_text,
     style_of,
 )
@@ -87,7 +87,7 @@ class Content:
         """Return the colour, the line and the marker of a value and a measure."""
         measures = self.settings.y
         if self.settings.lines is None:
-            return {"color": measure_colour(measure, measures), "marker": "o", "markersize": 4, "linestyle": "-"}
+            return measure_styles(measures)[measure]
         lines = self.lines
         style = measure_style(measure, measures)
         hollow = {} if style == "-" else {"markerfacecolor": "white"}
@@ -159,8 +159,8 @@ def add_legend(canvas: Canvas, content: Content) -> None:
 
     settings = content.settings
     if settings.lines is None:
-        if len(settings.y) > 1:
-            for measure in settings.y:
+        for unit in dict.fromkeys(unit for _, unit in canvas.panels):
+            for measure in unit.measures if len(unit.measures) > 1 else ():
                 canvas.add_entry(measure_text(measure), Line2D([], [], **content.style("", measure)))
         return
     for line in content.lines:
