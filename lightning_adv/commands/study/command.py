@@ -96,7 +96,8 @@ def _run(plan: Plan, outcome: Outcome, engine: Engine, folder: StudyFolder, opti
     todo = [cell for cell in plan.cells.values() if found[cell.id] in runnable]
     with closing(engine):
         if todo:
-            engine.open(run_cell, workers=options.workers, threads=plan.cells[todo[0].id].threads)
+            workers = min(options.workers, len(todo))  # each takes seconds of the processor to start
+            engine.open(run_cell, workers=workers, threads=plan.cells[todo[0].id].threads)
             try_first(list(plan.cells.values()), engine, folder.path, retry=options.retry)
         folder.write_plan(plan)
         for cell in todo:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_adv.studies.engines.base import WorkerLostError
-from lightning_adv.studies.engines.local import LocalEngine
+from lightning_adv.studies.engines.local import LocalEngine, visible_gpus
 from tests.studies.engines import works
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +78,17 @@ def test_threads_and_gpus_are_divided_before_anything_is_imported(engine, tmp_pa
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
+def test_gpus_are_those_that_the_driver_lists_where_nobody_says(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: a)'\necho 'GPU 1: H200 (UUID: b)'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == [], "the user wants none"
+
+
 def test_an_error_of_the_work_is_returned_and_the_worker_goes_on(engine, tmp_path):
     engine.open(works.fail, workers=1, threads=1)
     given = folders(tmp_path, "value", "own", "exit")
@@ -119,7 +130,7 @@ def test_closing_ends_workers_in_the_middle_of_cells_with_all_that_they_started(
 
 PROGRAM = """
 import sys
-from lightning_adv.studies.engines.local import LocalEngine
+from lightning_adv.studies.engines.local import LocalEngine, visible_gpus
 from tests.studies.engines import works
 if __name__ == "__main__":
     engine = LocalEngine()
