@@ -5,14 +5,21 @@ import itertools
 import math
 import statistics
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+import yaml
 
+import lightning_adv
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.shares import Share
+from lightning_adv.studies.collect import parse_collect
 from lightning_adv.studies.figures import check_figure, choose_figure, draw_study, medians_by_part, settings_of
+from lightning_adv.studies.grid import axis_columns, expand
+from lightning_adv.studies.study_file import make_study
+from lightning_adv.studies.table import check_columns, expected_measures
 
 ODD = ["$x_{$", "_orig_mod.x", "层.é", "\x1b[31m", "x" * 200, ""]
 
@@ -316,6 +323,27 @@ def test_a_measure_may_come_later_but_not_when_all_is_done():
     assert "2 of 2 runs" in said(draw(rows, {"y": "moved_black_box_rate"}))
     with pytest.raises(UsageError, match=r"figure\.y: there is no measure 'moved_black_box_rate'"):
         draw_study(rows[:1], {"y": "moved_black_box_rate"})
+
+
+CONFIGS = Path(lightning_adv.__file__).parent / "configs" / "studies"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda file: "/".join(file.parts[-2:]))
+def test_the_figure_of_each_study_of_the_package_is_checked_and_drawn(file):
+    study = make_study(yaml.safe_load(file.read_text()), name=file.stem)
+    points, stages = expand(study), {name: stage.command for name, stage in study.stages.items()}
+    columns = {
+        axis: list(dict.fromkeys(p.names[axis] for p in points if axis in p.names)) for axis in axis_columns(study)
+    }
+    measures = expected_measures(stages, parse_collect(study.collect, stages))
+    check_columns(columns, stages, study.collect)
+    check_figure(study.figure, columns, measures)
+    blank = dict.fromkeys(columns)
+    rows = [row(blank | dict(p.names), 90, 50, seed=p.seed) | dict.fromkeys(measures, 0.5) for p in points]
+    figure = draw_study(rows, study.figure, study.title)
+    assert panels(figure)
+    assert "Without all numbers" not in said(figure)
 
 
 # Odd tables -----------------------------------------------------------------------------------------------------------
