@@ -78,7 +78,7 @@ REGIMES = {"conventional": "StandardTraining", "adversarial": "MadryTraining"}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COUNTS if "blockwise" in name])
 def test_what_is_retrained_and_how(name):
-    """Adversarial retraining is of the conventionally trained network, conventional of the adversarially trained one."""
+    """Adversarial retraining is of the conventional network, conventional retraining of the adversarial one."""
     for point, chain in chains(name):
         if "retrain" not in chain:
             ((stage, pretrained),) = chain.items()
