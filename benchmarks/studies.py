@@ -53,6 +53,7 @@ def _study(*options: str) -> Command:
 CONTENDERS: dict[str, Contender] = {
     "fit commands in a loop": shell_loop,
     "study, one worker": study("--workers=1"),
+    "study, one worker of Ray": study("--workers=1", "--engine=ray"),
 }
 
 

@@ -3,6 +3,8 @@
 from lightning_adv.studies.cells import Cell, Plan
 from lightning_adv.studies.engines.base import Engine, WorkerLostError
 from lightning_adv.studies.engines.local import LocalEngine
+from lightning_adv.studies.engines.ray import RayEngine
+from lightning_adv.studies.engines.slurm import SlurmEngine
 from lightning_adv.studies.figures import draw_study
 from lightning_adv.studies.folder import StudyFolder, read_study
 from lightning_adv.studies.grid import Point, expand
@@ -15,6 +17,8 @@ __all__ = [
     "LocalEngine",
     "Plan",
     "Point",
+    "RayEngine",
+    "SlurmEngine",
     "Stage",
     "Study",
     "StudyFolder",

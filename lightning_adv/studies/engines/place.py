@@ -6,6 +6,8 @@ import os
 import pickle
 import sys
 
+from lightning_adv.studies.engines.base import sendable
+
 
 class InPlace:
     """The work of a study as it is in the process that makes this object, for workers of a cluster.
@@ -26,8 +28,12 @@ class InPlace:
         self._directory = os.getcwd()
         self._path = [os.path.abspath(folder) for folder in sys.path]
 
-    def __call__(self, folder: str) -> None:
-        """Run the work on a cell."""
+    def __call__(self, folder: str) -> BaseException | None:
+        """Run the work on a cell, and return what it has raised: not every exception can be raised over there."""
         os.chdir(self._directory)
         sys.path[:] = self._path
-        pickle.loads(self._pickled)(folder)
+        try:
+            pickle.loads(self._pickled)(folder)
+        except Exception as error:
+            return sendable(error)
+        return None

@@ -83,8 +83,8 @@ class RayEngine(Engine):
             raise
         placed = InPlace(ray.cloudpickle.dumps(work))
 
-        def run_cell(folder: str) -> None:
-            placed(folder)
+        def run_cell(folder: str) -> BaseException | None:
+            return placed(folder)
 
         # Given out again by the study, as for every engine, and counted there
         self._task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(run_cell)
@@ -199,15 +199,14 @@ def _reserve(ray: ModuleType, threads: int, gpus: float | None, workers: int) ->
 
 
 def _exception(ray: ModuleType, task: Any) -> BaseException | None:
-    """Return what a task that has ended has raised."""
+    """Return what the work of a task that has ended has raised."""
     try:
-        ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        cause: BaseException = error.cause
-        return cause
+        raised: BaseException | None = ray.get(task)
+    except ray.exceptions.RayTaskError as error:  # before the work: the package is not there
+        return RuntimeError(str(error).strip().splitlines()[-1])
     except ray.exceptions.RayError as error:
         return WorkerLostError(str(error).strip().splitlines()[0])
-    return None
+    return raised
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any, Literal
 
 from lightning_adv.core.errors import UsageError
-from lightning_adv.studies.engines.base import Engine, WorkerLostError, sendable
+from lightning_adv.studies.engines.base import Engine, WorkerLostError
 from lightning_adv.studies.engines.place import InPlace
 
 _LOOKS = 1.0  # seconds between two looks at the jobs' results; submitit asks Slurm itself less often
@@ -149,11 +149,7 @@ class Job:
         # Lightning would take the job for one process of several, that Slurm has started; this name tells it not to
         os.environ["SLURM_JOB_NAME"] = "interactive"
         _end_at_once_when_stopped()
-        try:
-            self.work(folder)
-        except Exception as error:
-            return sendable(error)
-        return None
+        return self.work(folder)
 
     def checkpoint(self, folder: str) -> Any:
         """Queue the same again, which goes on from the cell's checkpoint."""
