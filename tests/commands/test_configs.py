@@ -9,12 +9,13 @@ from lightning_adv.commands.shared.configs import (
     find_config,
     preset_names,
     resolve_configs,
+    study_names,
 )
 
 
 def test_names_are_the_files():
     folder = Path(__file__).parents[2] / "configs"
-    names = [*config_names(), *addition_names(), *preset_names()]
+    names = [*config_names(), *addition_names(), *preset_names(), *study_names()]
     assert sorted(names) == sorted(str(p.relative_to(folder))[:-5] for p in folder.rglob("*.yaml"))
     assert {"digits/madry", "digits/standard", "cifar10/madry", "imagenet/madry"} <= set(config_names())
     assert addition_names() == ["analyses"]

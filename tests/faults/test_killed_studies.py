@@ -93,3 +93,23 @@ def test_the_table_is_that_of_a_study_that_was_never_killed(tmp_path):
     assert not list(folder.rglob("*.part"))
     assert not list(folder.rglob("*.lock"))
     assert not (folder / "out" / ".trial").exists()
+
+
+def test_a_study_that_is_stopped_ends_its_workers_and_says_how_to_go_on(tmp_path):
+    command = start(tmp_path)
+    wait_for(command, "out/cells/train-*/version_0/checkpoints/last.ckpt", tmp_path)
+    workers = descendants(command.process.pid)
+    assert workers
+    os.kill(command.process.pid, signal.SIGTERM)
+    status, said = command.wait()
+    assert status == 128 + signal.SIGTERM
+    assert said.rstrip().endswith("The same command again goes on from here.")
+    assert not any(lives(pid) for pid in workers)
+    assert "begun" in {row["status"] for row in table(tmp_path)}
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

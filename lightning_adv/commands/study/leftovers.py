@@ -58,7 +58,7 @@ def no_leftovers() -> Iterator[None]:
             _close_libraries()
             gc.collect()
             gc.unfreeze()
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
                 torch.cuda.empty_cache()
 
 
@@ -66,7 +66,8 @@ def no_leftovers() -> Iterator[None]:
 def _random() -> Iterator[None]:
     """Lightning's ``isolate_rng`` puts nothing back after an error (2.6)."""
     own, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
+    cuda = torch.cuda.get_rng_state_all() if used else None
     try:
         yield
     finally:
@@ -93,8 +94,11 @@ def _python() -> Iterator[None]:
 
 @contextmanager
 def _loggers() -> Iterator[None]:
-    known = [logging.getLogger(), *(one for one in logging.root.manager.loggerDict.values() if _is_logger(one))]
-    before = [(one, one.level, one.propagate, one.disabled, list(one.handlers), list(one.filters)) for one in known]
+    known = [one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    before = [
+        (one, one.level, one.propagate, one.disabled, list(one.handlers), list(one.filters))
+        for one in [logging.root, *known]
+    ]
     disabled = logging.root.manager.disable
     try:
         yield
@@ -103,11 +107,6 @@ def _loggers() -> Iterator[None]:
         for one, level, propagate, off, handlers, filters in before:
             one.setLevel(level)
             one.propagate, one.disabled, one.handlers[:], one.filters[:] = propagate, off, handlers, filters
-
-
-def _is_logger(found: object) -> bool:
-    """Whether this is no placeholder of a logger whose parts alone were asked for."""
-    return isinstance(found, logging.Logger)
 
 
 @contextmanager
