@@ -92,6 +92,8 @@ def test_a_study_is_the_runs_that_one_would_have_started_by_hand(study, tmp_path
         cell = (folder / row["run"]).parent
         # what the cell was given is what it says that it was, but for where it is
         given, saved = (yaml.safe_load((path / "config.yaml").read_text()) for path in (cell, folder / row["run"]))
+        for configuration in (given, saved):  # the command writes the logger as a list, and how weights are read
+            del configuration["trainer"]["logger"], configuration["weights_only"]
         assert given == saved
     told = json.loads((folder / "study.json").read_text())
     assert (told["title"], told["name"], told["axes"], told["rows"]) == ("Steps", "mine", ["steps"], 2)
