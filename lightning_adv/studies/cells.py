@@ -77,11 +77,6 @@ class Plan:
     chains: tuple[Mapping[str, str], ...]
 
 
-def last_fit_stage(study: Study, chain: Mapping[str, Any]) -> str:
-    """Return the last stage of a point that trains: the one whose accuracies are in the table."""
-    return [name for name in chain if study.stages[name].command == "fit"][-1]
-
-
 def identity(command: str, configuration: Mapping[str, Any]) -> str:
     """Return what a cell is known by: ten hexadecimal digits of its command and of what its numbers depend on.
 
@@ -268,7 +263,7 @@ def _placed(command: str, configuration: dict[str, Any], folder: Path) -> dict[s
     given = trainer.get("logger")
     loggers = given if isinstance(given, list) else [given] if isinstance(given, dict) else []
     ours = [logger for logger in loggers if logger["class_path"].endswith("CSVLogger")]
-    first = ours[0] if ours else {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {}}
+    first: dict[str, Any] = ours[0] if ours else {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {}}
     place = {"save_dir": str(folder.parent), "name": folder.name, "version": None}
     placed = {**first, "init_args": {**(first.get("init_args") or {}), **place}}
     others = [logger for logger in loggers if not ours or logger is not ours[0]]
