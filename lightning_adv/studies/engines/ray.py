@@ -144,7 +144,8 @@ def _ray() -> ModuleType:
         import ray
     except ImportError as error:
         raise UsageError("engine: RayEngine needs ray: pip install 'lightning-adv[ray]'.") from error
-    return ray
+    module: ModuleType = ray
+    return module
 
 
 def _check_gpus(gpus: float | None) -> None:

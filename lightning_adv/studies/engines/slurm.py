@@ -196,4 +196,5 @@ def _submitit() -> ModuleType:
         import submitit
     except ImportError as error:
         raise UsageError("engine: SlurmEngine needs submitit: pip install 'lightning-adv[slurm]'.") from error
-    return submitit
+    module: ModuleType = submitit
+    return module
