@@ -166,5 +166,6 @@ def _shown(row: Mapping[str, Any], measure: str) -> str:
     if ends is None:
         return f"{100 * value:.1f}" if measure.endswith("_rate") else f"{value:.4g}"
     low, high = (row.get(end) for end in ends)
-    known = isinstance(low, int | float) and isinstance(high, int | float)
-    return f"{100 * value:.1f}" + (f" ({100 * low:.1f}–{100 * high:.1f})" if known else "")
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"

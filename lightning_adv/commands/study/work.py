@@ -75,6 +75,7 @@ def _attempt(cell: Cell) -> Failure | None:
     """Run a cell's command, and return why it failed; None where it has its result."""
     log = cell.folder / LOG
     begin = log.stat().st_size if log.exists() else 0
+    status: int | str | None
     with output_into(log):
         torch.set_num_threads(cell.threads)
         try:
