@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import Namespace
 
 from lightning_adv.commands.evaluate.settings import EVALUATE
 from lightning_adv.commands.fit.command import AdversarialCLI
@@ -193,7 +193,7 @@ class _FitParser(AdversarialCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Leave out what would be run."""
-        self.config = dict_to_namespace({"subcommand": None})
+        self.config = Namespace(subcommand=None)  # type: ignore[no-untyped-call]  # jsonargparse 4.53 has no types there
 
     def _set_seed(self) -> None: ...
 
