@@ -11,7 +11,11 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.suggestions import did_you_mean
 
 _STEP = re.compile(r"(?P<key>[^.\[\]]*)(?P<chosen>(?:\[[^\[\]]*\])*)")
-_FORM = "STAGE:key.key[name=value].key, such as retrain:domains.auxiliary.robust_accuracy or attacked:rates[0].rate"
+_TABLE = re.compile(r"analyses/(?P<table>[\w-]+)\.csv(?P<path>.*)", re.DOTALL)
+_FORM = (
+    "STAGE:key.key[name=value].key, such as retrain:domains.auxiliary.robust_accuracy, attacked:rates[0].rate or "
+    "fit:analyses/smoothness.csv[statistic=quadratic_sum].value"
+)
 
 
 class NotThereError(LookupError):
@@ -25,10 +29,13 @@ class CollectPath(NamedTuple):
         stage: The stage whose result file it is in.
         steps: From the outside inwards: a key of a mapping, a number of a list, or the conditions that one item of a
             list fulfils, as pairs of a key and the text of its value.
+        table: The observer's table that it is in, of the run's ``analyses/``, in place of the result file: a list of
+            the rows of its last look.
     """
 
     stage: str
     steps: tuple[str | int | tuple[tuple[str, str], ...], ...]
+    table: str | None = None
 
     @classmethod
     def parse(cls, text: Any) -> CollectPath:
@@ -36,6 +43,7 @@ class CollectPath(NamedTuple):
 
         Args:
             text: ``stage:a.b[key=value,key=value].c``; ``[2]`` is the third item of a list, ``[-1]`` the last.
+                ``stage:analyses/NAME.csv[name=conv1,statistic=max].value`` is a number of an observer's last look.
 
         Raises:
             UsageError: It is no such path.
@@ -45,6 +53,8 @@ class CollectPath(NamedTuple):
             ('rates', (('source', 'a'), ('target', 'b')), 'rate')
         """
         stage, colon, path = text.partition(":") if isinstance(text, str) else ("", "", "")
+        found_table = _TABLE.fullmatch(path)
+        table, path = found_table.groups() if found_table else (None, path)
         steps: list[str | int | tuple[tuple[str, str], ...]] = []
         for part in _split(path):
             found = _STEP.fullmatch(part)
@@ -54,7 +64,7 @@ class CollectPath(NamedTuple):
             steps += [_choice(choice, text) for choice in re.findall(r"\[([^\[\]]*)\]", found["chosen"])]
         if not (stage and colon and steps):
             raise UsageError(f"it must be {_FORM}; got {text!r}.")
-        return cls(stage, tuple(steps))
+        return cls(stage, tuple(steps), table)
 
     def find(self, content: Any) -> Any:
         """Return the value in the content of a result file.

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import Problems, read_json, shorten
+from lightning_adv.core.table import salvage_table
 from lightning_adv.core.threat_model import ThreatModel
 from lightning_adv.studies.attempts import read_seconds, result_of
 from lightning_adv.studies.collect import CollectPath, NotThereError
@@ -76,14 +77,32 @@ class CellReader:
         return self._known[stage, result.folder]
 
     def _collected(self, stage: str, result: StageResult, content: Any) -> Iterator[tuple[str, Value]]:
+        contents: dict[str | None, Any] = {None: content}
         for column, path in self._collect.items():
             if path.stage != stage:
                 continue
+            if path.table not in contents:
+                contents[path.table] = self._last_look(result, str(path.table))
+            if contents[path.table] is None:
+                continue
             try:
-                yield column, _plain(path.find(content))
+                yield column, _plain(path.find(contents[path.table]))
             except NotThereError as error:
-                name = result_of(result.folder, result.command).name
+                name = f"{path.table}.csv" if path.table else result_of(result.folder, result.command).name
                 self._tell(f"collect.{column}: {error} in the {name} of some cells", result.folder.name)
+
+    def _last_look(self, result: StageResult, table: str) -> list[dict[str, Any]] | None:
+        """Return the rows of the last look of an observer; None where its table cannot be read."""
+        path = result_of(result.folder, result.command).parent / "analyses" / f"{table}.csv"
+        try:
+            rows, clauses = salvage_table(path)
+        except UsageError as error:
+            self._tell(f"{path.name} cannot be read ({error})", result.folder.name)
+            return None
+        for clause in clauses:
+            self._tell(f"in {path.name} {clause}", result.folder.name)
+        last = max((row.step for row in rows), default=0)
+        return [row._asdict() for row in rows if row.step == last]
 
     def _read(self, path: Path, folder: Path) -> dict[str, Any] | None:
         try:

@@ -297,6 +297,32 @@ def test_collected_values_have_columns_and_missing_ones_are_told_in_one_line(cel
     assert "not one value" in table(points[:1], tmp_path, collect={"x": "fit:map"}).told[0]
 
 
+def test_the_numbers_of_an_observer_are_those_of_its_last_look(cell, tmp_path):
+    first, other, damaged = (cell(name, "fit", fit_results(9, 3)) for name in ("with", "without", "damaged"))
+    rows = ["0,9,conv1,,max,1.5", "0,9,,,norm,7", "1,19,conv1,,max,0.1", "1,19,conv1,aux,max,0.30000000000000004"]
+    head = "epoch,step,name,domain,statistic,value\n"
+    write(first.folder / "version_0" / "analyses" / "responses.csv", head + "\n".join(rows) + "\n1,19,,,norm,6\n1,1")
+    write(damaged.folder / "version_0" / "analyses" / "responses.csv", "a,b\n1,2\n")
+    points = [TablePoint({}, seed, {"fit": made}) for seed, made in enumerate((first, other, damaged))]
+    of = "fit:analyses/responses.csv"
+    collect = {
+        "conv1": f"{of}[name=conv1,domain=,statistic=max].value",
+        "auxiliary": f"{of}[domain=aux].value",
+        "norm": f"{of}[statistic=norm].value",
+        "epoch": f"{of}[-1].epoch",
+        "gone": f"{of}[name=conv2].value",
+    }
+    found = table(points, tmp_path, collect=collect)
+    assert [found.rows[0].get(name) for name in collect] == [0.1, 0.30000000000000004, 6.0, 1, None]
+    assert not any(row.get(name) for row in found.rows[1:] for name in collect)
+    assert [clause.partition(" (")[0] for clause in found.told] == [
+        "collect.gone: no items are [name=conv2] in the responses.csv of some cells: 1, with",
+        "responses.csv cannot be read",
+        "responses.csv cannot be read",
+    ]
+    assert "its columns are ['a', 'b']" in found.told[2]
+
+
 def test_a_stage_that_is_left_out_collects_nothing_and_tells_nothing(cell, tmp_path):
     found = table(
         [TablePoint({}, 0, {"pretrain": cell("p", "fit", fit_results(9, 3))})],
