@@ -15,7 +15,7 @@ from lightning_adv.nn.backbones import Backbone
 from lightning_adv.regimes import advprop_attack
 from tests.commands.shortened import fit, results
 from tests.data.fake_cifar10 import write_fake_cifar10
-from tests.data.fake_folder import write_dataset
+from tests.data.fake_folder import write_class_folders, write_dataset
 
 ONE_STEP = [
     "--trainer.max_epochs=1",
@@ -60,8 +60,11 @@ def data_arguments(tmp_path, monkeypatch):
         if config.startswith("cifar10/"):
             write_fake_cifar10(root, monkeypatch, images_per_batch=20)
             return [*SMALL_BATCHES, f"--data.init_args.root={root}", "--data.init_args.val_fraction=0.2"]
-        if config.startswith(("imagenet/", "imagenette/", "cifar10_folder/", "finetune/")):
-            write_dataset(root, test="val", classes=("cat", "dog"))
+        if config.startswith(("imagenet/", "imagenette/", "caltech256/", "cifar10_folder/", "finetune/")):
+            if config.startswith("caltech256/"):  # its class folders have no split
+                write_class_folders(root, classes=("cat", "dog"))
+            else:
+                write_dataset(root, test="val", classes=("cat", "dog"))
             return [
                 *SMALL_BATCHES,
                 f"--data.init_args.root={root}",
@@ -76,10 +79,10 @@ def data_arguments(tmp_path, monkeypatch):
 
 @pytest.fixture
 def torchvision_weights(monkeypatch):
-    """Make torchvision "download" the weights of a ResNet-50 that was just drawn."""
+    """Make torchvision "download" the weights of a network that was just drawn, of the name in the URL."""
     monkeypatch.setattr(
         "torchvision.models._api.load_state_dict_from_url",
-        lambda *args, **kwargs: models.resnet50(weights=None).state_dict(),
+        lambda url, *args, **kwargs: models.get_model(url.rpartition("/")[2].partition("-")[0]).state_dict(),
     )
 
 
@@ -124,7 +127,7 @@ def test_config_runs(config, data_arguments, tmp_path, monkeypatch):
         fit(*data, *ONE_STEP, *shortened_attack(first), *command_in_comment(config), config=first)
     run = fit(*data, *ONE_STEP, *shortened_attack(config), *for_a_short_run(config), config=config)
     found = results(run)
-    assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "imagenette", "images")
+    assert found["dataset"] in ("digits", "cifar10", "cifar10_folder", "imagenette", "caltech256", "images")
     assert 0 <= found["robust_accuracy"] <= 1
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "metrics.csv", "checkpoints", "results.json", "figures",
