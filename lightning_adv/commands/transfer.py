@@ -45,6 +45,8 @@ from lightning_adv.evaluation.transfer.rates import (
 from lightning_adv.regimes.training_data import num_classes_of
 
 _RESULT = "transfer.json"
+NONE_IN_COMMON = "there is no image that all of them classify correctly."
+"""What is told where nothing can be attacked, though the settings, the networks and the images fit."""
 
 
 @dataclass
@@ -225,7 +227,7 @@ def _rates(
         if settings.ensembles:
             ensembles += ensemble_rates(networks, attacks, x, y, seed=seed, batch_size=settings.batch_size)
     if not common:
-        raise UsageError("networks: there is no image that all of them classify correctly.")
+        raise UsageError(f"networks: {NONE_IN_COMMON}")
     return add_rates(singles), add_rates(ensembles), common
 
 

@@ -127,7 +127,7 @@ def test_every_key_exists_and_sets_what_the_paper_says(configurations):
     }
     assert list(steps.values()) == [1, 3, 4, 5]
     wide = configurations["imagenet/sat_resnets", "ResNeXt-152-32x8d, 380 pixels"]
-    assert wide["model"]["init_args"]["backbone"]["options"] == {"layers": [3, 8, 36, 3]}
+    assert wide["model"]["init_args"]["backbone"]["init_args"]["options"] == {"layers": [3, 8, 36, 3]}
     assert wide["data"]["init_args"]["image_size"] == 380
     switched = configurations["imagenet/clean_finetuning", "B3", "adversarial, then clean"]
     assert (switched["model"]["init_args"]["clean_after_epochs"], switched["trainer"]["max_epochs"]) == (175, 350)
