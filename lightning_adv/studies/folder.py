@@ -49,8 +49,10 @@ class StudyFolder:
         """Check that the folder is new, or is that of this study.
 
         Raises:
-            UsageError: It is of another study, of a run, or its ``study.yaml`` cannot be read.
+            UsageError: It is a file, of another study, of a run, or its ``study.yaml`` cannot be read.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file, and a study has a folder: give another -o.", key="output")
         if not self.yaml.exists():
             if (self.path / "config.yaml").exists():
                 raise UsageError(f"{self.path} is the folder of a run: give another -o.", key="output")

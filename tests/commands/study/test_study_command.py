@@ -193,6 +193,8 @@ GRID = {"model.init_args.cutoff": ["m1"]}
         ({"config": "digits/madry"}, ["-o", "other"],
          "output: other belongs to the study 'theirs', and this one is 'mine': give another -o"),
         ({"config": "digits/madry"}, ["-o", "run"], "output: run is the folder of a run: give another -o."),
+        ({"config": "digits/madry"}, ["-o", "run/config.yaml"],
+         "output: run/config.yaml is a file, and a study has a folder: give another -o."),
         ({"config": "digits/madri"}, [], "stages.fit.config: there is no file 'digits/madri'"),
         ({"config": "digits/madry"}, ["--worker=2"], "--worker: there is no such option. Did you mean 'workers'?"),
         ({"config": "digits/madry"}, ["--seeds"], "--seeds: it needs a value."),
