@@ -177,3 +177,12 @@ def test_an_attack_outside_every_ball_or_short_of_its_own_is_told(caplog):
     assert "Bare says neither norm nor eps" in told[0]
     assert "PGD-2 cannot reach the edge" in told[1]
     assert "10 steps go 0.01 far at most, and eps is 1," in told[2]
+
+
+def test_signed_steps_in_l2_follow_the_radius():
+    """Zhang & Zhu (2019), section A.2.1: steps of 2, 4 and 6 /255 at radii of 0.4, 0.8 and 1.2."""
+    attack = PGD(eps=0.4, steps=20, step_size="2/255", norm="l2", start="zero", direction="sign")
+    for eps, step_size in ((0.4, 2 / 255), (0.8, 4 / 255), (1.2, 6 / 255)):
+        moved = fit_attack(Attack.from_config(attack.to_config()), ThreatModel("l2", eps))
+        assert (moved.eps, moved.direction) == (eps, "sign")
+        assert moved.step_size == pytest.approx(step_size, rel=1e-12)
