@@ -16,6 +16,7 @@ from lightning_adv.studies.engines.slurm import SlurmEngine
 from tests.studies.engines.test_local import run, wait_until
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
 
 SLURM = {
     "sbatch": """
@@ -56,6 +57,7 @@ def jobs(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_TEST", str(tmp_path / "jobs"))
+    monkeypatch.syspath_prepend(ROOT)  # the jobs find this file as the command finds it
     (tmp_path / "jobs").mkdir()
     return tmp_path / "jobs"
 
