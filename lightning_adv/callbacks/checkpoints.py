@@ -149,7 +149,7 @@ class BestCheckpoint(_RunCheckpoint):
         return trainer.current_epoch >= getattr(pl_module, "chosen_from_epoch", 0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Find what this callback knew, whenever it looks now (a Lightning hook).
+        """Find what this callback knew, whenever it looks now, if it still counts (a Lightning hook).
 
         Lightning keeps it under a key that has all of the callback's settings.
 
@@ -157,8 +157,14 @@ class BestCheckpoint(_RunCheckpoint):
             UsageError: It chose by another metric, whose values do not compare.
         """
         known = {
-            key: state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith(type(self).__name__)
+            key: state
+            for key, state in checkpoint.get("callbacks", {}).items()
+            if key.startswith(type(self).__qualname__)
         }
+        if trainer.training and checkpoint["epoch"] < getattr(pl_module, "chosen_from_epoch", 0):
+            for key in known:  # a run that was shorter has chosen among epochs that do not count in this one
+                del checkpoint["callbacks"][key]
+            return
         if not trainer.training or self.state_key in known or len(known) != 1:
             return
         state = next(iter(known.values()))

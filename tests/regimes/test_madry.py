@@ -119,6 +119,29 @@ def test_the_best_is_chosen_by_clean_accuracy_among_the_clean_epochs(tmp_path):
     assert torch.load(short.best_model_path, weights_only=True)["epoch"] == 0
 
 
+def test_a_longer_run_forgets_the_best_of_the_adversarial_epochs(tmp_path):
+    """Stopped at the switch it has one of them; told to go on, it chooses as a run that was as long from the start."""
+
+    class Scripted(BestCheckpoint):
+        def _monitor_candidates(self, trainer):
+            accuracy = torch.tensor([0.9, 0.8, 0.5, 0.6, 0.55][trainer.current_epoch])
+            return {**super()._monitor_candidates(trainer), "val/clean_accuracy": accuracy}
+
+    def best_epoch(folder, epochs, ckpt_path=None):
+        module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
+        options = {"enable_checkpointing": True, "callbacks": [Scripted(), LastCheckpoint()], "logger": False}
+        trainer = quiet_trainer(folder, max_epochs=epochs, **options)
+        trainer.fit(module, ToyData(), ckpt_path=ckpt_path)
+        last.append(trainer.checkpoint_callbacks[1].last_model_path or trainer.checkpoint_callbacks[1].best_model_path)
+        return torch.load(trainer.checkpoint_callbacks[0].best_model_path, weights_only=True)["epoch"]
+
+    last = []
+    assert best_epoch(tmp_path / "whole", 5) == 3
+    assert best_epoch(tmp_path, 2) == 0
+    assert best_epoch(tmp_path, 4, last[-1]) == 3
+    assert best_epoch(tmp_path, 5, last[-1]) == 3
+
+
 def test_the_early_warning_is_silent_where_robustness_is_given_up(tmp_path, recwarn):
     module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=1)
     early = EarlyWarning(images=8, catastrophic_gap=0.0, overfitting_gap=0.0)
