@@ -164,7 +164,7 @@ def test_each_command_of_the_help_is_known(capsys):
     main(["--help"])
     told = capsys.readouterr().out.partition("commands:\n")[2].partition("\n\n")[0]
     names = [line.split()[0] for line in told.splitlines()]
-    assert names == ["fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report"]
+    assert names == ["fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report", "study"]
     for name in names:
         with pytest.raises(SystemExit) as exit_:
             main([name, "--help"])
