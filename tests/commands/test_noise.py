@@ -13,8 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch.utils._pytree import LeafSpec
 
-from lightning_adv import cli
 from lightning_adv.cli import main
+from lightning_adv.commands import running
 from lightning_adv.commands.fit.epoch_lines import wants_lines
 from lightning_adv.commands.shared.quiet import without_noise
 from tests.commands.shortened import fit
@@ -70,7 +70,7 @@ def test_every_command_leaves_it_out(command, monkeypatch, recwarn):
         isinstance(LeafSpec(), LeafSpec)
         warnings.warn("something else", stacklevel=1)
 
-    monkeypatch.setattr(cli, "_load", lambda command, base: run)
+    monkeypatch.setattr(running, "_load", lambda command, base: run)
     main([command])
     assert [str(each.message) for each in recwarn] == ["something else"]
 

@@ -26,7 +26,7 @@ from lightning_adv.data import DigitsDataModule
 from lightning_adv.regimes import MadryTraining
 from lightning_adv.regimes.objectives import CrossEntropy
 
-class SignStep(FGSM): pass
+class StepOfPlugin(FGSM): pass
 class Watch(Callback): pass
 class Numbers(DigitsDataModule): pass
 class Plain(MadryTraining): pass
@@ -35,7 +35,7 @@ class Margin(Loss):
     def __call__(self, logits, y):
         return logits.logsumexp(1)
 """
-NAMES = {"attack": "SignStep", "callback": "Watch", "data": "Numbers", "regime": "Plain", "objective": "Aim"}
+NAMES = {"attack": "StepOfPlugin", "callback": "Watch", "data": "Numbers", "regime": "Plain", "objective": "Aim"}
 ENTRIES = {f"{kind}.{name}": f"short_names.parts:{name}" for kind, name in NAMES.items()} | {
     "loss.Margin": "short_names.parts:Margin",
     "callback.Unloaded": "nowhere:Unloaded",
@@ -44,7 +44,7 @@ ENTRIES = {f"{kind}.{name}": f"short_names.parts:{name}" for kind, name in NAMES
 MODULES = {
     "short_names/__init__.py": "",
     "short_names/parts.py": PARTS,
-    "short_names/configs/evaluation/strict.yaml": "name: strict\nattacks: [SignStep]\n",
+    "short_names/configs/evaluation/strict.yaml": "name: strict\nattacks: [StepOfPlugin]\n",
     "short_names/configs/mine/plain.yaml": "model: {class_path: Plain}\n",
     "short_names/configs/more.yaml": "trainer: {callbacks+: [Watch]}\n",
 }
@@ -112,7 +112,7 @@ def test_configurations_are_found_by_name(folder, capsys):
     assert "class_path: short_names.parts.Plain" in found
     assert "class_path: short_names.parts.Watch" in found
     found = printed(capsys, "evaluate", "--config=configs/evaluation/strict.yaml")
-    assert "class_path: short_names.parts.SignStep" in found
+    assert "class_path: short_names.parts.StepOfPlugin" in found
     assert "Did you mean 'evaluation/strict'" in (told := refused(capsys, "evaluate", "--config=evaluation/strikt"))
     assert "Plugins have evaluation/strict, mine/plain, more." in told
 
@@ -149,19 +149,19 @@ def test_a_part_that_cannot_be_imported_is_named_when_it_is_used_and_the_others_
     told = refused(capsys, "fit", "--config=digits/madry", "--model.attack=Broken")
     assert "'broken.Broken' cannot be imported: RuntimeError: gone (" in told
     assert told.endswith("broken.py, line 1). The plugin broken 1.0 announces it.")
-    printed(capsys, "fit", "--config=digits/madry", "--model.attack=SignStep")
+    printed(capsys, "fit", "--config=digits/madry", "--model.attack=StepOfPlugin")
 
 
 def test_two_plugins_of_one_name(site, folder, capsys):
-    modules = {"other/__init__.py": "from short_names.parts import SignStep\n"}
+    modules = {"other/__init__.py": "from short_names.parts import StepOfPlugin\n"}
     modules |= {"other/configs/evaluation/strict.yaml": "name: other\n"}
-    entries = {"attack.SignStep": "other:SignStep", "configs": "other.configs"}
+    entries = {"attack.StepOfPlugin": "other:StepOfPlugin", "configs": "other.configs"}
     install(folder, "other", entries, modules, version="2.0")
-    told = refused(capsys, "fit", "--config=digits/madry", "--model.attack=SignStep")
-    write = "write other.SignStep (of other 2.0) or short_names.parts.SignStep (of short-names 0.3)."
-    assert told.endswith(f"model > MadryTraining > attack: there are several of class 'SignStep': {write}")
+    told = refused(capsys, "fit", "--config=digits/madry", "--model.attack=StepOfPlugin")
+    write = "write other.StepOfPlugin (of other 2.0) or short_names.parts.StepOfPlugin (of short-names 0.3)."
+    assert told.endswith(f"model > MadryTraining > attack: there are several of class 'StepOfPlugin': {write}")
     assert "other" not in sys.modules
-    printed(capsys, "fit", "--config=digits/madry", "--model.attack=short_names.parts.SignStep")
+    printed(capsys, "fit", "--config=digits/madry", "--model.attack=short_names.parts.StepOfPlugin")
     told = refused(capsys, "evaluate", "--config=evaluation/strict")
     assert f"write {folder}/other/configs/evaluation/strict.yaml (of other 2.0) or {site}/short_names" in told
 
@@ -233,7 +233,7 @@ def test_a_plugin_is_named_by_what_is_made_of_its_run(folder):
     ("option", "told"),
     [
         ("--model.attack=Unloaded", "'Unloaded' is announced as callback by short-names 0.3. It takes an Attack: APGD"),
-        ("--model.attack=SignStap", "there is no class 'SignStap'. Did you mean 'SignStep'?"),
+        ("--model.attack=StepOfPlugan", "there is no class 'StepOfPlugan'. Did you mean 'StepOfPlugin'?"),
     ],
 )
 def test_a_name_that_does_not_fit(option, told, folder, capsys):
@@ -243,4 +243,4 @@ def test_a_name_that_does_not_fit(option, told, folder, capsys):
 def test_what_is_taken_names_the_parts_of_plugins_after_ours(folder, monkeypatch):
     monkeypatch.setattr(class_paths, "_LONGEST_LIST", 10**6)  # other tests have made classes too
     listed = class_paths.choices((Attack,)).partition("It takes an Attack: ")[2].rstrip(".").split(", ")
-    assert listed.index("StAdv") < listed.index("SignStep")
+    assert listed.index("StAdv") < listed.index("StepOfPlugin")

@@ -87,9 +87,11 @@ def find_config(name: str) -> str:
     if _is(Path.is_dir, name):
         hint = f" Did you mean {str(Path(name) / 'config.yaml')!r}?" if (Path(name) / "config.yaml").is_file() else ""
         raise UsageError(f"--config: {name!r} is a folder, and a configuration is a file.{hint}")
+    # Either alone fills ten lines of a terminal.
+    told = [each for each in known if each.startswith("studies/") == plain.startswith("studies/")]
     raise UsageError(
         f"--config: there is no file {name!r}, and no configuration of that name."
-        f"{did_you_mean(plain, [*known, *announced])} The package has {_listed(known)}."
+        f"{did_you_mean(plain, [*known, *announced])} The package has {_listed(told)}."
         + (f" Plugins have {_listed(announced)}." if announced else "")
     )
 
