@@ -83,6 +83,7 @@ def test_a_resumed_run_leaves_it_alone(tmp_path):
     assert not path.is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_behind_it_is_vacant_for_a_new_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = fit("--trainer.logger.init_args.version=0", "--trainer.max_epochs=1")
@@ -99,6 +100,7 @@ def test_a_run_that_was_killed_behind_it_is_vacant_for_a_new_one(tmp_path, monke
     assert not torch.equal(again["network.network.fc.weight"], kept["network.network.fc.weight"])
 
 
+@pytest.mark.slow
 def test_a_run_can_do_without_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = fit("--initial_checkpoint.keep=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
@@ -106,6 +108,7 @@ def test_a_run_can_do_without_it(tmp_path, monkeypatch):
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_in_its_first_step_is_begun_again_in_its_place(tmp_path, monkeypatch):
     def fails(self, x, y):
         raise RuntimeError(f"{list(Path().rglob('*.ckpt'))}")
@@ -119,6 +122,7 @@ def test_a_run_that_failed_in_its_first_step_is_begun_again_in_its_place(tmp_pat
     assert results(fit(*here))["test_images"]
 
 
+@pytest.mark.slow
 def test_nobody_goes_on_from_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = fit("--trainer.max_epochs=1", "--trainer.limit_train_batches=1")

@@ -55,6 +55,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("values", ["initial", "fresh"])
 @pytest.mark.parametrize("kind", ["plain", "domains"])

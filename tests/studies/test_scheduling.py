@@ -136,6 +136,7 @@ def test_a_cell_that_cannot_be_written_is_told(tmp_path, error, told):
     assert ("done", "d") in events
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_study_runs_is_waited_for_and_taken(tmp_path):
     cells = make(tmp_path)
     engine = Simulated()
@@ -159,6 +160,7 @@ def test_a_cell_that_another_study_runs_is_waited_for_and_taken(tmp_path):
     assert json.loads(result_of(tmp_path / "d", "fit").read_text()) == {}
 
 
+@pytest.mark.slow
 def test_what_failed_in_another_study_meanwhile_is_not_tried_again(tmp_path):
     cells = make(tmp_path)
     engine = Simulated()

@@ -349,6 +349,7 @@ def test_the_figure_of_each_study_of_the_package_is_checked_and_drawn(file):
 # Odd tables -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lines", "bars", "with_without", "scatter"])
 def test_odd_names_and_numbers_end_no_figure(kind):
     numbers = itertools.cycle([math.nan, math.inf, None, 0.0, -1.0, 3e38])

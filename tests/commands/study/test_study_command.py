@@ -11,18 +11,10 @@ import yaml
 from lightning_adv.cli import main
 from lightning_adv.studies.table import read_study_folder
 from tests.commands.shortened import results
+from tests.commands.study import small
 
 HERE = "--engine=tests.commands.study.here.InThisProcess"
-SMALL = {
-    "trainer.max_epochs": 1,
-    "trainer.limit_train_batches": 2,
-    "trainer.limit_val_batches": 1,
-    "trainer.limit_test_batches": 1,
-    "trainer.num_sanity_val_steps": 0,
-    "trainer.accelerator": "cpu",
-    "model.init_args.backbone.options.width": 4,
-    "model.init_args.evaluation_attack.init_args.steps": 2,
-}
+SMALL = {**small.SMALL, "trainer.max_epochs": 1, "trainer.limit_train_batches": 2}
 STEPS = "model.init_args.attack.init_args.steps"
 PRETRAINED = {
     "pretrain": {"config": "digits/standard"},

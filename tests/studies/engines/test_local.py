@@ -62,6 +62,7 @@ def pids_in(folder):
     return [int(pid) for pid in Path(folder, "pids").read_text().split()]
 
 
+@pytest.mark.slow
 def test_threads_and_gpus_are_divided_before_anything_is_imported(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5a, 7")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
