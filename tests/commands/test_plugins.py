@@ -50,7 +50,7 @@ MODULES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a module's would be made twice where pytest-xdist splits the file
 def site(tmp_path_factory):
     """A folder with a plugin, the same for all tests: its classes are there until the process ends."""
     site = tmp_path_factory.mktemp("site")
