@@ -149,8 +149,8 @@ def _transfer(settings: TransferSettings, plain: dict[str, Any], held: ExitStack
     write_whole(folder / _RESULT, to_json(results))
     _print(singles, ensembles, list(networks), common, images.count)
     for name in plan.left_out:
-        Console().print(f"Left out, since eps is of another norm: {name}", highlight=False)
-    Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+        Console().print(f"Left out, since eps is of another norm: {name}", highlight=False, markup=False)
+    Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False, markup=False)
 
 
 def _named(plan: Plan) -> dict[str, Attack]:
@@ -271,8 +271,9 @@ def _print(
                     shown.append(_cell(cells.get(source) if source not in names else None))
                 crafted = f"all but {source[1:]}" if source not in names else source
                 table.add_row(crafted, attack, *shown)
-    Console().print(table)
-    Console().print("* white-box: crafted on that network itself", highlight=False)
+    console = Console(markup=False, emoji=False)  # the names of networks are the user's
+    console.print(table)
+    console.print("* white-box: crafted on that network itself", highlight=False)
 
 
 def _cell(row: TransferRate | None) -> str:

@@ -104,9 +104,9 @@ def read_study_folder(folder: Path, known: dict[Path, Logged] | None = None) -> 
     study.missing, study.damaged = files.missing, files.damaged
     if strange:
         files.note(FILE, f"holds what cannot be shown: {shorten(', '.join(strange), 300)}")
-    _note_version(files, description.get("version", _VERSION))
+    _note_version(files, description.get("version") or _VERSION)
     study.stages = {name: str(of.get("command", "fit")) for name, of in (description.get("stages") or {}).items()}
-    study.cells = {key: cell for key, cell in (description.get("cells") or {}).items() if isinstance(cell, dict)}
+    study.cells = description.get("cells") or {}
     if table is None:
         study.columns, study.rows = _rows_of_cells(study.cells)
     else:

@@ -59,7 +59,11 @@ def read_description(path: Path) -> tuple[dict[str, Any], list[str]]:
     description = read_json(path)
     if not isinstance(description, dict):
         raise UsageError("it describes no study")
-    return sound(description, _FORM, "")
+    kept, strange = sound(description, _FORM, "")
+    for key in ("stages", "cells"):
+        strange += [f"{key}.{name}" for name, value in (kept.get(key) or {}).items() if value is None]
+        kept[key] = {name: value for name, value in (kept.get(key) or {}).items() if value is not None}
+    return kept, strange
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:

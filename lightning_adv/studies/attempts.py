@@ -95,9 +95,8 @@ def counting_seconds(folder: Path) -> Iterator[None]:
     Raises:
         OSError: They cannot be written.
     """
-    told = _read(folder / SECONDS)
-    seconds, killed = float(told.get("seconds", 0.0)), told.get("began")
-    if killed is not None:
+    seconds, killed = read_seconds(folder) or 0.0, _read(folder / SECONDS).get("began")
+    if isinstance(killed, int | float):
         with suppress(OSError):
             seconds += max((folder / LOG).stat().st_mtime - float(killed), 0.0)
     write_whole(folder / SECONDS, to_json({"seconds": seconds, "began": time.time()}))

@@ -91,7 +91,10 @@ def read_study(path: str | Path) -> Study:
         raise UsageError(f"{path} is not the folder of a study: of study.yaml, {error}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not the folder of a study: study.yaml is no mapping.")
-    return make_study(content, name=Path(path).name)
+    try:
+        return make_study(content, name=Path(path).name)
+    except UsageError as error:
+        raise UsageError(f"{path} is not the folder of a study: of study.yaml, {error}") from error
 
 
 # Cells ----------------------------------------------------------------------------------------------------------

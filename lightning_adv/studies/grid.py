@@ -13,7 +13,7 @@ import yaml
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import shorten
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.studies.study_file import Stage, Study, check_setting
+from lightning_adv.studies.study_file import Stage, Study, check_name, check_setting
 
 SEED_KEY = "seed_everything"
 RESERVED = ("seed", "status", "run", "test_images")
@@ -113,6 +113,9 @@ def _axes(study: Study, given: Mapping[str, Any]) -> list[_Axis]:
 
 def _axis(study: Study, key: str, values: Any) -> _Axis:
     place = f"grid.{key}"
+    if not key.strip():
+        raise UsageError("an axis must have a name, got nothing.", key="grid")
+    check_name(key, "grid")
     if isinstance(values, Mapping) and set(values) == {"subsets"}:
         return _listed(study, key, _subsets(values["subsets"], place), place)
     if isinstance(values, Mapping) and set(values) == {"range"}:
@@ -135,6 +138,8 @@ def _listed(study: Study, key: str, values: Sequence[Any], place: str) -> _Axis:
     texts = [value_text(value) for value in values]
     if len(set(texts)) < len(texts):  # classes that differ in an argument
         texts = [_flow(value) if isinstance(value, Mapping) else value_text(value) for value in values]
+    for text in texts:
+        check_name(text, place)
     twice = [text for text, count in Counter(texts).items() if count > 1]
     if twice:
         raise UsageError(f"the value {twice[0]} stands there twice.", key=place)
@@ -145,6 +150,7 @@ def _named(study: Study, name: str, variants: Mapping[Any, Any], place: str) -> 
     found: dict[str, Mapping[str, Any]] = {}
     for variant, keys in variants.items():
         text = value_text(variant)
+        check_name(text, place)
         keys = {} if keys is None else keys
         if not isinstance(keys, Mapping):
             raise UsageError(
@@ -191,7 +197,10 @@ def _range(given: Any, place: str) -> list[int]:
         raise UsageError(
             f"range takes [first, last] or [first, last, step], whole numbers that increase, got {given!r}.", key=place
         )
-    return list(range(given[0], given[1] + 1, step))
+    values = range(given[0], given[1] + 1, step)
+    if (count := (values[-1] - values[0]) // step + 1) > _MOST_POINTS:  # len() takes no number beyond 2**63
+        raise UsageError(f"range has {count:,} values, and a study takes up to {_MOST_POINTS:,} points.", key=place)
+    return list(values)
 
 
 def value_text(value: Any) -> str:

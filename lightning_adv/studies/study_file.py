@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ KEYS = ("title", "name", "config", "stages", "grid", "seeds", "set", "threads", 
 _STAGE_KEYS = ("command", "config", "set", "seed", "cells")
 _STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _SEED_KEY = "seed_everything"
+_CONTROLS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of ends of lines
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,21 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
     """
     _check_names(content, KEYS, "a study")
     given = {key: value for key, value in _with_stages(content).items() if value is not None}
+    for key, value in given.items():
+        _check_plain(value, key)
     for key in ("title", "name", "cells"):
         _check(given.get(key), str, key, "text", null=True)
     stages = _stages(given.get("stages"))
     name = given.get("name", name)
     if not name.strip():
         raise UsageError("it must be a name, got nothing.", key="name")
+    check_name(name, "name")
+    check_name(given.get("cells", ""), "cells")
+    if Path(name).is_absolute() or ".." in Path(name).parts:  # the folder is runs/NAME: a file gives no other place
+        raise UsageError(f"it must be the name of a folder below runs, got {name!r}: -o is for others.", key="name")
+    collect = _mapping(given.get("collect", {}), "collect")
+    for column in collect:
+        check_name(column, "collect")
     return Study(
         title=given.get("title", name),
         name=name,
@@ -198,7 +209,7 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
         settings=_settings(given.get("set", {}), "set"),
         threads=_threads(given.get("threads")),
         cells=given.get("cells"),
-        collect=_mapping(given.get("collect", {}), "collect"),
+        collect=collect,
         figure=_mapping(given["figure"], "figure") if "figure" in given else None,
     )
 
@@ -231,6 +242,7 @@ def _stage(name: str, given: Any) -> Stage:
     if "seed" in given and command != "fit":
         raise UsageError(f"only a fit has it; give a seed of {command} as set: {{seed: 0}}.", key=f"{place}.seed")
     _check(given.get("cells"), str, f"{place}.cells", "the path of a folder", null=True)
+    check_name(given.get("cells", ""), f"{place}.cells")
     seed = given.get("seed")
     if seed is not None:
         _check_seed(seed, f"{place}.seed")
@@ -255,6 +267,33 @@ def check_setting(key: str, place: str) -> None:
         raise UsageError(f"{_SEED_KEY} is set by seeds, or by the seed of a stage.", key=place)
     if key == "ckpt_path":
         raise UsageError("ckpt_path is the study's to set: a cell goes on where it was stopped.", key=place)
+
+
+def check_name(text: str, place: str) -> None:
+    """Check that a name can stand in a line: of the table, of a message, of a folder's name.
+
+    Raises:
+        UsageError: It has an end of a line or another control character in it.
+    """
+    if any(unicodedata.category(character) in _CONTROLS for character in text):
+        raise UsageError(f"a name is one line without control characters, got {text!r}.", key=place)
+
+
+def _check_plain(value: Any, place: str) -> None:
+    """Check that a value is one that a configuration can have; YAML has more kinds.
+
+    Raises:
+        UsageError: There is a date, a set or binary data in it.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_plain(item, f"{place}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, place)
+    elif not isinstance(value, str | int | float | None):
+        kind = type(value).__name__
+        raise UsageError(f"it must be text, a number, a list or a mapping, got the {kind} {value}.", key=place)
 
 
 def _grid(given: Any) -> tuple[dict[str, Any], ...]:

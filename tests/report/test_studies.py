@@ -140,6 +140,22 @@ def test_a_strange_part_of_the_description_is_named(folder, key):
     assert len(study.rows) == len(study.points) == 8
 
 
+@pytest.mark.parametrize("key", ["cells", "stages"])
+def test_a_cell_or_a_stage_that_is_null_is_named_and_the_rest_is_shown(folder, key):
+    known = json.loads((folder / "study.json").read_text())[key]
+    change(folder, **{key: {**known, "odd": None}})
+    study = read_study_folder(folder)
+    assert study.damaged["study.json"] == [f"study.json holds what cannot be shown: {key}.odd."]
+    assert set(getattr(study, key)) == set(known)
+    assert signature(folder)
+    is_finished(folder)
+
+
+def test_a_description_without_its_version_is_shown(folder):
+    change(folder, version=None)
+    assert read_study_folder(folder).damaged == {}
+
+
 def test_a_study_of_a_newer_version_is_shown_with_a_note(folder):
     change(folder, version=2, new={"kind": "of thing"})
     study = read_study_folder(folder)

@@ -1,5 +1,7 @@
 """Study files: how several become one, and what is refused."""
 
+from datetime import date
+
 import pytest
 import yaml
 
@@ -84,6 +86,20 @@ def test_what_is_written_down_makes_the_same_study():
         ({"config": "a", "set": {"ckpt_path": "x"}}, "set: ckpt_path is the study's to set"),
         ({"config": "a", "grid": []}, "grid: it must be a mapping of axes, or a list of such mappings"),
         ({"config": "a", "title": 3}, "title: it must be text, got 3."),
+        ({"config": "a", "name": "a\0b"}, r"name: a name is one line without control characters, got 'a\x00b'."),
+        ({"config": "a", "name": "/tmp/x"}, "name: it must be the name of a folder below runs, got '/tmp/x'"),
+        ({"config": "a", "name": "a/../../b"}, "name: it must be the name of a folder below runs, got"),
+        ({"config": "a", "cells": "a\0b"}, "cells: a name is one line"),
+        ({"stages": {"a": {"cells": "a\0b"}}}, "stages.a.cells: a name is one line"),
+        ({"config": "a", "collect": {"x\ny": "fit:a"}}, "collect: a name is one line"),
+        (
+            {"config": "a", "set": {"x.y": date(2026, 1, 2)}},
+            "set.x.y: it must be text, a number, a list or a mapping, got the date 2026-01-02.",
+        ),
+        (
+            {"config": "a", "grid": [{"x.y": [[b"a"]]}]},
+            "grid.x.y: it must be text, a number, a list or a mapping, got the bytes",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(content, told):

@@ -212,7 +212,7 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     table.add_row("versions", ", ".join(f"{name} {versions[name]}" for name in ("lightning-adv", "torch", "lightning")))
     if folder is not None:
         table.add_row("run folder", str(folder))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names and folders are the user's
 
 
 def _coverage_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

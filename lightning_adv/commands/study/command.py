@@ -137,7 +137,7 @@ def print_plan(plan: Plan, workers: int) -> None:
         seconds = read_seconds(cell.folder)
         names = ", ".join(f"{column}={text}" for column, text in cell.names.items())
         table.add_row(cell.stage, names, found[cell.id], "" if seconds is None else f"{seconds:.0f}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names are the user's
     counts = Counter(found.values())
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     print(f"{len(plan.points)} points, {len(plan.cells)} cells: {told}.")

@@ -145,7 +145,7 @@ class Outcome:
         for row in table.rows[:_MOST_ROWS]:
             named = ["" if (value := row.get(column)) is None else str(value) for column in named_by]
             printed.add_row(*named, *(_shown(row, measure) for measure in shown))
-        Console().print(printed)
+        Console(markup=False, emoji=False).print(printed)  # names are the user's
         if len(table.rows) > _MOST_ROWS:
             print(f"These are the first {_MOST_ROWS} of {len(table.rows)} rows: {self._folder.csv} has all.")
 

@@ -42,7 +42,7 @@ class StudyProgress:
         if not sys.stdout.isatty():
             yield
             return
-        columns = (BarColumn(), MofNCompleteColumn(), _ToGo(self), TextColumn("{task.description}"))
+        columns = (BarColumn(), MofNCompleteColumn(), _ToGo(self), TextColumn("{task.description}", markup=False))
         with Progress(*columns) as self._bar:
             self._task = self._bar.add_task("starting", total=len(self._plan.cells))
             self._refresh(statuses)

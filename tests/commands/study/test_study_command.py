@@ -164,6 +164,15 @@ def test_a_dry_run_names_the_cells_and_makes_nothing(study, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_names_are_printed_as_they_are(study):
+    names = ["[m0]", "[/m1]", ":smile:"]
+    grid = {"part": {name: {STEPS: number} for number, name in enumerate(names, 1)}}
+    status, out, _ = study({"config": "digits/madry", "title": "[b]Parts[/i]", "grid": grid}, "--dry-run")
+    assert status == 0
+    assert "[b]Parts[/i]" in out
+    assert all(f"part={name}" in out for name in names)
+
+
 GRID = {"model.init_args.cutoff": ["m1"]}
 
 
@@ -185,6 +194,8 @@ GRID = {"model.init_args.cutoff": ["m1"]}
         ({"config": "digits/madry"}, ["-o", "other"],
          "output: other belongs to the study 'theirs', and this one is 'mine': give another -o"),
         ({"config": "digits/madry"}, ["-o", "run"], "output: run is the folder of a run: give another -o."),
+        ({"config": "digits/madry"}, ["-o", "foreign"],
+         "foreign is not the folder of a study: of study.yaml, config: a study must have config"),
         ({"config": "digits/madry"}, ["-o", "run/config.yaml"],
          "output: run/config.yaml is a file, and a study has a folder: give another -o."),
         ({"config": "digits/madri"}, [], "stages.fit.config: there is no file 'digits/madri'"),
@@ -198,6 +209,8 @@ GRID = {"model.init_args.cutoff": ["m1"]}
 def test_what_is_wrong_is_one_sentence_before_anything_is_trained(study, tmp_path, content, arguments, told):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "study.yaml").write_text("name: theirs\nconfig: digits/madry\n")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "study.yaml").write_text("name: mine\n")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("trainer: {}\n")
     status, out, err = study(content, *arguments)
