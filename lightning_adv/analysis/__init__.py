@@ -1,14 +1,15 @@
 """The science as pure functions: no Trainer is needed to call them.
 
 What is offered here is public; a module's other names may change with every version. Analyses of images are in
-:mod:`lightning_adv.analysis.images`. A module is imported when the first of its names is used, since the report reads
-metrics without torch.
+:mod:`lightning_adv.analysis.images`, those of what networks see in them in :mod:`lightning_adv.analysis.features`. A
+module is imported when the first of its names is used, since the report reads metrics without torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_adv.analysis import features as features
     from lightning_adv.analysis import images as images
     from lightning_adv.analysis.batchnorm_drift import ChannelStatistics as ChannelStatistics
     from lightning_adv.analysis.batchnorm_drift import drift_records as drift_records
@@ -66,7 +67,7 @@ _OFFERED = {
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
-__all__ = ["images", *_MODULE_OF]
+__all__ = ["features", "images", *_MODULE_OF]
 
 
 def __dir__() -> list[str]:
@@ -76,8 +77,8 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name == "images":
-        return import_module(f"{__name__}.images")
+    if name in ("features", "images"):
+        return import_module(f"{__name__}.{name}")
     if name in _MODULE_OF:
         return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

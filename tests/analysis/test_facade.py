@@ -8,16 +8,17 @@ import sys
 import pytest
 
 from lightning_adv import analysis
-from lightning_adv.analysis import images
+from lightning_adv.analysis import features, images
 
 
-def test_every_name_is_there_and_is_what_type_checkers_see():
-    tree = ast.parse(inspect.getsource(analysis))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    declared = {each.asname: (node.module, each.name) for node in block.body for each in node.names}
-    assert sorted(declared) == sorted(analysis.__all__)
+@pytest.mark.parametrize("facade", [analysis, features], ids=lambda facade: facade.__name__)
+def test_every_name_is_there_and_is_what_type_checkers_see(facade):
+    tree = ast.parse(inspect.getsource(facade))
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    declared = {each.asname: (node.module, each.name) for block in blocks for node in block.body for each in node.names}
+    assert sorted(declared) == sorted(facade.__all__)
     for name, (module, own) in declared.items():
-        value = getattr(analysis, name)
+        value = getattr(facade, name)
         assert inspect.ismodule(value) or value is getattr(sys.modules[module], own)
     for name in images.__all__:
         assert hasattr(images, name)

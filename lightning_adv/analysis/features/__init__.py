@@ -1,0 +1,24 @@
+"""What networks see in images: saliency maps, and how features are distributed.
+
+A module is imported when the first of its names is used, as in :mod:`lightning_adv.analysis`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_OFFERED: dict[str, tuple[str, ...]] = {}
+_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
+
+__all__ = [*_MODULE_OF]
+
+
+def __dir__() -> list[str]:
+    """Return what is offered too, for completion and the API reference."""
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
