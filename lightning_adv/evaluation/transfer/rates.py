@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_adv.analysis.images.transformed_accuracy import correctly_classified
 from lightning_adv.attacks import Attack, LogitEnsemble, held_still
 from lightning_adv.attacks.checks import check_images
+from lightning_adv.attacks.crafting import attack_in_batches
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.shares import Share
@@ -269,19 +270,6 @@ def _common(networks: Mapping[str, nn.Module], x: Tensor, y: Tensor, batch_size:
     return x[common], y[common]
 
 
-def _craft(
-    attack: Attack, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, batch_size: int
-) -> Tensor:
-    parts = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
-    x_adv = torch.cat([attack(network, x[part], y[part], generator=generator) for part in parts])
-    if not ((x_adv >= 0) & (x_adv <= 1)).all():  # written so that NaN fails too, which would count as fooled
-        raise RuntimeError(
-            f"{type(attack).__name__} gave images with values from {x_adv.min():.6g} to {x_adv.max():.6g}, which must "
-            "lie in [0, 1]: it is faulty."
-        )
-    return x_adv
-
-
 def _rates(
     attacks: Mapping[str, Attack],
     crafted: Sequence[tuple[str, nn.Module, Mapping[str, nn.Module]]],
@@ -295,7 +283,7 @@ def _rates(
     for attack in attacks:
         for source, attacked, targets in crafted:
             generator = torch.Generator().manual_seed(derive_seed(seed, attack, source))
-            x_adv = _craft(attacks[attack], attacked, x, y, generator, batch_size)
+            x_adv = attack_in_batches(attacks[attack], attacked, x, y, generator, batch_size)
             for target, network in targets.items():
                 fooled = int((~correctly_classified(network, x_adv, y, batch_size=batch_size)).sum())
                 rates.append(TransferRate(attack, source, target, source == target, fooled, len(y)))

@@ -1,0 +1,41 @@
+"""Inside networks: several looked at side by side, on the same images and adversarial examples, section by section.
+
+``lightning-adv interpret`` is its command. A module is imported when the first of its names is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_adv.interpretation.crafted import Crafted as Crafted
+    from lightning_adv.interpretation.finding import Finding as Finding
+    from lightning_adv.interpretation.finding import image_name as image_name
+    from lightning_adv.interpretation.finding import share_finding as share_finding
+    from lightning_adv.interpretation.interpreting import SectionResult as SectionResult
+    from lightning_adv.interpretation.interpreting import interpret as interpret
+    from lightning_adv.interpretation.section import Section as Section
+    from lightning_adv.interpretation.subject import Subject as Subject
+
+_OFFERED = {
+    "crafted": ("Crafted",),
+    "finding": ("Finding", "image_name", "share_finding"),
+    "interpreting": ("SectionResult", "interpret"),
+    "section": ("Section",),
+    "subject": ("Subject",),
+}
+"""By module, what it offers. A section is offered by this package, which is its class path: add its line here."""
+_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
+
+__all__ = list(_MODULE_OF)
+
+
+def __dir__() -> list[str]:
+    """Return what is offered too, for completion and the API reference."""
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in _MODULE_OF:
+        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

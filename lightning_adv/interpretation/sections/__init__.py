@@ -1,0 +1,1 @@
+"""The sections that come with the package, one file for each."""
