@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 ROOMS = (
-    "attacks", "nn", "regimes", "analysis", "analysis.images", "callbacks", "data", "evaluation",
+    "attacks", "nn", "regimes", "analysis", "analysis.images", "analysis.signals", "callbacks", "data", "evaluation",
     "evaluation.suspicion", "evaluation.corruptions", "evaluation.transfer", "testing",
 )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """The science as pure functions: no Trainer is needed to call them.
 
 What is offered here is public; a module's other names may change with every version. Analyses of images are in
-:mod:`lightning_adv.analysis.images`, those of what networks see in them in :mod:`lightning_adv.analysis.features`. A
-module is imported when the first of its names is used, since the report reads metrics without torch.
+:mod:`lightning_adv.analysis.images`, those of what networks see in them in :mod:`lightning_adv.analysis.features`, and
+signals of adversarial training in danger in :mod:`lightning_adv.analysis.signals`. A module is imported when the first
+of its names is used, since the report reads metrics without torch.
 """
 
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_adv.analysis import features as features
     from lightning_adv.analysis import images as images
+    from lightning_adv.analysis import signals as signals
     from lightning_adv.analysis.batchnorm_drift import ChannelStatistics as ChannelStatistics
     from lightning_adv.analysis.batchnorm_drift import drift_records as drift_records
     from lightning_adv.analysis.batchnorm_drift import running_statistics as running_statistics
@@ -67,7 +69,9 @@ _OFFERED = {
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
-__all__ = ["features", "images", *_MODULE_OF]
+_ROOMS = ("features", "images", "signals")
+
+__all__ = [*_ROOMS, *_MODULE_OF]
 
 
 def __dir__() -> list[str]:
@@ -77,7 +81,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in ("features", "images"):
+    if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
     if name in _MODULE_OF:
         return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)

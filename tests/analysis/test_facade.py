@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lightning_adv import analysis
-from lightning_adv.analysis import features, images
+from lightning_adv.analysis import features, images, signals
 
 
 @pytest.mark.parametrize("facade", [analysis, features], ids=lambda facade: facade.__name__)
@@ -20,8 +20,8 @@ def test_every_name_is_there_and_is_what_type_checkers_see(facade):
     for name, (module, own) in declared.items():
         value = getattr(facade, name)
         assert inspect.ismodule(value) or value is getattr(sys.modules[module], own)
-    for name in images.__all__:
-        assert hasattr(images, name)
+    for room in images, signals:
+        assert all(hasattr(room, name) for name in room.__all__)
 
 
 @pytest.mark.slow

@@ -1,0 +1,17 @@
+"""Signals of adversarial training in danger: what can be measured of a network before its robustness falls.
+
+Each is a pure function of a network and images. It leaves the network as it was: flags, buffers, gradients and the
+global random state; BatchNorms go by their running statistics, through the domain of
+:class:`~lightning_adv.nn.InDomain` where there is one. Results are one number for each image wherever there is one, so
+that means over batches and processes are exact.
+"""
+
+from lightning_adv.analysis.signals.calibration import calibration_error
+from lightning_adv.analysis.signals.directions import direction_agreement, perturbation_cosine
+from lightning_adv.analysis.signals.linearity import elle, gradient_alignment, input_gradient_norm
+from lightning_adv.analysis.signals.loss_line import LossLine, loss_along_line
+
+__all__ = [
+    "LossLine", "calibration_error", "direction_agreement", "elle", "gradient_alignment", "input_gradient_norm",
+    "loss_along_line", "perturbation_cosine",
+]  # fmt: skip
