@@ -8,10 +8,17 @@ that means over batches and processes are exact.
 
 from lightning_adv.analysis.signals.calibration import calibration_error
 from lightning_adv.analysis.signals.directions import direction_agreement, perturbation_cosine
+from lightning_adv.analysis.signals.gradient_noise import (
+    GradientMoments,
+    GradientNoise,
+    gradient_moments,
+    gradient_noise,
+)
 from lightning_adv.analysis.signals.linearity import elle, gradient_alignment, input_gradient_norm
 from lightning_adv.analysis.signals.loss_line import LossLine, loss_along_line
 
 __all__ = [
-    "LossLine", "calibration_error", "direction_agreement", "elle", "gradient_alignment", "input_gradient_norm",
-    "loss_along_line", "perturbation_cosine",
+    "GradientMoments", "GradientNoise", "LossLine", "calibration_error", "direction_agreement", "elle",
+    "gradient_alignment", "gradient_moments", "gradient_noise", "input_gradient_norm", "loss_along_line",
+    "perturbation_cosine",
 ]  # fmt: skip

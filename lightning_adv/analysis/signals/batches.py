@@ -36,7 +36,7 @@ def check_pair(x: Tensor, x_adv: Tensor) -> None:
         raise UsageError(f"x_adv must have the shape of x, {tuple(x.shape)}, got {tuple(x_adv.shape)}.")
 
 
-def in_parts(batch_size: int | None, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def in_parts(batch_size: int | None, *tensors: Tensor, argument: str = "batch_size") -> Iterator[tuple[Tensor, ...]]:
     """Yield tensors (N, ...) in parts of up to ``batch_size`` samples each; None takes all at once.
 
     The parts are copies: inside ``inference_mode`` a tensor takes part in no gradient, its copy outside does.
@@ -45,9 +45,9 @@ def in_parts(batch_size: int | None, *tensors: Tensor) -> Iterator[tuple[Tensor,
         UsageError: ``batch_size`` is below 1.
     """
     if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, got {batch_size}.")
+        raise UsageError(f"{argument} must be at least 1, got {batch_size}.")
     size = len(tensors[0]) if batch_size is None else batch_size
-    for parts in zip(*(tensor.detach().split(size) for tensor in tensors), strict=True):
+    for parts in zip(*(torch.split(tensor.detach(), size) for tensor in tensors), strict=True):
         yield tuple(part.clone() for part in parts)
 
 
@@ -77,4 +77,5 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
     scaled = [at_least_fp32(each).flatten(1) for each in (first, second)]
     scaled = [each / each.abs().amax(1, keepdim=True) for each in scaled]
     norms = [torch.linalg.vector_norm(each, dim=1) for each in scaled]
-    return ((scaled[0] * scaled[1]).sum(1) / (norms[0] * norms[1])).clamp(-1, 1)
+    cosines: Tensor = (scaled[0] * scaled[1]).sum(1) / (norms[0] * norms[1])
+    return cosines.clamp(-1, 1)

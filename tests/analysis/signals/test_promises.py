@@ -34,6 +34,11 @@ SIGNALS = {
     "direction_agreement": lambda n, x, y, **k: signals.direction_agreement(n, x, moved(x), y, 0.1, **k),
     "loss_along_line": line,
 }
+BY_MICRO_BATCHES = {  # these take no batch_size
+    "gradient_moments": lambda *a: torch.tensor(signals.gradient_noise(signals.gradient_moments(*a, micro_batch=2))),
+}
+ALL = {**SIGNALS, **BY_MICRO_BATCHES}
+each_of_all = pytest.mark.parametrize("signal", ALL.values(), ids=ALL)
 each_signal = pytest.mark.parametrize("signal", SIGNALS.values(), ids=SIGNALS)
 
 
@@ -61,7 +66,7 @@ def close(found, expected, **tolerances):
     torch.testing.assert_close(found, expected, equal_nan=True, **tolerances)
 
 
-@each_signal
+@each_of_all
 def test_the_network_is_left_as_it_was(signal, network, images):
     before, state = Snapshot(network), torch.get_rng_state()
     signal(network, *images)
@@ -74,7 +79,7 @@ def test_parts_give_the_same(signal, network, images):
     close(signal(network, *images, batch_size=2), signal(network, *images))
 
 
-@each_signal
+@each_of_all
 def test_within_inference_mode_no_grad_and_autocast(signal, network, images):
     expected = signal(network, *images)
     with torch.no_grad():
@@ -87,7 +92,7 @@ def test_within_inference_mode_no_grad_and_autocast(signal, network, images):
     close(low, expected, rtol=0.3, atol=0.2)
 
 
-@each_signal
+@each_of_all
 def test_through_a_domain(signal, network, images):
     """The domain's own BatchNorms decide, and the other's are not touched."""
     plain = copy.deepcopy(network)
@@ -103,12 +108,12 @@ def test_through_a_domain(signal, network, images):
 
 @pytest.mark.slow
 def test_in_ddp_and_compiled(network, images):
-    expected = {name: signal(network, *images) for name, signal in SIGNALS.items()}
+    expected = {name: signal(network, *images) for name, signal in ALL.items()}
     with distributed(network) as (wrapped, uses):
-        close({name: signal(wrapped, *images) for name, signal in SIGNALS.items()}, expected)
+        close({name: signal(wrapped, *images) for name, signal in ALL.items()}, expected)
         assert not uses, "through the wrapper a reduction of gradients would start"
     with compiled(network) as wrapped:
-        close({name: signal(wrapped, *images) for name, signal in SIGNALS.items()}, expected)
+        close({name: signal(wrapped, *images) for name, signal in ALL.items()}, expected)
 
 
 @pytest.mark.slow
@@ -118,6 +123,6 @@ def test_networks_of_timm(name):
     size = network.default_cfg["input_size"][-1]
     x, y = torch.rand(2, 3, size, size), torch.tensor([0, 2])
     before = Snapshot(network)
-    for signal in SIGNALS.values():
+    for signal in ALL.values():
         assert torch.isfinite(signal(network, x, y)).all()
     assert before.difference() is None
