@@ -4,9 +4,21 @@ A module is imported when the first of its names is used, as in :mod:`lightning_
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_OFFERED: dict[str, tuple[str, ...]] = {}
+if TYPE_CHECKING:
+    from lightning_adv.analysis.features.saliency import SaliencyDistances as SaliencyDistances
+    from lightning_adv.analysis.features.saliency import gini as gini
+    from lightning_adv.analysis.features.saliency import grad_saliency as grad_saliency
+    from lightning_adv.analysis.features.saliency import saliency_distances as saliency_distances
+    from lightning_adv.analysis.features.saliency import saliency_pictures as saliency_pictures
+    from lightning_adv.analysis.features.saliency import smooth_grad as smooth_grad
+
+_OFFERED: dict[str, tuple[str, ...]] = {
+    "saliency": (
+        "SaliencyDistances", "gini", "grad_saliency", "saliency_distances", "saliency_pictures", "smooth_grad",
+    ),
+}  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
 __all__ = [*_MODULE_OF]
