@@ -170,7 +170,7 @@ def compare_responses(network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapp
 
     with held_still(network) as still, torch.no_grad():
         responses, clean_logits = _record(still, x, layers)
-        with _receiving(layers, len(x_adv), reduce):
+        with receiving(layers, len(x_adv), reduce):
             adversarial_logits = still(x_adv)
     left = [name for name, rest in responses.items() if rest]
     if left:
@@ -186,7 +186,7 @@ def compare_responses(network: nn.Module, x: Tensor, x_adv: Tensor, layers: Mapp
 def _record(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Module]) -> tuple[dict[str, list[Tensor]], Tensor]:
     """Return the responses and the network's output."""
     responses: dict[str, list[Tensor]] = {name: [] for name in layers}
-    with torch.no_grad(), _receiving(layers, len(x), lambda name, response: responses[name].append(response.clone())):
+    with torch.no_grad(), receiving(layers, len(x), lambda name, response: responses[name].append(response.clone())):
         output: Tensor = network(x)
     silent = [name for name, found in responses.items() if not found]
     if silent:
@@ -195,8 +195,17 @@ def _record(network: nn.Module, x: Tensor, layers: Mapping[str, nn.Module]) -> t
 
 
 @contextmanager
-def _receiving(layers: Mapping[str, nn.Module], images: int, receive: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Hand each output of the layers on, until the end of the context."""
+def receiving(layers: Mapping[str, nn.Module], images: int, receive: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hand each output of the layers on as it comes, with the layer's name, until the end of the context.
+
+    Args:
+        layers: Modules by name.
+        images: The number N of images of each forward pass.
+        receive: Takes the name and the output (N, ...), which an activation in place may change afterwards.
+
+    Raises:
+        UsageError: In a forward pass: a layer gives out something else than a tensor (N, ...).
+    """
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def check(module: nn.Module, inputs: object, output: object) -> None:

@@ -120,9 +120,7 @@ def gradient_noise(*moments: GradientMoments) -> GradientNoise:
         sum(numbers) for numbers in zip(*((each.micro_batches, each.images) for each in moments), strict=True)
     )
     if count < 2:
-        raise UsageError(
-            f"The noise scale needs at least two micro-batches, got {count}: more images, or smaller ones."
-        )
+        raise UsageError(f"The noise scale needs at least two micro-batches, got {count}: take more images.")
     small = big // count
     if any(each.images != small * each.micro_batches for each in moments):
         raise UsageError("The noise scale needs micro-batches of one size.")

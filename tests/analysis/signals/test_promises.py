@@ -33,11 +33,15 @@ SIGNALS = {
     "elle": lambda *a, **k: signals.elle(*a, 0.1, generator=generator(), **k),
     "direction_agreement": lambda n, x, y, **k: signals.direction_agreement(n, x, moved(x), y, 0.1, **k),
     "loss_along_line": line,
+    "dead_units": lambda n, x, y, **k: torch.cat(list(signals.dead_units(n, x, **k).values())).float(),
 }
-BY_MICRO_BATCHES = {  # these take no batch_size
+BY_THEIR_BATCHES = {  # what these give depends on the batches
     "gradient_moments": lambda *a: torch.tensor(signals.gradient_noise(signals.gradient_moments(*a, micro_batch=2))),
+    "layer_similarity": lambda n, x, y: torch.tensor(
+        [each.cka for each in signals.layer_similarity(n, x, moved(x), signals.relu_layers(n)).values()]
+    ),
 }
-ALL = {**SIGNALS, **BY_MICRO_BATCHES}
+ALL = {**SIGNALS, **BY_THEIR_BATCHES}
 each_of_all = pytest.mark.parametrize("signal", ALL.values(), ids=ALL)
 each_signal = pytest.mark.parametrize("signal", SIGNALS.values(), ids=SIGNALS)
 
@@ -121,8 +125,10 @@ def test_in_ddp_and_compiled(network, images):
 def test_networks_of_timm(name):
     network = timm.create_model(name, num_classes=3)
     size = network.default_cfg["input_size"][-1]
-    x, y = torch.rand(2, 3, size, size), torch.tensor([0, 2])
-    before = Snapshot(network)
-    for signal in ALL.values():
-        assert torch.isfinite(signal(network, x, y)).all()
+    x, y = torch.rand(4, 3, size, size), torch.tensor([0, 2, 1, 0])
+    before, relus = Snapshot(network), signals.relu_layers(network)
+    assert bool(relus) == (name == "test_resnet")
+    for signal, measure in ALL.items():
+        if relus or signal not in ("dead_units", "layer_similarity"):  # these two look at ReLUs here
+            assert torch.isfinite(measure(network, x, y)).all()
     assert before.difference() is None
