@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_adv.core.errors import UsageError
+from lightning_adv.core.image_folders import (
+    EXTENSIONS,
+    OTHER_IMAGES,
+    entries,
+    errors_name,
+    extension_of,
+    files_below,
+    list_images,
+)
 
 Samples = list[tuple[str, int]]
 """(path, class) of each image."""
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What an image's name ends in, in small or capital letters: torchvision's list."""
-
-_OTHER_IMAGES = (".avif", ".dcm", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".pbm", ".svg")
 _TINY_IMAGENET_LABELS = "val_annotations.txt"
-# What systems leave in folders: macOS' archives, Synology's thumbnails, the root of a file system
-_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "lost+found")
 
 
 class ImageFolders(NamedTuple):
-    """What a root folder holds. ``test`` is None where the test images must be split from ``train``."""
+    """What a root folder holds. ``test`` is None where the test images must be split from ``train``.
+
+    ``train`` is empty where there are test images only.
+    """
 
     train: Samples
     test: Samples | None
+
+
+def find_test_images(root: Path) -> ImageFolders:
+    """List the images of a folder that holds test images only, in ``test/<class>``, ``val/<class>`` or ``<class>``.
+
+    Raises:
+        UsageError: There are no images, a class has none, or a link leads nowhere or back.
+    """
+    folder = test_folder(root)
+    return ImageFolders([], _samples(root, folder, find_class_names(folder, own_split=False)))
+
+
+def test_folder(root: Path) -> Path:
+    """Return the folder that the class folders of the test images lie in: ``test``, ``val``, or else ``root``."""
+    return next((root / name for name in ("test", "val") if os.path.isdir(root / name)), root)
 
 
 def find_class_names(root: Path, *, own_split: bool) -> list[str]:
@@ -49,7 +68,7 @@ def find_class_names(root: Path, *, own_split: bool) -> list[str]:
     if own_split and not os.path.isdir(root / "train"):
         raise UsageError(
             f"data.root is {str(root)!r}, which has no folder train/. If the class folders lie directly in it "
-            "(Caltech-256), set data.test_fraction."
+            "(Caltech-256), set data.test_fraction; if it holds test images only, data.test_only."
         )
     names = _class_folders(root, root / "train" if own_split else root)
     where = "whose train/" if own_split else "which"
@@ -84,8 +103,8 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
     train = _samples(root, root / "train", classes)
     if (root / "val" / _TINY_IMAGENET_LABELS).is_file():
         return ImageFolders(train, _tiny_imagenet_test(root, classes))
-    held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if held_out is None:
+    held_out = test_folder(root)
+    if held_out == root:
         raise UsageError(f"data.root is {str(root)!r}, which has neither a folder test/ nor a folder val/.")
     found = _class_folders(root, held_out)
     if found != classes:
@@ -100,7 +119,7 @@ def find_images(root: Path, *, own_split: bool) -> ImageFolders:
 def find_files(root: Path, *, argument: str) -> list[str]:
     """List the image files of a folder and of those below it, sorted by folder and name; labels are not asked for.
 
-    Links to folders are followed, hidden files and folders are left out, and it warns of images that are not read.
+    It warns of images that are not read; see :func:`~lightning_adv.core.image_folders.list_images`.
 
     Args:
         root: The folder.
@@ -109,18 +128,7 @@ def find_files(root: Path, *, argument: str) -> list[str]:
     Raises:
         UsageError: It is not a folder, has no images, or a link leads nowhere or back.
     """
-    if not os.path.isdir(root):
-        raise UsageError(f"{argument} is {str(root)!r}, which is not a folder.")
-    with _errors_name_root(root, argument):
-        files = sorted(_files(str(root)))
-    images, left_out = (
-        [f"{below}{os.sep}{file}" for below, file in files if _extension_of(file) in extensions]
-        for extensions in (EXTENSIONS, _OTHER_IMAGES)
-    )
-    if not images:
-        raise UsageError(
-            f"{argument} is {str(root)!r}, which has no image: an image's name ends in {', '.join(EXTENSIONS)}."
-        )
+    images, left_out = list_images(root, argument=argument)
     if left_out:
         rank_zero_warn(
             f"{argument} is {str(root)!r}, where {len(left_out)} files are left out, as they do not end in "
@@ -130,8 +138,8 @@ def find_files(root: Path, *, argument: str) -> list[str]:
 
 
 def _class_folders(root: Path, folder: Path) -> list[str]:
-    with _errors_name_root(root):
-        names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    with errors_name(root):
+        names = sorted(entry.name for entry in entries(folder) if entry.is_dir())
     for name in names:
         try:
             name.encode()
@@ -145,12 +153,14 @@ def _class_folders(root: Path, folder: Path) -> list[str]:
 def _samples(root: Path, folder: Path, classes: list[str]) -> Samples:
     """List the images of a folder's classes, in torchvision's order: by class, by the folder below it, by name."""
     samples: Samples = []
-    with _errors_name_root(root):
-        left_out = [entry.path for entry in _entries(folder) if _extension(entry) in EXTENSIONS and entry.is_file()]
+    with errors_name(root):
+        left_out = [
+            entry.path for entry in entries(folder) if extension_of(entry.name) in EXTENSIONS and entry.is_file()
+        ]
         for label, name in enumerate(classes):
-            files = sorted(_files(str(folder / name)))
-            samples += [(f"{below}{os.sep}{file}", label) for below, file in files if _extension_of(file) in EXTENSIONS]
-            left_out += [f"{below}{os.sep}{file}" for below, file in files if _extension_of(file) in _OTHER_IMAGES]
+            files = sorted(files_below(str(folder / name)))
+            samples += [(f"{below}{os.sep}{file}", label) for below, file in files if extension_of(file) in EXTENSIONS]
+            left_out += [f"{below}{os.sep}{file}" for below, file in files if extension_of(file) in OTHER_IMAGES]
     labels = {label for _, label in samples}
     if empty := [name for label, name in enumerate(classes) if label not in labels]:
         raise UsageError(
@@ -165,57 +175,10 @@ def _samples(root: Path, folder: Path, classes: list[str]) -> Samples:
     return samples
 
 
-def _files(folder: str, above: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (folder, name) of each file in a folder and those below it.
-
-    Args:
-        folder: The folder, which may be a link.
-        above: The real paths of the folders that led here; None takes those that it lies in.
-
-    Raises:
-        FileNotFoundError: A link leads nowhere, or to a folder above it, or a pipe, socket or device has an image's
-            name.
-    """
-    real = os.path.realpath(folder)
-    here = (*(map(str, Path(real).parents) if above is None else above), real)
-    for entry in _entries(folder):
-        if entry.is_dir():
-            if entry.is_symlink() and os.path.realpath(entry.path) in here:
-                raise FileNotFoundError(f"{entry.path} is a link to a folder that it lies in")
-            yield from _files(entry.path, here)
-        elif entry.is_file():
-            yield folder, entry.name
-        elif _extension(entry) in EXTENSIONS:
-            raise FileNotFoundError(f"{entry.path} is not a file but a pipe, socket or device")
-
-
-def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds, but for what is hidden or a system's.
-
-    Raises:
-        FileNotFoundError: A link leads nowhere.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
-                continue
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                raise FileNotFoundError(f"{entry.path} is a link that leads nowhere")
-            yield entry
-
-
-def _extension(entry: os.DirEntry[str]) -> str:
-    return _extension_of(entry.name)
-
-
-def _extension_of(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
 def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
     """Read the table of file name, class name and bounding box, separated by tabs."""
     number = {name: k for k, name in enumerate(classes)}
-    with _errors_name_root(root):
+    with errors_name(root):
         lines = (root / "val" / _TINY_IMAGENET_LABELS).read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line]
     unknown = sorted({row[1] for row in rows if len(row) > 1} - set(classes))
@@ -225,14 +188,6 @@ def _tiny_imagenet_test(root: Path, classes: list[str]) -> Samples:
             f"in each line: {_some(unknown)}."
         )
     return [(str(root / "val" / "images" / row[0]), number[row[1]]) for row in rows]
-
-
-@contextmanager
-def _errors_name_root(root: Path, argument: str = "data.root") -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeDecodeError) as error:  # no permission, gone, a link in a circle
-        raise UsageError(f"{argument} is {str(root)!r}, which cannot be used: {str(error).rstrip('.')}.") from error
 
 
 def _some(names: list[str]) -> str:

@@ -26,7 +26,7 @@ from lightning_adv.data.splits import Indices, stratified_split
 class HuggingFaceDataModule(PictureDataModule):
     """A data set of Hugging Face's ``datasets`` with a column of images and a column of labels.
 
-    The images are decoded by :func:`~lightning_adv.data.image_files.to_rgb`, as those of an image folder are, and
+    The images are decoded by :func:`~lightning_adv.core.image_files.to_rgb`, as those of an image folder are, and
     resized and augmented as :class:`~lightning_adv.data.ImageFolderDataModule` says. The classes are those of a
     ``ClassLabel``, the numbers from 0, or the sorted names. It needs ``pip install lightning-adv[hf]``.
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.data import folders, image_files
 from lightning_adv.data.base import Splits, check_fraction
 from lightning_adv.data.fingerprint import fingerprint_of_files
@@ -28,10 +30,11 @@ class ImageFolderDataModule(PictureDataModule):
 
     A folder ``val`` holds the test images where there is no ``test`` (ImageNet, Imagenette); validation images are
     always split from ``train``. Tiny ImageNet is read as it is distributed. Where the class folders lie directly in
-    ``root`` (Caltech-256), ``test_fraction`` splits off the test images. The classes are the sorted folder names.
+    ``root`` (Caltech-256), ``test_fraction`` splits off the test images. With ``test_only`` all images are test images
+    (ImageNet-A, what ``lightning-adv stylize`` writes). The classes are the sorted folder names.
 
     JPEG, PNG, BMP, WebP, TIFF, PPM and GIF are read, as RGB with a byte for each value:
-    :func:`~lightning_adv.data.image_files.to_rgb` says how 16 bits, floats and transparency become that, and
+    :func:`~lightning_adv.core.image_files.to_rgb` says how 16 bits, floats and transparency become that, and
     :func:`~lightning_adv.data.folders.find_images` which files and folders count. Images stay bytes until they are on
     the device, so that x lies in [0, 1] whatever the augmentation.
 
@@ -56,6 +59,8 @@ class ImageFolderDataModule(PictureDataModule):
         val_fraction: Share of the training images that is held out for validation, in (0, 1).
         train_fraction: Share of the remaining training images that is trained on, in (0, 1].
         seed: Seed of the splits, the order and the augmentation.
+        test_only: All images are test images: those in ``test``, or else in ``val``, or else in ``root``. There is
+            nothing to train on, so that only ``evaluate`` and what else takes test images work.
         on_device: With ``in_memory``, keep the images on the Trainer's device and make the batches there. They are the
             same. Needs ``num_workers`` 0.
 
@@ -81,6 +86,7 @@ class ImageFolderDataModule(PictureDataModule):
         train_fraction: float = 1.0,
         seed: int = 0,
         on_device: bool = False,
+        test_only: bool = False,
     ) -> None:
         super().__init__(
             image_size=image_size,
@@ -99,9 +105,12 @@ class ImageFolderDataModule(PictureDataModule):
         )
         if test_fraction is not None:
             check_fraction("test_fraction", test_fraction)
+            if test_only:
+                raise UsageError("data.test_fraction splits test images off, but with data.test_only all are.")
         root = os.fspath(root)  # a checkpoint cannot hold a Path
         self.root = Path(root).expanduser()
         self.test_fraction = test_fraction
+        self.test_only = test_only
         self.name = self.root.resolve().name if name is None else name
         self._checked = False
         self._found: folders.ImageFolders | None = None  # between prepare_data() and load()
@@ -114,6 +123,8 @@ class ImageFolderDataModule(PictureDataModule):
         Raises:
             UsageError: There are none.
         """
+        if self.test_only:
+            return tuple(folders.find_class_names(folders.test_folder(self.root), own_split=False))
         return tuple(folders.find_class_names(self.root, own_split=self.test_fraction is None))
 
     def prepare_data(self) -> None:
@@ -141,13 +152,23 @@ class ImageFolderDataModule(PictureDataModule):
                 _labels(images), cast(float, self.test_fraction), self.seed, argument="data.test_fraction"
             )
             images, test = [images[i] for i in rest], [images[i] for i in held_out]
+        if self.test_only:
+            return self.splits_of(partial(FolderDataset, self.root), [], [], test)
         chosen, held_out = self.split_training_data(_labels(images))
         train, val = [images[i] for i in chosen], [images[i] for i in held_out]
         return self.splits_of(partial(FolderDataset, self.root), train, val, test)
 
+    def _split(self, name: str) -> Dataset[Any]:
+        if self.test_only and name != "test":
+            raise UsageError(f"data.test_only is true: {str(self.root)!r} has test images only, and no {name} images.")
+        return super()._split(name)
+
     def _find(self) -> folders.ImageFolders:
         if self._found is None:
-            self._found = folders.find_images(self.root, own_split=self.test_fraction is None)
+            if self.test_only:
+                self._found = folders.find_test_images(self.root)
+            else:
+                self._found = folders.find_images(self.root, own_split=self.test_fraction is None)
         return self._found
 
 

@@ -168,7 +168,7 @@ class PictureDataModule(ImageDataModule):
             crop_flip = CropFlip(len(train), self.seed) if self.augmentation == "cifar" else None
             training = make(train, still, crop_flip=crop_flip)
         parts = (training, make(val, still), make(test, still))
-        return Splits(*(_in_memory(part) if self.in_memory else part for part in parts))
+        return Splits(*(_in_memory(part) if self.in_memory and len(part) else part for part in parts))
 
     def evaluation_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return what turns a picture into a tensor (3, H, W) uint8 in validation, test and prediction."""

@@ -96,3 +96,10 @@ def test_spectra_of_clean_images_alone_and_of_no_difference(tmp_path):
     plot_spectra(clean, {"": clean}).savefig(tmp_path / "same.png")
     with pytest.raises(ValueError, match=r"one shape \(H, W\), got \(4, 4\) and for Madry \(2, 2\)"):
         plot_spectra(clean, {"Madry": torch.zeros(2, 2)})
+
+
+def test_rows_of_all_images_are_top_1():
+    figure = plot_transformed_accuracy({"madry": [TransformedAccuracy("saturation", 64, "clean", 20, 50)]})
+    assert figure.axes[0].get_ylabel() == "Top-1 (%)"
+    figure = plot_transformed_accuracy({"madry": [TransformedAccuracy("saturation", 64, "correct", 20, 50)]})
+    assert figure.axes[0].get_ylabel() == "Accuracy on correctly classified images (%)"

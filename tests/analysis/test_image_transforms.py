@@ -154,6 +154,33 @@ def test_random_filter_removes_pairs_of_modes(size):
     assert abs(gone.mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / free)
 
 
+@pytest.mark.parametrize("each_channel", [False, True])
+def test_random_filter_of_each_mode_is_the_real_part_of_masked_sums(each_channel):
+    """A mode and its mirror go by themselves: in NumPy's full spectrum, whose masked image is complex."""
+    x, options = images(2, 3, (6, 5)), {"each_mode": True, "each_channel": each_channel}
+    drawn = torch.rand((2, 3 if each_channel else 1, 6, 5), generator=seeded()).numpy()
+    masked = np.fft.ifft2(np.fft.fft2(x.numpy()) * (drawn >= 0.4))
+    found = random_filter(x, 0.4, seeded(), clip=False, **options)
+    np.testing.assert_allclose(found.numpy(), masked.real, atol=1e-12)
+    assert np.abs(masked.imag).max() > 0.01
+    assert torch.equal(random_filter(x, 0.4, seeded(), **options), found.clamp(0, 1))
+    parts = torch.cat(
+        [random_filter(part, 0.4, generator, **options) for generator in [seeded()] for part in x.split(1)]
+    )
+    torch.testing.assert_close(parts, found.clamp(0, 1))
+
+
+def test_random_filter_of_each_channel_keeps_waves_real():
+    """Each channel has a mask of its own, in which pairs of modes go together."""
+    x = images(1, 3)
+    filtered = np.fft.fft2(random_filter(x, 0.5, seeded(), clip=False, each_channel=True).numpy())
+    kept = np.isclose(filtered, np.fft.fft2(x.numpy()))
+    assert np.allclose(filtered[~kept], 0)
+    mirrored = np.roll(kept[..., ::-1, ::-1], (1, 1), (2, 3))
+    assert (kept == mirrored).all()
+    assert (kept[:, 0] != kept[:, 1]).any()
+
+
 def test_random_filter_of_all_and_nothing():
     x = images()
     torch.testing.assert_close(random_filter(x, 0, seeded()), x)

@@ -8,6 +8,8 @@ from lightning_adv.analysis.images.transformed_accuracy import (
     PAPER_LEVELS,
     TransformedAccuracy,
     accuracy_on_correctly_classified,
+    answers_to,
+    answers_to_transformed,
     correctly_classified,
 )
 from lightning_adv.analysis.images.transforms import patch_shuffle, saturate
@@ -134,3 +136,27 @@ def test_bad_images_and_labels_are_told():
     ]:
         with pytest.raises(ValueError, match=told):
             accuracy_on_correctly_classified(Brighter(), images, labels, generator=seeded())
+
+
+def test_several_networks_see_the_same_draws():
+    """And each answers as it does alone; the probability of the true class against a loop."""
+    torch.manual_seed(0)
+    networks = {
+        str(k): nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double() for k in range(2)
+    }
+    x, y = torch.rand(20, 3, 8, 8, dtype=torch.float64), torch.randint(5, (20,))
+    transforms = {"patch_shuffle": [2, 4], "random_filter_each": [0.3]}
+    shown = list(answers_to_transformed(networks, x, y, transforms, generator=seeded(3), batch_size=6))
+    assert [(row.transform, row.level) for row in shown] == [
+        ("patch_shuffle", 2), ("patch_shuffle", 4), ("random_filter_each", 0.3),
+    ]  # fmt: skip
+    for name, network in networks.items():
+        before = correctly_classified(network, x, y)
+        alone = accuracy_on_correctly_classified(network, x, y, transforms, generator=seeded(3))
+        assert [row.correct for row in alone] == [int((row.networks[name].correct & before).sum()) for row in shown]
+        shuffled = patch_shuffle(x, 2, seeded(3))
+        probabilities = [
+            network(each[None]).softmax(1)[0, label].item() for each, label in zip(shuffled, y, strict=True)
+        ]
+        assert shown[0].networks[name].probability.tolist() == pytest.approx(probabilities, abs=1e-6)
+    assert answers_to(networks["0"], x, y).correct.tolist() == correctly_classified(networks["0"], x, y).tolist()

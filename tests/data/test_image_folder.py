@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms import functional as torchvision
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.data import ImageFolderDataModule, to_images
 from tests.data.fake_folder import write_class_folders, write_dataset, write_image
 
@@ -277,3 +278,22 @@ def test_bad_arguments(pets, options, message):
 def test_values_that_timm_refuses(pets):
     with pytest.raises(ValueError, match=r"^data.train_transform is .*timm's create_transform refuses"):
         made(pets, train_transform={"train_crop_mode": "nowhere"})
+
+
+@pytest.mark.parametrize("below", ["test", "val", "."])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_folder_of_test_images_only(tmp_path, below, in_memory):
+    write_class_folders(tmp_path / below, images=2)
+    datamodule = made(tmp_path, augmentation="none", test_only=True, in_memory=in_memory)
+    x, y = read(datamodule.test_dataloader())
+    assert torch.equal(x, pixels(sorted((tmp_path / below).glob("*/*.png"))))
+    assert y.tolist() == [0, 0, 1, 1, 2, 2]
+    assert datamodule.class_names == ("cat", "dog", "fox")
+    assert datamodule.identity()["images"] == {"train": 0, "val": 0, "test": 6}
+    with pytest.raises(UsageError, match=r"data.test_only is true: .* has test images only, and no train images"):
+        datamodule.train_dataloader()
+
+
+def test_test_images_only_have_no_fraction():
+    with pytest.raises(UsageError, match=r"data.test_fraction splits test images off, but with data.test_only all are"):
+        ImageFolderDataModule("x", test_only=True, test_fraction=0.5)

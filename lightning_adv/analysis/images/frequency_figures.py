@@ -39,6 +39,7 @@ _LEVELS = {  # the transform: title, label of the levels
     "low_pass": ("Low-pass filter", "Frequency scale"),
     "high_pass": ("High-pass filter", "Frequency scale"),
     "random_filter": ("Random filter", "Share of frequencies gone"),
+    "random_filter_each": ("Random filter, each mode", "Share of modes gone"),
 }
 
 
@@ -82,13 +83,14 @@ def plot_frequency_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]])
 
 
 def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]]) -> Figure:
-    """Draw the accuracy on correctly classified images over the levels of each transform.
+    """Draw the accuracy on correctly classified images, or on all, over the levels of each transform.
 
     "Interpreting Adversarially Trained Convolutional Neural Networks", figures 5 and 7.
 
     Args:
         tables: By network, what
-            :func:`~lightning_adv.analysis.images.transformed_accuracy.accuracy_on_correctly_classified` returned.
+            :func:`~lightning_adv.analysis.images.transformed_accuracy.accuracy_on_correctly_classified` returned. Rows
+            of other images than ``correct`` make it the top-1 accuracy.
 
     Returns:
         A panel for each transform, with a line and 95 % intervals for each network.
@@ -120,7 +122,8 @@ def plot_transformed_accuracy(tables: Mapping[str, Sequence[TransformedAccuracy]
         if name == "saturation":
             axes.set_xscale("log", base=2)
         axes.set_xticks(levels[name], [f"{level:g}" for level in levels[name]])
-    panels[0].set_ylabel("Accuracy on correctly classified images (%)", fontsize=TEXT)
+    correct = all(row.images == "correct" for rows in tables.values() for row in rows)
+    panels[0].set_ylabel(f"{'Accuracy on correctly classified images' if correct else 'Top-1'} (%)", fontsize=TEXT)
     panels[0].legend(fontsize=SMALL)
     return figure
 

@@ -140,17 +140,31 @@ def high_pass(x: Tensor, radius: float, *, clip: bool = True) -> Tensor:
     return _masked(x, ~_within(x, radius), clip)
 
 
-def random_filter(x: Tensor, probability: float, generator: torch.Generator, *, clip: bool = True) -> Tensor:
+def random_filter(
+    x: Tensor,
+    probability: float,
+    generator: torch.Generator,
+    *,
+    clip: bool = True,
+    each_mode: bool = False,
+    each_channel: bool = False,
+) -> Tensor:
     """Set each frequency to zero with some probability ("the random filtered version", Zhang & Zhu 2019, C.1).
 
-    The modes (u, v) and (-u, -v), which make up one real wave, go or stay together, and so do the channels. The mean
-    is a mode like any other, as the paper has it.
+    By default the modes (u, v) and (-u, -v), which make up one real wave, go or stay together, and so do the channels:
+    what is left is an image that lacks some waves in all of its colours. The paper sets "each mode to 0 with
+    probability p" and says nothing of pairs and channels. ``each_mode`` and ``each_channel`` take it at its word. A
+    wave that has lost one of its two modes is complex; its real part, which is taken, is the wave at half its height.
+    The mean is a mode like any other, as the paper has it.
 
     Args:
         x: Images (N, C, H, W) in [0, 1].
         probability: Of each mode to be set to zero, in [0, 1].
         generator: Draws a mask for each image; images that come in several batches get the same as in one.
         clip: Whether to clip the result to [0, 1].
+        each_mode: Whether (u, v) and (-u, -v) are drawn by themselves: a wave goes with the probability p², and loses
+            half its height with 2p(1 - p).
+        each_channel: Whether each channel has a mask of its own.
 
     Returns:
         Images like ``x``.
@@ -166,12 +180,16 @@ def random_filter(x: Tensor, probability: float, generator: torch.Generator, *, 
     check_image_batch(x)
     if not 0 <= probability <= 1:
         raise UsageError(f"probability must lie in [0, 1], got {probability}.")
-    n, _, height, width = x.shape
-    kept = torch.rand((n, height, width), generator=generator, device=generator.device) >= probability
+    n, channels, height, width = x.shape
+    shape = (n, channels if each_channel else 1, height, width)
+    kept = torch.rand(shape, generator=generator, device=generator.device) >= probability
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
     mode, mirrored = rows * width + columns, (-rows % height) * width + (-columns % width)
-    kept = kept.flatten(1)[:, torch.minimum(mode, mirrored).to(kept.device)]
-    return _masked(x, kept[:, None, :, : width // 2 + 1].to(x.device), clip)
+    if not each_mode:
+        return _masked(x, _half(kept, torch.minimum(mode, mirrored), x.device), clip)
+    one, other = (_half(kept, of, x.device) for of in (mode, mirrored))
+    real_part = (_masked(x, one & other, clip=False) + _masked(x, one | other, clip=False)) / 2
+    return real_part.clamp(0, 1) if clip else real_part
 
 
 def swap_frequencies(low_from: Tensor, high_from: Tensor, radius: float, *, clip: bool = True) -> Tensor:
@@ -205,6 +223,12 @@ def swap_frequencies(low_from: Tensor, high_from: Tensor, radius: float, *, clip
         )
     merged = low_pass(low_from, radius, clip=False) + high_pass(high_from.to(low_from), radius, clip=False)
     return merged.clamp(0, 1) if clip else merged
+
+
+def _half(kept: Tensor, mode: Tensor, device: torch.device) -> Tensor:
+    """Look a mask (N, C, H, W) up at the modes (H, W), and return the half of it that ``torch.fft.rfft2`` gives."""
+    looked_up = kept.flatten(2)[:, :, mode.to(kept.device)]
+    return looked_up[..., : mode.shape[1] // 2 + 1].to(device)
 
 
 def _within(x: Tensor, radius: float) -> Tensor:
