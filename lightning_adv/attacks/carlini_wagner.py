@@ -100,6 +100,11 @@ class CarliniWagner(Attack):
         self.batchnorm = batchnorm
         self._check()
 
+    @property
+    def passes(self) -> int:
+        """The steps for each number that is tried as c."""
+        return super().passes * self.binary_search_steps
+
     def _check(self) -> None:
         check_choices(self, CarliniWagner)
         check_counts(self, "steps", "binary_search_steps")

@@ -146,6 +146,16 @@ class Stated(Recipe):
             return None
         return self.steps * float(self.step_size)
 
+    @property
+    def passes(self) -> int:
+        """How often an image goes through the network at most, forward and backward: its price, up to a few passes.
+
+        These are the ``steps`` of all ``restarts``. An attack whose price is something else says what it is here; one
+        that has no ``steps`` and says nothing passes for cheap.
+        """
+        steps, restarts = (count if isinstance(count, int) else 1 for count in (self.steps, self.restarts))
+        return max(1, steps) * max(1, restarts)
+
 
 def _warn_of_judges() -> None:
     warnings.warn(

@@ -8,11 +8,13 @@ from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
 from lightning_adv.callbacks.fixed_images import FixedImages, take_images
+from lightning_adv.callbacks.image_observer import ImageObserver
 from lightning_adv.callbacks.initial_checkpoint import InitialCheckpoint
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.local_response import LocalResponse
+from lightning_adv.callbacks.looks import Look
 from lightning_adv.callbacks.observed import ObservedModule
-from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.callbacks.observer import Observer
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.callbacks.throughput import Throughput
 from lightning_adv.callbacks.training_curves import TrainingCurves
@@ -25,6 +27,7 @@ __all__ = [
     "BestCheckpoint",
     "EarlyWarning",
     "FixedImages",
+    "ImageObserver",
     "InitialCheckpoint",
     "LastCheckpoint",
     "LayerSelection",

@@ -20,10 +20,10 @@ from lightning_adv.analysis.batchnorm_drift import (
     sample_channels,
     tracked_batchnorms,
 )
-from lightning_adv.callbacks.any_module import Parts, class_name
+from lightning_adv.callbacks.any_module import class_name
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule, headline_domain, networks_of
-from lightning_adv.callbacks.observer import Observer
+from lightning_adv.callbacks.observer import Observer, ObserverParts
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
@@ -88,7 +88,7 @@ class BatchNormDrift(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
-        **parts: Unpack[Parts],
+        **parts: Unpack[ObserverParts],
     ) -> None:
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(channels=channels)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -21,6 +23,9 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.loaders import indices_of, sampler_of
 from lightning_adv.core.seeds import derive_seed, run_seed
 from lightning_adv.regimes.checks import as_pair
+
+Split: TypeAlias = Literal["validation", "training", "test"]
+"""Whose images are looked at. Test images are for looking at alone: nothing may be chosen by them."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,23 @@ def take_images(
     images: int | None = None,
     default: int = 256,
     batch_size: int = 64,
+    argument: str | None = None,
 ) -> FixedImages:
-    """Take images of the Trainer's training or validation data by index: no loader, sampler or worker moves on.
+    """Take images of the training, validation or test data by index: no loader, sampler or worker moves on.
 
     Which images, their order and their noise depend on the run's seed, the observer and the split. Images are as the
-    data set gives them: a training set that augments does so, with a fixed seed.
+    data set gives them: a training set that augments does so, with a fixed seed. Test images are those of the data
+    module's ``test_dataloader``, after ``setup("test")`` of a copy of it; nothing may be chosen by them.
 
     Args:
         trainer: The Trainer, in ``on_train_start``.
         module: What it trains.
         observer: Name of the observer, for the seeds and for errors.
-        split: ``training`` or ``validation``.
+        split: ``training``, ``validation`` or ``test``.
         images: Number of images; None takes ``default``, or all images where there are fewer.
         default: How many images stand for ``images=None``.
         batch_size: Images that are looked at together; the last batch may have fewer.
+        argument: What errors call the observer; None is ``observer``.
 
     Raises:
         UsageError: There is no such data, it has no index, or it has fewer images than were asked for.
@@ -104,10 +112,11 @@ def take_images(
         >>> [len(batch.x) for batch in look.images.batches]
         [8, 4]
     """
-    dataset, given, collate = _images_of(trainer, split, observer)
+    told = observer if argument is None else argument
+    dataset, given, collate = _images_of(trainer, split, told)
     if images is not None and images > len(given):
         raise UsageError(
-            f"{observer}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
+            f"{told}.images is {images}, but the {split} set has {len(given)} images: ask for that many at most."
         )
     own = getattr(module, "seed", None)
     # Processes that nobody seeded have a seed each, and would not share one set of images.
@@ -139,19 +148,19 @@ def _checked(module: ObservedModule, batch: Any) -> tuple[Tensor, Tensor]:
     return x.to(cast(torch.dtype, module.dtype)), y
 
 
-def validation_size(trainer: Trainer, observer: str) -> int:
-    """Return the number of validation images.
+def split_size(trainer: Trainer, split: str, observer: str) -> int:
+    """Return the number of training, validation or test images.
 
     Raises:
         UsageError: There are none, or they have no index.
     """
-    return len(_images_of(trainer, "validation", observer)[1])
+    return len(_images_of(trainer, split, observer)[1])
 
 
 @contextmanager
 def _stage(trainer: Trainer, split: str) -> Iterator[None]:
     """Tell the data module's hooks which images it is about: many augment wherever ``trainer.training`` is true."""
-    trainer.validating = split == "validation"
+    trainer.validating, trainer.testing = split == "validation", split == "test"
     try:
         yield
     finally:
@@ -164,7 +173,10 @@ def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequen
         # Lightning leaves it to the first epoch that validates, which may come after the first look.
         with _stage(trainer, split):
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
-    loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
+    if split == "test":
+        loaders = _test_loaders(trainer)
+    else:
+        loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
     found = [] if loaders is None else CombinedLoader(loaders).flattened
     if not found:
         raise UsageError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any.")
@@ -177,6 +189,17 @@ def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequen
             f"set with a length, got a {type(loader).__name__} over a {type(dataset).__name__}."
         )
     return dataset, _indices(loader, split, observer), loader.collate_fn
+
+
+def _test_loaders(trainer: Trainer) -> Any:
+    """Return what gives the test images; None where nobody has any. What is trained and validated on stays as it is."""
+    data, module = trainer.datamodule, trainer.lightning_module  # type: ignore[attr-defined]
+    with _stage(trainer, "test"), isolate_rng():
+        if data is not None and is_overridden("test_dataloader", data, LightningDataModule):
+            own = copy(data)  # setup may read all parts again, and a new training set must not take the old one's place
+            own.setup("test")
+            return own.test_dataloader()
+        return module.test_dataloader() if is_overridden("test_dataloader", module, LightningModule) else None
 
 
 def _indices(loader: DataLoader[Any], split: str, observer: str) -> Sequence[int]:

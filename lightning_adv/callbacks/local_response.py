@@ -19,11 +19,10 @@ from lightning_adv.analysis.local_response import (
 )
 from lightning_adv.analysis.local_response_figures import plot_last_responses, plot_responses
 from lightning_adv.attacks import Attack, held_still
-from lightning_adv.callbacks.any_module import Parts
-from lightning_adv.callbacks.fixed_images import NO_IMAGES, ImageBatch, take_images
+from lightning_adv.callbacks.fixed_images import NO_IMAGES, ImageBatch
+from lightning_adv.callbacks.image_observer import ImageObserver, ImageParts
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain
-from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
@@ -42,7 +41,7 @@ BATCH_SIZE = 64
 _SOURCE = "local_response.source"
 
 
-class LocalResponse(Observer):
+class LocalResponse(ImageObserver):
     """Measures the maximum and the total difference between the responses to images and to their adversarial examples.
 
     "Dissecting Local Properties of Adversarial Examples" (ICLR 2022 submission, anonymous), sections 4.1 and 4.3. It
@@ -93,7 +92,7 @@ class LocalResponse(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
-        **parts: Unpack[Parts],
+        **parts: Unpack[ImageParts],
     ) -> None:
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(images=images)
@@ -112,7 +111,7 @@ class LocalResponse(Observer):
         Raises:
             UsageError: There are no such images or layers, or the source is not a network for these images.
         """
-        self._images = take_images(trainer, module, observer=self.analysis, images=self.images, batch_size=BATCH_SIZE)
+        self._images = self.take_images(trainer, module, images=self.images, batch_size=BATCH_SIZE)
         self._domain = headline_domain(module)
         batches = self._images.batches  # the first process has one, others may have none
         shape = trainer.strategy.broadcast(tuple(batches[0].x.shape[1:]) if batches else ())
@@ -126,7 +125,7 @@ class LocalResponse(Observer):
 
     def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Attack the images and compare the responses, through each domain."""
-        attack = module.evaluation_attack if self.attack is None else self.attack
+        attack = self.attack_of(module)
         metrics = {
             (domain, prefix): LocalResponses(self._layers).to(_doubles(module.device))
             for domain in module.domains or ("",)

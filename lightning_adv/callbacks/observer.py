@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.attacks import Attack
 from lightning_adv.attacks.describe import shortfall
-from lightning_adv.callbacks.any_module import ModuleParts
+from lightning_adv.callbacks.any_module import ModuleParts, Parts
 from lightning_adv.callbacks.batch_parts import BatchChoice
+from lightning_adv.callbacks.looks import Look, Progress, plain_record
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain
 from lightning_adv.callbacks.output import Output, run_folder
 from lightning_adv.callbacks.undisturbed import undisturbed
@@ -29,16 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Look(NamedTuple):
-    """What an observer found.
+_NAME = re.compile(r"\w[\w.-]*")
 
-    Attributes:
-        scalars: The few numbers that the Trainer's loggers get, without the name of the analysis before them.
-        records: All numbers, for the table.
-    """
 
-    scalars: Mapping[str, float]
-    records: Sequence[Record]
+class ObserverParts(Parts, total=False):
+    """What every observer takes by keyword, whatever it looks at."""
+
+    name: str | None
 
 
 class Observer(Callback, ABC):
@@ -67,6 +62,8 @@ class Observer(Callback, ABC):
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training. A drawing
             takes as long as the table is: once there are many looks, a tenth more of them come between two.
+        name: What its table, scalars and figures are called, so that several observers of one class can be in one run;
+            None is the class's ``analysis``.
         network: In a LightningModule that is no regime, the name of the submodule that maps images to logits, such as
             ``model``; None is the module itself.
         batch: Where its batches have images and labels, such as ``[image, label]`` or ``[0, 1]``, or a function of a
@@ -74,9 +71,6 @@ class Observer(Callback, ABC):
         mean: The mean of each channel by which its images are normalised; None where they lie in [0, 1].
         std: The standard deviation of each channel.
         evaluation_attack: The attack of observers that are not given one, for modules that have none themselves.
-
-    Attributes:
-        seconds: Wall time that it took so far, drawing and writing included, over resumed runs too.
 
     Raises:
         UsageError: An argument is out of its range, or two are given that exclude each other.
@@ -92,19 +86,20 @@ class Observer(Callback, ABC):
         'weight_norm'
     """
 
-    analysis: ClassVar[str]
+    analysis: str
     """The name of the table, and what the names of scalars and figures begin with; the class's in lower case, with
-    underscores, where a subclass gives none."""
+    underscores, where a subclass gives none. An observer that is given a ``name`` has that one."""
 
     needs: ClassVar[Sequence[str]] = ("network", "domains", "inference_domain", "evaluation_attack")
     """The attributes of :class:`~lightning_adv.callbacks.observed.ObservedModule` that it uses."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        if not hasattr(cls, "analysis"):
-            cls.analysis = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_")).lower()
         if "look" in cls.__dict__ and cls.observe is Observer.observe:
             cls.observe = _observe_by_look  # type: ignore[method-assign]
+        family = getattr(cls.observe, "__isabstractmethod__", False)  # has no table: its subclasses have
+        if not family and not hasattr(cls, "analysis"):
+            cls.analysis = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_")).lower()
 
     def __init__(
         self,
@@ -112,12 +107,19 @@ class Observer(Callback, ABC):
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
         *,
+        name: str | None = None,
         network: str | None = None,
         batch: BatchChoice = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         evaluation_attack: Attack | None = None,
     ) -> None:
+        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
+            raise UsageError(
+                f"{self.analysis}.name names files: it must be of letters, digits, '_', '-' and '.', got {name!r}."
+            )
+        self.name = name
+        self.analysis = type(self).analysis if name is None else name
         self.check_positive(
             every_n_epochs=every_n_epochs, every_n_steps=every_n_steps, figures_every_n_looks=figures_every_n_looks
         )
@@ -129,12 +131,10 @@ class Observer(Callback, ABC):
         self.every_n_epochs = 1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
         self.every_n_steps = every_n_steps
         self.figures_every_n_looks = figures_every_n_looks
-        self.seconds = 0.0
+        self._progress = Progress()
         self._parts = ModuleParts(self.analysis, network, batch, mean, std, evaluation_attack)
         self._observed: ObservedModule | None = None
         self._seed: int | None = None
-        self._looks = self._drawn = 0
-        self._last_step = -1
         self._resumed = self._begun = False
         self._output: Output | None = None
 
@@ -148,6 +148,15 @@ class Observer(Callback, ABC):
         for name, number in arguments.items():
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise UsageError(f"{cls.analysis}.{name} must be an integer of at least 1, got {number!r}.")
+
+    def given_attacks(self) -> dict[str, Attack]:
+        """Return the attacks that it was given itself, in any of its arguments, by what errors call them."""
+        found: dict[str, Attack] = {}
+        for name, value in vars(self).items():
+            several = value.items() if isinstance(value, dict) and not name.startswith("_") else ()
+            found |= {name: value} if isinstance(value, Attack) else {}
+            found |= {f"{name}.{each}": attack for each, attack in several if isinstance(attack, Attack)}
+        return found
 
     # To override --------------------------------------------------------------------------------------------------
 
@@ -186,7 +195,7 @@ class Observer(Callback, ABC):
         found = self.observe(trainer, module)
         if not isinstance(found, Iterable):
             raise TypeError(f"{type(self).__name__}.observe must yield each Record, got a {type(found).__name__}.")
-        records = [_plain(record, f"{type(self).__name__}.observe") for record in found]
+        records = [plain_record(record, f"{type(self).__name__}.observe") for record in found]
         return Look(self.headline(module, records), records)
 
     def draw(self, rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -214,6 +223,13 @@ class Observer(Callback, ABC):
             return step is not None and step % self.every_n_steps == 0
         return epoch is not None and epoch % cast(int, self.every_n_epochs) == 0
 
+    def get_ready(self, trainer: Trainer, module: ObservedModule) -> None:
+        """Do what a family of observers does before each of them prepares itself; such a family overrides it."""
+
+    def remarks(self) -> Iterable[Record]:
+        """Return what a family of observers adds to the table of each look; such a family overrides it."""
+        return ()
+
     # When (Lightning's hooks) -------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -224,19 +240,20 @@ class Observer(Callback, ABC):
         """
         if not self._resumed or self._seed is None:  # processes that nobody seeded have a seed each
             self._seed = trainer.strategy.broadcast(run_seed())
-        own_attack = isinstance(getattr(self, "attack", None), Attack)
+        given = self.given_attacks()
+        own_attack = any(name.partition(".")[0] in ("attack", "attacks") for name in given)
         needs = [name for name in self.needs if not (own_attack and name == "evaluation_attack")]
         module = self._observed = self._parts.of(pl_module, type(self).__name__, needs, self._seed)
         observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
-        if sum(observer.analysis == self.analysis for observer in observers) > 1:
+        if sum(observer.analysis.lower() == self.analysis.lower() for observer in observers) > 1:
             raise UsageError(
                 f"trainer.callbacks has two observers whose analysis is {self.analysis!r}: they would write into one "
-                "table. Give a subclass another analysis."
+                "table. Give one of them a name of its own."
             )
         if not self._resumed:  # a state that was loaded knows better, also that there was no look yet
             if trainer.global_step == 0:
-                self.seconds, self._looks, self._drawn = 0.0, 0, 0
-            self._last_step = trainer.global_step - 1
+                self._progress = Progress()
+            self._progress.last_step = trainer.global_step - 1
         self._resumed = self._begun = False
         folder = run_folder(trainer)
         keeps = folder is not None and trainer.is_global_zero
@@ -244,10 +261,11 @@ class Observer(Callback, ABC):
         problem = trainer.strategy.broadcast(None if self._output is None else self._output.problem())
         if problem is not None:
             raise UsageError(problem)
-        for name, attack in vars(self).items():  # those that an observer is given; a regime speaks for its own
-            if isinstance(attack, Attack) and (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
+        for name, attack in given.items():  # a regime speaks for its own
+            if (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
                 say(short, warn=True)
-        with self._clock(pl_module.device):
+        with self._progress.clock(pl_module.device):
+            self.get_ready(trainer, module)
             self.prepare(trainer, module)
 
     def on_train_batch_end(
@@ -255,10 +273,10 @@ class Observer(Callback, ABC):
     ) -> None:
         """Look after some steps (a Lightning hook)."""
         if not self._begun and self._output is not None:
-            self._output.begin(self._last_step)  # only now: a resume that is refused changes no file
+            self._output.begin(self._progress.last_step)  # only now: a resume that is refused changes no file
         self._begun = True
         step = trainer.global_step
-        stepped = step - 1 > self._last_step  # while gradients accumulate, the number stays the same
+        stepped = step - 1 > self._progress.last_step  # while gradients accumulate, the number stays the same
         if stepped and self.should_look(step=step):
             scalars = self._see(trainer, pl_module)
             for logger in trainer.loggers:  # Lightning's own log would wait for a multiple of log_every_n_steps
@@ -273,7 +291,7 @@ class Observer(Callback, ABC):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw once more, and hand over the table (a Lightning hook)."""
-        with self._clock(pl_module.device):
+        with self._progress.clock(pl_module.device):
             if self._output is not None and self._begun:
                 self._output.finish(trainer)
             self.release()
@@ -284,21 +302,28 @@ class Observer(Callback, ABC):
         self.release()
         self._observed = None
 
+    @property
+    def state_key(self) -> str:
+        """What a checkpoint keeps its state by: that of its class, and its name where it has one."""
+        return super().state_key if self.name is None else self._generate_state_key(name=self.name)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run goes on with, for the checkpoint."""
-        own = {"seconds": self.seconds, "looks": self._looks, "drawn": self._drawn, "last_step": self._last_step}
-        return {**own, "seed": self._seed, "state": self.state()}
+        return {**vars(self._progress), "seed": self._seed, "state": self.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint's looks."""
-        self.seconds = state_dict["seconds"]
-        self._looks, self._drawn = state_dict["looks"], state_dict["drawn"]
-        self._last_step = state_dict["last_step"]
+        self._progress = Progress(**{name: state_dict[name] for name in vars(self._progress)})
         self._seed = state_dict.get("seed")  # earlier versions kept none
         self._resumed = True
         self.load_state(state_dict["state"])
 
     # The look -----------------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Wall time that it took so far, drawing and writing included, over resumed runs too."""
+        return self._progress.seconds
 
     @property
     def lost(self) -> str | None:
@@ -319,42 +344,17 @@ class Observer(Callback, ABC):
     def _see(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Look, write down and draw; return the headline numbers by their full names."""
         module = cast(ObservedModule, self._observed)
-        with self._clock(pl_module.device):
+        with self._progress.clock(pl_module.device):
             with undisturbed(trainer, module.network):
                 seen = self.look(trainer, module)
-            self._looks += 1
-            self._last_step = trainer.global_step - 1  # from 0, as Lightning's loggers count
-            draws = self._drawn == 0 or self._looks - self._drawn >= max(self.figures_every_n_looks, self._looks // 10)
-            if draws:
-                self._drawn = self._looks
+            step = trainer.global_step - 1  # from 0, as Lightning's loggers count
+            draws = self._progress.counts(step, self.figures_every_n_looks)
             if self._output is not None:
-                self._output.append([Row(trainer.current_epoch, self._last_step, *record) for record in seen.records])
+                records = [*seen.records, *self.remarks()]
+                self._output.append([Row(trainer.current_epoch, step, *record) for record in records])
                 if draws:
                     self._output.draw(trainer)
         return {f"{self.analysis}/{name}": value for name, value in seen.scalars.items()}
-
-    @contextmanager
-    def _clock(self, device: torch.device) -> Iterator[None]:
-        """Add the time to what the observer took."""
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)  # else it would wait for steps that are still queued
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - start
-
-
-def _plain(record: object, function: str) -> Record:
-    """Return a record with a number of Python's."""
-    if isinstance(record, tuple) and len(record) == 4:
-        name, domain, statistic, value = record
-        if isinstance(value, torch.Tensor) and value.numel() == 1:
-            return Record(name, domain, statistic, value.item())
-        if not isinstance(value, torch.Tensor):
-            with suppress(TypeError, ValueError):
-                return Record(name, domain, statistic, float(value))
-    raise TypeError(f"{function} must yield Record(name, domain, statistic, value) with a number each, got {record!r}.")
 
 
 def _observe_by_look(self: Observer, trainer: Trainer, module: ObservedModule) -> Iterable[Record]:

@@ -12,11 +12,10 @@ from lightning_adv.analysis import batchnorm_figures as figures
 from lightning_adv.analysis.batchnorm_drift import average_over_layers, running_statistics, tracked_batchnorms
 from lightning_adv.analysis.running_vs_batch import IMAGE_KINDS, BatchStatisticsMetric, batch_statistics, gap_records
 from lightning_adv.attacks import Attack
-from lightning_adv.callbacks.any_module import Parts
 from lightning_adv.callbacks.batchnorm_drift import choose_layers
-from lightning_adv.callbacks.fixed_images import NO_IMAGES, take_images, validation_size
+from lightning_adv.callbacks.fixed_images import NO_IMAGES, split_size
+from lightning_adv.callbacks.image_observer import ImageObserver, ImageParts
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain, networks_of
-from lightning_adv.callbacks.observer import Observer
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
@@ -28,7 +27,7 @@ UNKNOWN_BATCH_SIZE = 128
 """The batch size where the training loader does not tell its own."""
 
 
-class RunningVsBatch(Observer):
+class RunningVsBatch(ImageObserver):
     """Compares the statistics of a few fixed batches with the running statistics of every BatchNorm.
 
     Xie 2020 (section 6.4.2, figure 6.6) finds that in adversarial training the mean of a batch converges to the running
@@ -75,7 +74,7 @@ class RunningVsBatch(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
-        **parts: Unpack[Parts],
+        **parts: Unpack[ImageParts],
     ) -> None:
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.check_positive(channels=channels, batches=batches, batch_size=batch_size)
@@ -99,7 +98,7 @@ class RunningVsBatch(Observer):
         """
         self._names, self._sampled = choose_layers(self, module)
         size = self._batch_size(trainer)
-        self._images = take_images(trainer, module, observer=self.analysis, images=self.batches * size, batch_size=size)
+        self._images = self.take_images(trainer, module, images=self.batches * size, batch_size=size)
 
     def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Compare the statistics of the batches with the running statistics."""
@@ -134,7 +133,7 @@ class RunningVsBatch(Observer):
 
     def _moments(self, module: ObservedModule, network: nn.Module) -> dict[str, dict[str, Tensor]]:
         """Return (2, B, C) for each layer, by kind of image, from the batches of all processes."""
-        attack = module.evaluation_attack if self.attack is None else self.attack
+        attack = self.attack_of(module)
         norms = tracked_batchnorms(network, self._names)
         held = list(getattr(module, "held_in_eval", list)())
         metrics = {kind: BatchStatisticsMetric(norms, self._images.count).to(module.device) for kind in IMAGE_KINDS}
@@ -150,9 +149,9 @@ class RunningVsBatch(Observer):
         """Return the images of each batch.
 
         Raises:
-            UsageError: The validation set has too few.
+            UsageError: There are too few.
         """
-        images = validation_size(trainer, self.analysis)
+        images = split_size(trainer, self.split, self.analysis)
         size = self.batch_size
         if size is None:
             loader = trainer.train_dataloader
@@ -161,7 +160,7 @@ class RunningVsBatch(Observer):
         if size < 2 or self.batches * size > images:
             asked = f"batches of {self.batch_size} images" if self.batch_size is not None else "batches"
             raise UsageError(
-                f"bn_gap.batches asks for {self.batches} {asked}, but the validation set has {images} images: make "
+                f"bn_gap.batches asks for {self.batches} {asked}, but the {self.split} set has {images} images: make "
                 "bn_gap.batches or bn_gap.batch_size smaller."
             )
         return size

@@ -9,10 +9,9 @@ from lightning.pytorch import Trainer
 
 from lightning_adv.analysis.weight_smoothness import smoothness_records, spatial_convolutions
 from lightning_adv.analysis.weight_smoothness_figures import plot_kernels, plot_smoothness
-from lightning_adv.callbacks.any_module import Parts
 from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.callbacks.observed import NETWORK_AND_DOMAINS, ObservedModule
-from lightning_adv.callbacks.observer import Observer
+from lightning_adv.callbacks.observer import Observer, ObserverParts
 from lightning_adv.core.keywords import Unpack
 from lightning_adv.core.table import Record, Row
 
@@ -59,7 +58,7 @@ class WeightSmoothness(Observer):
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         figures_every_n_looks: int = 10,
-        **parts: Unpack[Parts],
+        **parts: Unpack[ObserverParts],
     ) -> None:
         super().__init__(every_n_epochs, every_n_steps, figures_every_n_looks, **parts)
         self.layers = layers

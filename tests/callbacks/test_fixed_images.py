@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
-from lightning_adv.callbacks.fixed_images import take_images, validation_size
+from lightning_adv.callbacks.fixed_images import split_size, take_images
 from lightning_adv.regimes import MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
 
@@ -25,7 +25,7 @@ class Taker(Callback):
     def on_train_start(self, trainer, pl_module):
         before = torch.get_rng_state(), np.random.get_state()[1].copy()
         self.taken = take_images(trainer, pl_module, **self.arguments)
-        self.size = validation_size(trainer, "taker")
+        self.size = split_size(trainer, "validation", "taker")
         assert torch.equal(before[0], torch.get_rng_state())
         assert np.array_equal(before[1], np.random.get_state()[1])
 

@@ -10,8 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from matplotlib.figure import Figure
 
 from lightning_adv.analysis.training_curves import read_metrics
-from lightning_adv.callbacks import LastCheckpoint, Throughput
-from lightning_adv.callbacks.observer import Look, Observer
+from lightning_adv.callbacks import LastCheckpoint, Look, Observer, Throughput
 from lightning_adv.core.table import Record, read_table
 from lightning_adv.regimes import MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, ToyData, quiet_trainer

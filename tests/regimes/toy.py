@@ -56,8 +56,8 @@ class ResumableToyData(ToyData):
 class _Keyed(TensorDataset):
     """Indexed by (epoch, index), as the sampler's keys are."""
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        return super().__getitem__(key[1])
+    def __getitem__(self, key: tuple[int, int] | int) -> Any:
+        return super().__getitem__(key if isinstance(key, int) else key[1])
 
 
 class Graphs:

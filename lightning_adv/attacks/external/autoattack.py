@@ -39,6 +39,7 @@ _COMPONENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "fab-t": ("fab", {"targeted": True}, 2),
     "square": ("square", {}, 2),
 }
+_PASSES = {"apgd-ce": 100, "apgd-dlr": 100, "apgd-t": 900, "fab": 100, "fab-t": 900, "square": 5000}
 _logger = logging.getLogger("lightning_adv")
 
 
@@ -111,6 +112,11 @@ class AutoAttack(Attack):
     def black_box(self) -> bool:
         """Whether Square is all there is."""
         return list(self.attacks) == ["square"]
+
+    @property
+    def passes(self) -> int:
+        """The steps of each attack's standard version together: 100 each, for each of 9 targets, and 5,000 queries."""
+        return sum(_PASSES[name] for name in self.attacks)
 
     def stages(self) -> list[Attack]:
         """Return one AutoAttack for each of the attacks."""

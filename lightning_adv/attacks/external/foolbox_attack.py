@@ -117,6 +117,16 @@ class FoolboxAttack(Attack):
             absolute = share * self.eps
         return None if absolute is None or not isinstance(steps, int) else float(steps * absolute)
 
+    @property
+    def passes(self) -> int:
+        """The attack's own number of steps; 1 for one that has none.
+
+        Raises:
+            UsageError: Foolbox is not installed.
+        """
+        steps = getattr(self._build(), "steps", 1)
+        return steps if isinstance(steps, int) else 1
+
     def perturb(self, forward: Forward, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return the adversarial examples; see :meth:`Attack.perturb`.
 

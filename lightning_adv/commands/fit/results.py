@@ -83,7 +83,7 @@ def collect_results(
         results["images_per_second"] = clocks[0].images_per_second
     observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
     if observers:
-        results["observer_seconds"] = {type(observer).__name__: observer.seconds for observer in observers}
+        results["observer_seconds"] = {each.name or type(each).__name__: each.seconds for each in observers}
     if regime.changes:
         results["changes"] = regime.changes
     results["precision"] = str(trainer.precision)
