@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
+import psutil
 import yaml
 from startup import Command, Cost, cell, ours, spend
 
@@ -21,6 +26,8 @@ HERE = Path(__file__).resolve().parent
 CONFIG = "digits/standard"
 SETTINGS = {"trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
 MEASURED = ("clean_accuracy", "robust_accuracy")
+_LOOK = 0.2  # seconds between two looks at the processes
+_PR_SET_CHILD_SUBREAPER = 36  # of Linux: who has lost its parent becomes a child of this process
 
 Contender = Callable[[Path, int], Cost]
 """Runs so many cells in a folder, and returns what that took."""
@@ -29,8 +36,7 @@ Contender = Callable[[Path, int], Cost]
 def shell_loop(folder: Path, cells: int) -> Cost:
     options = [f"--{key}={value}" for key, value in SETTINGS.items()]
     costs = [
-        spend(ours("fit", f"--config={CONFIG}", f"--seed_everything={seed}", *options), HERE.parent, folder)
-        for seed in range(cells)
+        _cost(ours("fit", f"--config={CONFIG}", f"--seed_everything={seed}", *options), folder) for seed in range(cells)
     ]
     return Cost(sum(cost.cpu for cost in costs), sum(cost.wall for cost in costs))
 
@@ -41,9 +47,43 @@ def study(*options: str) -> Contender:
     def run(folder: Path, cells: int) -> Cost:
         content = {"config": CONFIG, "seeds": list(range(cells)), "set": SETTINGS, "threads": 1}
         (folder / "study.yaml").write_text(yaml.safe_dump(content))
-        return spend(_study(*options), HERE.parent, folder)
+        return _cost(_study(*options), folder)
 
     return run
+
+
+def _cost(command: Command, folder: Path) -> Cost:
+    """Return what a command takes, with all of its processes: ``getrusage`` leaves out those that nobody waits for."""
+    with _watched() as seconds:
+        wall = spend(command, HERE.parent, folder).wall
+    return Cost(sum(seconds.values()), wall)
+
+
+@contextmanager
+def _watched() -> Iterator[dict[tuple[int, float], float]]:
+    """Note the CPU seconds of each process below this one while a block runs, a process known by pid and beginning."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    seconds: dict[tuple[int, float], float] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        this = psutil.Process()
+        while not over.wait(_LOOK):
+            for process in this.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    seconds[process.pid, process.create_time()] = times.user + times.system
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seconds
+    finally:
+        over.set()
+        watcher.join()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, 0):  # what the command has left: all of it ends by itself
+                pass
 
 
 def _study(*options: str) -> Command:

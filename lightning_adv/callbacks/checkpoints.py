@@ -161,7 +161,8 @@ class BestCheckpoint(_RunCheckpoint):
             for key, state in checkpoint.get("callbacks", {}).items()
             if key.startswith(type(self).__qualname__)
         }
-        if trainer.training and checkpoint["epoch"] < getattr(pl_module, "chosen_from_epoch", 0):
+        none_yet = not any(state.get("best_model_path") for state in known.values())
+        if trainer.training and (none_yet or checkpoint["epoch"] < getattr(pl_module, "chosen_from_epoch", 0)):
             for key in known:  # a run that was shorter has chosen among epochs that do not count in this one
                 del checkpoint["callbacks"][key]
             return

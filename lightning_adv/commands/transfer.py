@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -25,6 +24,7 @@ from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.commands.shared.networks import check_takes, load_network
 from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.presets import PresetCommand
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.commands.shared.progress import tracked
 from lightning_adv.commands.shared.run_folder import writing_alone
 from lightning_adv.commands.shared.stopping import stoppable
@@ -149,8 +149,8 @@ def _transfer(settings: TransferSettings, plain: dict[str, Any], held: ExitStack
     write_whole(folder / _RESULT, to_json(results))
     _print(singles, ensembles, list(networks), common, images.count)
     for name in plan.left_out:
-        Console().print(f"Left out, since eps is of another norm: {name}", highlight=False, markup=False)
-    Console().print(f"Everything is in {os.path.relpath(folder)}", highlight=False, markup=False)
+        plain_console().print(f"Left out, since eps is of another norm: {name}")
+    plain_console().print(f"Everything is in {os.path.relpath(folder)}")
 
 
 def _named(plan: Plan) -> dict[str, Attack]:
@@ -271,9 +271,9 @@ def _print(
                     shown.append(_cell(cells.get(source) if source not in names else None))
                 crafted = f"all but {source[1:]}" if source not in names else source
                 table.add_row(crafted, attack, *shown)
-    console = Console(markup=False, emoji=False)  # the names of networks are the user's
+    console = plain_console()
     console.print(table)
-    console.print("* white-box: crafted on that network itself", highlight=False)
+    console.print("* white-box: crafted on that network itself")
 
 
 def _cell(row: TransferRate | None) -> str:

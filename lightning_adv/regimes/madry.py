@@ -33,7 +33,7 @@ class MadryTraining(Regime):
             cross-entropy: adversarial pretraining and clean fine-tuning in one schedule (Xie 2020, figure 7.2, whose
             first 175 epochs are adversarial). Neither an attack nor the objective nor the weight perturbation is
             computed then, and the best checkpoint is the one of these epochs with the best clean accuracy. None never
-            switches.
+            switches, and neither does a run of no more epochs, whose best checkpoint is chosen by robust accuracy.
         **kwargs: The other arguments of :class:`~lightning_adv.regimes.base.Regime`.
 
     Raises:
@@ -99,13 +99,19 @@ class MadryTraining(Regime):
     @property
     def monitor(self) -> str:
         """The metric of what training ends with: robust accuracy, or clean accuracy where the last epochs are clean."""
-        return super().monitor if self.clean_after_epochs is None else "val/clean_accuracy"
+        return super().monitor if self._first_clean_epoch is None else "val/clean_accuracy"
 
     @property
     def chosen_from_epoch(self) -> int:
         """The first epoch whose network may be the best checkpoint: the first clean one, if training gets there."""
-        clean_after, epochs = self.clean_after_epochs, self.trainer.max_epochs
-        return 0 if clean_after is None or (epochs is not None and 0 <= epochs <= clean_after) else clean_after
+        return self._first_clean_epoch or 0
+
+    @property
+    def _first_clean_epoch(self) -> int | None:
+        """The first clean epoch; None where there is none, as in a Trainer of no more epochs than adversarial ones."""
+        clean_after = self.clean_after_epochs
+        epochs = None if self._trainer is None else self.trainer.max_epochs
+        return None if clean_after is None or (epochs is not None and 0 <= epochs <= clean_after) else clean_after
 
     def prepare_network(self) -> None:
         """Refuse what the weight perturbation cannot do."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +14,7 @@ from typing import Any
 
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import to_json, write_whole
+from lightning_adv.core.locks import try_lock
 from lightning_adv.core.reading import read_json
 
 LOG = "log.txt"
@@ -49,8 +53,27 @@ def result_of(folder: Path, command: str) -> Path:
 
 
 def is_done(folder: Path, command: str) -> bool:
-    """Return whether a cell has its result."""
-    return result_of(folder, command).is_file()
+    """Return whether a cell has its result, whole: one that cannot be read is none."""
+    return _damage(folder, command) == ""
+
+
+def _damage(folder: Path, command: str) -> str | None:
+    """Return why a cell's result cannot be read; nothing of one that is whole, None where there is none."""
+    path = result_of(folder, command)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return _read_whole(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=100_000)  # each is looked at again after each cell of a study
+def _read_whole(path: Path, changed: int, size: int) -> str:
+    """Return why a file is no mapping in JSON, or nothing; ``changed`` and ``size`` tell when to look again."""
+    try:
+        return "" if isinstance(read_json(path), dict) else "it is not a mapping"
+    except UsageError as error:
+        return str(error)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -65,10 +88,53 @@ def lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def read_failure(folder: Path) -> Failure | None:
-    """Return why a cell's last attempt failed; None where none has."""
+def is_held(folder: Path) -> bool:
+    """Return whether a process runs a cell now, on this machine or, with a file system that knows of it, another."""
+    try:
+        descriptor = os.open(lock_of(folder), os.O_RDWR)
+    except OSError:  # nobody does
+        return False
+    try:
+        return not try_lock(descriptor)
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def read_failure(folder: Path, command: str) -> Failure | None:
+    """Return why a cell's last attempt failed, or what is wrong with its result; None where nothing is."""
+    if damage := _damage(folder, command):
+        return Failure(f"{result_of(folder, command).name} cannot be read: {damage}.")
     told = _read(folder / FAILED)
-    return Failure(told["error"], told.get("traceback"), told.get("attempts", 1)) if "error" in told else None
+    error, more, attempts = told.get("error"), told.get("traceback"), told.get("attempts")
+    if not isinstance(error, str):
+        return None
+    return Failure(error, more if isinstance(more, str) else None, attempts if isinstance(attempts, int) else 1)
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder, so that another can be made in its place; ``version_0`` is ``aside-version_0`` then.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        OSError: It cannot be renamed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     for _ in range(2):
+        ...         (Path(place) / "result").mkdir()
+        ...         print(set_aside(Path(place) / "result").name)
+        aside-result
+        aside-result-2
+    """
+    name = f"aside-{folder.name}"
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    aside = next(place for place in (folder.with_name(each) for each in names) if not os.path.lexists(place))
+    return folder.rename(aside)
 
 
 def write_failure(folder: Path, failure: Failure) -> None:

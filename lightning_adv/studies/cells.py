@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ Resolve = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """Gives the whole configuration of a stage's command, with every default, for the settings of one cell."""
 
 _REFERENCE = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*)\}")
-MARK = re.compile(r"__cell_([0-9a-f]{10})__")
 _IDENTITY = 10
+_OWN = secrets.token_hex(8)  # no text of a user's is a mark
+MARK = re.compile(rf"__cell_{_OWN}_([0-9a-f]{{{_IDENTITY}}})__")
+"""What stands for the folder of a cell, or for its number, in a text until both are known: see :func:`mark_of`."""
+
 _LONGEST_SLUG = 60
 _NOT_IN_IDENTITY = {
     "fit": ("trainer.logger", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trust"),
@@ -75,6 +79,16 @@ class Plan:
     points: tuple[Point, ...]
     cells: Mapping[str, Cell]
     chains: tuple[Mapping[str, str], ...]
+
+
+def mark_of(cell: str | int) -> str:
+    """Return the text that stands for a cell, known by its id or by a number.
+
+    Example:
+        >>> MARK.fullmatch(mark_of("0a1b2c3d4e"))[1], MARK.fullmatch(mark_of(3))[1]
+        ('0a1b2c3d4e', '0000000003')
+    """
+    return f"__cell_{_OWN}_{cell:0>{_IDENTITY}}__"
 
 
 def identity(command: str, configuration: Mapping[str, Any]) -> str:
@@ -210,7 +224,7 @@ class _Maker:
         def mark(name: str) -> str:
             found = self._make(point, self._referred(point, stage, name), known, (*waiting, stage))
             needs[found] = None
-            return f"__cell_{found}__"
+            return mark_of(found)
 
         settings = {key: replace_texts(value, _REFERENCE, mark) for key, value in point.settings[stage].items()}
         resolved = self._resolve(stage, settings)

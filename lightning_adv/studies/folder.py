@@ -20,6 +20,9 @@ from lightning_adv.studies.attempts import is_done, last_checkpoint, read_failur
 from lightning_adv.studies.cells import Cell, Plan
 from lightning_adv.studies.study_file import Study, make_study
 
+RUNNING = "running"
+"""The status of a cell that a process has now, which its files do not tell."""
+
 
 class StudyFolder:
     """The folder of a study: the study as resolved, its table, its figure, and what the report reads.
@@ -104,7 +107,7 @@ def status_of(cell: Cell) -> str:
     """Return what is there of a cell: ``done``, ``failed``, ``begun`` or ``missing``."""
     if is_done(cell.folder, cell.command):
         return "done"
-    if read_failure(cell.folder) is not None:
+    if read_failure(cell.folder, cell.command) is not None:
         return "failed"
     return "missing" if last_checkpoint(cell.folder) is None else "begun"
 

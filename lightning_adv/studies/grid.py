@@ -13,7 +13,8 @@ import yaml
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import shorten
 from lightning_adv.core.suggestions import did_you_mean
-from lightning_adv.studies.study_file import Stage, Study, check_name, check_setting
+from lightning_adv.studies.study_checks import check_name, check_setting
+from lightning_adv.studies.study_file import Stage, Study
 
 SEED_KEY = "seed_everything"
 RESERVED = ("seed", "status", "run", "test_images")

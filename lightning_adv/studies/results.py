@@ -25,7 +25,7 @@ class StageResult(NamedTuple):
 
     Attributes:
         command: ``fit``, ``evaluate`` or ``transfer``.
-        status: ``done``, ``failed``, ``begun``, ``missing`` or ``waits``.
+        status: ``done``, ``running``, ``failed``, ``begun``, ``missing`` or ``waits``.
         folder: The cell's folder.
     """
 

@@ -68,7 +68,7 @@ def build_table(
                     )
                 else:
                     row[column] = value
-        if last is not None and point.stages[last].status not in ("missing", "waits"):
+        if last is not None and _has_run(point.stages[last]):
             row["run"] = _relative(point.stages[last].folder / "version_0", folder)
         rows.append(row)
     _name_threats(rows, [stage for stage, command in stages.items() if command == "evaluate"])
@@ -86,7 +86,14 @@ def point_status(point: TablePoint) -> str:
         'begun'
     """
     statuses = [result.status for result in point.stages.values()]
-    return next((status for status in ("failed", "waits", "begun", "missing") if status in statuses), "done")
+    return next((status for status in ("failed", "waits", "running", "begun", "missing") if status in statuses), "done")
+
+
+def _has_run(result: StageResult) -> bool:
+    """Return whether a fit has a run folder; one that has just been started may have none yet."""
+    if result.status == "running":
+        return (result.folder / "version_0").is_dir()
+    return result.status not in ("missing", "waits")
 
 
 def _relative(path: Path, folder: Path) -> str:

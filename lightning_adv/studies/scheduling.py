@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,8 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_adv.core.files import unwritable
-from lightning_adv.core.locks import try_lock
-from lightning_adv.studies.attempts import Failure, is_done, lock_of, read_failure, write_failure
+from lightning_adv.studies.attempts import Failure, is_done, is_held, read_failure, write_failure
 from lightning_adv.studies.cells import Cell
 from lightning_adv.studies.engines.base import Engine, WorkerLostError
 
@@ -74,7 +72,7 @@ class _Run:
         self._held: set[str] = set()
         self._losses: Counter[str] = Counter()
         for cell in list(self._waiting.values()) if not retry else []:
-            if (failure := read_failure(cell.folder)) is not None:
+            if (failure := read_failure(cell.folder, cell.command)) is not None:
                 self._fail(cell, failure.error)
 
     def to_the_end(self) -> dict[str, str]:
@@ -94,10 +92,10 @@ class _Run:
     def _take_over(self) -> None:
         """Take what other studies have made of the cells that they ran."""
         for cell in [self._waiting[id_] for id_ in self._held & self._waiting.keys()]:
-            if _is_held(cell):
+            if is_held(cell.folder):
                 continue
             self._held.discard(cell.id)
-            if is_done(cell.folder, cell.command) or read_failure(cell.folder) is not None:
+            if is_done(cell.folder, cell.command) or read_failure(cell.folder, cell.command) is not None:
                 del self._waiting[cell.id]
                 self._end(cell, None)
 
@@ -117,7 +115,7 @@ class _Run:
                 break
             if not self._done >= set(cell.needs):
                 continue
-            if cell.id in self._held or _is_held(cell):
+            if cell.id in self._held or is_held(cell.folder):
                 held = True
                 if cell.id not in self._held:
                     self._held.add(cell.id)
@@ -138,7 +136,7 @@ class _Run:
         elif error is not None:
             self._fail(cell, unwritable(error) if isinstance(error, OSError) else str(error))
         else:
-            failure = read_failure(cell.folder)
+            failure = read_failure(cell.folder, cell.command)
             self._fail(cell, "it has ended without a result" if failure is None else failure.error)
 
     def _lose(self, cell: Cell, told: str) -> None:
@@ -157,17 +155,3 @@ class _Run:
         self._failed[cell.id] = told
         self._stuck.add(cell.id)
         self._tell(Event("failed", cell, told))
-
-
-def _is_held(cell: Cell) -> bool:
-    """Return whether a process runs a cell now, on this machine or, with a file system that knows of it, another."""
-    try:
-        descriptor = os.open(lock_of(cell.folder), os.O_RDWR)
-    except OSError:  # nobody does
-        return False
-    try:
-        return not try_lock(descriptor)
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)

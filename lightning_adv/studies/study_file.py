@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,20 @@ from typing import Any
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.reading import read_yaml, shorten
 from lightning_adv.core.suggestions import did_you_mean
+from lightning_adv.studies.study_checks import (
+    as_mapping,
+    check_name,
+    check_names,
+    check_plain,
+    check_seed,
+    check_setting,
+    check_text,
+)
 
 COMMANDS = ("fit", "evaluate", "transfer")
 KEYS = ("title", "name", "config", "stages", "grid", "seeds", "set", "threads", "cells", "collect", "figure", "points")
 _STAGE_KEYS = ("command", "config", "set", "seed", "cells")
 _STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_SEED_KEY = "seed_everything"
-_CONTROLS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of ends of lines
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def read_study_files(paths: Sequence[Path], overrides: Sequence[tuple[str, Any]]
             raise UsageError(f"--config: {path} cannot be read: {error}.") from error
         if not isinstance(content, dict):
             raise UsageError(f"--config: {path} must be a mapping of a study's keys, but is {shorten(content)!r}.")
-        _check_names(content, KEYS, f"{path}: a study")
+        check_names(content, KEYS, f"{path}: a study")
         merged = _merge(merged, _with_stages(content))
     for key, value in overrides:
         merged = _merge(merged, _nested(key, value, merged))
@@ -149,7 +155,7 @@ def _nested(key: str, value: Any, merged: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: There is no such key.
     """
     first, _, rest = key.partition(".")
-    _check_names({first: None}, KEYS, f"--{key}: a study")
+    check_names({first: None}, KEYS, f"--{key}: a study")
     if not rest:
         return {first: value}
     if first == "stages":
@@ -183,12 +189,12 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
         >>> study.stages["fit"].configs, study.seeds
         (('digits/madry',), (0,))
     """
-    _check_names(content, KEYS, "a study")
+    check_names(content, KEYS, "a study")
     given = {key: value for key, value in _with_stages(content).items() if value is not None}
     for key, value in given.items():
-        _check_plain(value, key)
+        check_plain(value, key)
     for key in ("title", "name", "cells"):
-        _check(given.get(key), str, key, "text", null=True)
+        check_text(given.get(key), key)
     stages = _stages(given.get("stages"))
     name = given.get("name", name)
     if not name.strip():
@@ -197,7 +203,7 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
     check_name(given.get("cells", ""), "cells")
     if Path(name).is_absolute() or ".." in Path(name).parts:  # the folder is runs/NAME: a file gives no other place
         raise UsageError(f"it must be the name of a folder below runs, got {name!r}: -o is for others.", key="name")
-    collect = _mapping(given.get("collect", {}), "collect")
+    collect = as_mapping(given.get("collect", {}), "collect")
     for column in collect:
         check_name(column, "collect")
     return Study(
@@ -210,7 +216,7 @@ def make_study(content: Mapping[str, Any], *, name: str) -> Study:
         threads=_threads(given.get("threads")),
         cells=given.get("cells"),
         collect=collect,
-        figure=_mapping(given["figure"], "figure") if "figure" in given else None,
+        figure=as_mapping(given["figure"], "figure") if "figure" in given else None,
     )
 
 
@@ -218,7 +224,7 @@ def _stages(given: Any) -> dict[str, Stage]:
     if given is None:
         raise UsageError("a study must have config, of what is trained, or stages.", key="config")
     # a stage that a later file sets to null is taken out of the study
-    found = {name: _stage(name, stage) for name, stage in _mapping(given, "stages").items() if stage is not None}
+    found = {name: _stage(name, stage) for name, stage in as_mapping(given, "stages").items() if stage is not None}
     if not any(stage.command == "fit" for stage in found.values()):
         raise UsageError("at least one must be a fit, since a study's table is of trained networks.", key="stages")
     return found
@@ -228,7 +234,7 @@ def _stage(name: str, given: Any) -> Stage:
     place = f"stages.{name}"
     if not _STAGE_NAME.fullmatch(name):
         raise UsageError(f"a stage's name is letters, digits, _ and -, from a letter on, got {name!r}.", key="stages")
-    _check_names(_mapping(given, place), _STAGE_KEYS, f"{place}: a stage")
+    check_names(as_mapping(given, place), _STAGE_KEYS, f"{place}: a stage")
     given = {key: value for key, value in given.items() if value is not None}
     command = given.get("command", "fit")
     if command not in COMMANDS:
@@ -241,59 +247,20 @@ def _stage(name: str, given: Any) -> Stage:
         raise UsageError(f"it must be a configuration's name or file, or a list of them, got {configs!r}.", key=key)
     if "seed" in given and command != "fit":
         raise UsageError(f"only a fit has it; give a seed of {command} as set: {{seed: 0}}.", key=f"{place}.seed")
-    _check(given.get("cells"), str, f"{place}.cells", "the path of a folder", null=True)
+    check_text(given.get("cells"), f"{place}.cells", "the path of a folder")
     check_name(given.get("cells", ""), f"{place}.cells")
     seed = given.get("seed")
     if seed is not None:
-        _check_seed(seed, f"{place}.seed")
+        check_seed(seed, f"{place}.seed")
     settings = _settings(given.get("set", {}), f"{place}.set")
     return Stage(name, command, tuple(configs), settings, seed, given.get("cells"))
 
 
 def _settings(given: Any, place: str) -> dict[str, Any]:
-    settings = _mapping(given, place)
+    settings = as_mapping(given, place)
     for key in settings:
         check_setting(key, place)
     return settings
-
-
-def check_setting(key: str, place: str) -> None:
-    """Check that a dotted key is not one that a study itself sets.
-
-    Raises:
-        UsageError: It is.
-    """
-    if key == _SEED_KEY:
-        raise UsageError(f"{_SEED_KEY} is set by seeds, or by the seed of a stage.", key=place)
-    if key == "ckpt_path":
-        raise UsageError("ckpt_path is the study's to set: a cell goes on where it was stopped.", key=place)
-
-
-def check_name(text: str, place: str) -> None:
-    """Check that a name can stand in a line: of the table, of a message, of a folder's name.
-
-    Raises:
-        UsageError: It has an end of a line or another control character in it.
-    """
-    if any(unicodedata.category(character) in _CONTROLS for character in text):
-        raise UsageError(f"a name is one line without control characters, got {text!r}.", key=place)
-
-
-def _check_plain(value: Any, place: str) -> None:
-    """Check that a value is one that a configuration can have; YAML has more kinds.
-
-    Raises:
-        UsageError: There is a date, a set or binary data in it.
-    """
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(item, f"{place}.{key}")
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, place)
-    elif not isinstance(value, str | int | float | None):
-        kind = type(value).__name__
-        raise UsageError(f"it must be text, a number, a list or a mapping, got the {kind} {value}.", key=place)
 
 
 def _grid(given: Any) -> tuple[dict[str, Any], ...]:
@@ -301,7 +268,8 @@ def _grid(given: Any) -> tuple[dict[str, Any], ...]:
     if not mappings:
         raise UsageError("it must be a mapping of axes, or a list of such mappings, got an empty list.", key="grid")
     return tuple(
-        _mapping(axes, f"grid[{number}]" if isinstance(given, list) else "grid") for number, axes in enumerate(mappings)
+        as_mapping(axes, f"grid[{number}]" if isinstance(given, list) else "grid")
+        for number, axes in enumerate(mappings)
     )
 
 
@@ -310,36 +278,13 @@ def _seeds(given: Any) -> tuple[int, ...]:
     if not isinstance(seeds, list) or not seeds:
         raise UsageError(f"it must be a list of whole numbers, such as [0, 1, 2], got {given!r}.", key="seeds")
     for seed in seeds:
-        _check_seed(seed, "seeds")
+        check_seed(seed, "seeds")
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"each must stand there once, got {seeds}.", key="seeds")
     return tuple(seeds)
-
-
-def _check_seed(seed: Any, place: str) -> None:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise UsageError(f"a seed is a whole number between 0 and 4294967295, got {seed!r}.", key=place)
 
 
 def _threads(given: Any) -> int | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
         raise UsageError(f"it must be a whole number of at least 1, got {given!r}.", key="threads")
     return given
-
-
-def _mapping(given: Any, place: str) -> dict[str, Any]:
-    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
-        raise UsageError(f"it must be a mapping, whose keys are text, got {shorten(repr(given))}.", key=place)
-    return given
-
-
-def _check(given: Any, kind: type, place: str, what: str, *, null: bool = False) -> None:
-    if not (isinstance(given, kind) or (null and given is None)):
-        raise UsageError(f"it must be {what}, got {given!r}.", key=place)
-
-
-def _check_names(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
-    for name in given:
-        if name not in known:
-            told = ", ".join(key for key in known if key != "points")
-            raise UsageError(f"{what} has no key {name!r}.{did_you_mean(name, known)} It has {told}.")

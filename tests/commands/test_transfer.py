@@ -152,6 +152,14 @@ def test_attacks_of_one_name_with_a_ball_and_without_are_two(transfer):
 
 
 @pytest.mark.slow
+def test_networks_are_printed_by_the_names_that_they_were_given(transfer, checkpoints):
+    names = dict(zip(("[/m0]", ":ok:"), checkpoints.values(), strict=True))
+    found, printed = transfer(f"--networks={json.dumps(names)}", "--attacks=[{class_path: FGSM}]", "--images=50")
+    assert list(found["networks"]) == list(names)
+    assert all(printed.count(name) >= 2 for name in names)
+
+
+@pytest.mark.slow
 def test_an_attack_of_another_norm_is_said_to_be_left_out(transfer):
     found, printed = transfer("--attacks=[{class_path: FGSM}, {class_path: CarliniWagner}]", "--images=50")
     assert found["left_out"] == ["CarliniWagner-1000 (l2)"]

@@ -113,10 +113,15 @@ def test_the_best_is_chosen_by_clean_accuracy_among_the_clean_epochs(tmp_path):
     quiet_trainer(tmp_path / "three", max_epochs=3, **options).fit(module, ToyData())
     assert (best.monitor, seen) == ("val/clean_accuracy", [False, False, True])
     assert torch.load(best.best_model_path, weights_only=True)["epoch"] == 2
-    short = BestCheckpoint()
-    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
-    quiet_trainer(tmp_path / "one", enable_checkpointing=True, callbacks=[short]).fit(module, ToyData())
-    assert torch.load(short.best_model_path, weights_only=True)["epoch"] == 0
+    # one that never gets there is an adversarial run
+    for epochs in (1, 2):
+        short = BestCheckpoint()
+        module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
+        assert module.monitor == "val/clean_accuracy"  # before anybody knows how long it is
+        options = {"enable_checkpointing": True, "callbacks": [short], "max_epochs": epochs}
+        quiet_trainer(tmp_path / f"{epochs}", **options).fit(module, ToyData())
+        assert (short.monitor, module.monitor) == ("val/robust_accuracy",) * 2
+        assert torch.load(short.best_model_path, weights_only=True)["epoch"] < epochs
 
 
 def test_a_longer_run_forgets_the_best_of_the_adversarial_epochs(tmp_path):
@@ -125,7 +130,7 @@ def test_a_longer_run_forgets_the_best_of_the_adversarial_epochs(tmp_path):
     class Scripted(BestCheckpoint):
         def _monitor_candidates(self, trainer):
             accuracy = torch.tensor([0.9, 0.8, 0.5, 0.6, 0.55][trainer.current_epoch])
-            return {**super()._monitor_candidates(trainer), "val/clean_accuracy": accuracy}
+            return super()._monitor_candidates(trainer) | dict.fromkeys(chosen_by, accuracy)
 
     def best_epoch(folder, epochs, ckpt_path=None):
         module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK, clean_after_epochs=2)
@@ -135,7 +140,7 @@ def test_a_longer_run_forgets_the_best_of_the_adversarial_epochs(tmp_path):
         last.append(trainer.checkpoint_callbacks[1].last_model_path or trainer.checkpoint_callbacks[1].best_model_path)
         return torch.load(trainer.checkpoint_callbacks[0].best_model_path, weights_only=True)["epoch"]
 
-    last = []
+    last, chosen_by = [], ("val/clean_accuracy", "val/robust_accuracy")  # the second until there are clean epochs
     assert best_epoch(tmp_path / "whole", 5) == 3
     assert best_epoch(tmp_path, 2) == 0
     assert best_epoch(tmp_path, 4, last[-1]) == 3

@@ -48,6 +48,14 @@ def changed(key, value):
     return content
 
 
+def test_a_text_that_looks_like_a_mark_is_a_text(tmp_path):
+    odd = "__cell_0000000000__/{pretrain}"
+    plan = plan_of({"grid": {"retrain/m.note": [odd, "__cell_0123456789__"]}}, tmp_path)
+    pretrained, *retrained = (cell for cell in plan.cells.values() if cell.command == "fit")
+    assert retrained[0].configuration["m.note"] == f"__cell_0000000000__/{pretrained.folder}/version_0"
+    assert retrained[1].configuration["m.note"] == "__cell_0123456789__"
+
+
 def test_identity_is_of_what_is_computed():
     known = identity("fit", FIT)
     assert len(known) == 10

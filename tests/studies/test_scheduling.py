@@ -102,6 +102,18 @@ def test_a_failed_cell_stops_only_those_that_need_it(tmp_path):
     assert retried.ran == ["b", "d"]
 
 
+def test_a_damaged_result_is_a_failure_that_is_run_again_when_that_is_asked_for(tmp_path):
+    assert run(make(tmp_path), Simulated())[0] == {}
+    result_of(tmp_path / "b", "fit").write_text("{")
+    result_of(tmp_path / "d", "fit").unlink()
+    failures, events = run(make_again(tmp_path), engine := Simulated())
+    assert list(failures) == ["b"]
+    assert failures["b"].startswith("results.json cannot be read: it is no JSON")
+    assert (engine.ran, events[1:]) == ([], [("waits", "d")])
+    assert run(make_again(tmp_path), retried := Simulated(), retry=True)[0] == {}
+    assert retried.ran == ["b", "d"]
+
+
 def test_what_a_worker_lost_is_given_to_another_three_times(tmp_path):
     lost = WorkerLostError("the worker ended by SIGKILL")
     engine = Simulated({"a": [lost] * 3, "e": [lost] * 4})
@@ -109,7 +121,7 @@ def test_what_a_worker_lost_is_given_to_another_three_times(tmp_path):
     assert failures == {"e": "it has lost 4 workers; of the last: the worker ended by SIGKILL"}
     assert engine.ran.count("a") == 4
     assert [kind for kind, cell in events if cell == "e"] == [*["began", "lost"] * 3, "began", "failed"]
-    assert read_failure(tmp_path / "e") == Failure(failures["e"], attempts=4)
+    assert read_failure(tmp_path / "e", "fit") == Failure(failures["e"], attempts=4)
 
 
 def test_a_worker_that_dies_after_the_result_was_written_has_done_its_cell(tmp_path):

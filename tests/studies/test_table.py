@@ -175,6 +175,7 @@ def test_cells_that_have_not_ended_are_empty_and_all_columns_are_there(cell, tmp
     "content", ["", "{", "[1]", '{"clean_accuracy": 1e999}', "\x00", '{"test_images": "many"}'], ids=repr
 )
 def test_damaged_results_are_told_and_never_end_a_study(cell, tmp_path, content):
+    """Those that cannot be read are failures (test_attempts); here they were damaged after they were looked at."""
     points = [
         TablePoint({"cutoff": "m0"}, 0, {"fit": cell("bad", "fit", content)}),
         TablePoint({"cutoff": "m1"}, 0, {"fit": cell("good", "fit", fit_results(9, 3))}),

@@ -127,16 +127,14 @@ def print_corruptions(console: Console, title: str, summary: Summary, baseline: 
         table.add_row(name, *shown, f"{100 * mean:.1f}")
     console.print(table)
     console.print(
-        f"mean error {100 * mean_error(rows):.1f} %, on clean images {100 * (1 - summary.clean.accuracy):.1f} %",
-        highlight=False,
+        f"mean error {100 * mean_error(rows):.1f} %, on clean images {100 * (1 - summary.clean.accuracy):.1f} %"
     )
     if baseline is not None:
         told = _relative(summary, baseline)
         relative = told["relative_mce"]
         console.print(
             f"mCE {100 * told['mce']:.1f} %, relative mCE {'none' if relative is None else f'{100 * relative:.1f} %'}, "
-            f"against {baseline.name}",
-            highlight=False,
+            f"against {baseline.name}"
         )
 
 

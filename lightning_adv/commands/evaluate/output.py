@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_adv.attacks.describe import attack_name
 from lightning_adv.commands.evaluate.corruptions import Baseline, corruptions_to_plain, print_corruptions
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.core.files import write_whole
 from lightning_adv.core.shares import Share
 from lightning_adv.evaluation import Plan, Summary
@@ -114,16 +116,16 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def print_summary(title: str, plan: Plan, summary: Summary, baseline: Baseline | None, folder: Path) -> None:
     """Print the tables of an evaluation."""
-    console = Console()
+    console = plain_console()
     if plan.cases:
         _print_attacks(console, title, plan, summary)
     if summary.corruptions:
         print_corruptions(console, title, summary, baseline)
     for name in plan.left_out:
-        console.print(f"Left out, since eps has no radius for its norm: {name}", highlight=False)
+        console.print(f"Left out, since eps has no radius for its norm: {name}")
     for reason in plan.unfit:
-        console.print(f"Left out: {reason}", highlight=False, markup=False)
-    console.print(f"Everything is in {os.path.relpath(folder)}", highlight=False)
+        console.print(f"Left out: {reason}")
+    console.print(f"Everything is in {os.path.relpath(folder)}")
 
 
 def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -> None:
@@ -136,7 +138,7 @@ def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -
     _row(table, "clean", None, summary.clean)
     for threat in plan.threats:
         table.add_section()
-        table.add_row(f"[bold]{threat}")
+        table.add_row(Text(str(threat), style="bold"))
         for found in summary.cases:
             if found.case.threat == threat:
                 accuracy = found.alone if plan.exhaustive and found.alone is not None else found.left
@@ -146,8 +148,7 @@ def _print_attacks(console: Console, title: str, plan: Plan, summary: Summary) -
     if not plan.exhaustive:
         console.print(
             "A sample that is broken, at this eps or a smaller one, is not attacked again: each line has the accuracy "
-            "that is left after it. --exhaustive gives each attack's own.",
-            highlight=False,
+            "that is left after it. --exhaustive gives each attack's own."
         )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.text import Text
 from torch import nn
 
 from lightning_adv.commands.shared.images import TestImages, in_precision_of
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.evaluation import Case, ChunkVerdicts, Plan, ThreatModel
 from lightning_adv.evaluation.suspicion import Suspicion, blackbox_beats_whitebox, find_suspicions
@@ -68,13 +69,13 @@ def look_at_verdicts(plan: Plan, chunks: Sequence[ChunkVerdicts]) -> list[dict[s
 
 def print_suspicions(found: Sequence[Mapping[str, Any]], looked: bool) -> None:
     """Print what is suspicious, or that nothing is."""
-    console = Console()
+    console = plain_console()
     for each in found:
         where = f"{ThreatModel(each['norm'], each['eps'])}, {each['images']:,} images"
-        console.print(f"[bold]Suspicious: {each['name'].replace('_', ' ')}[/bold] ({where})", highlight=False)
-        console.print(f"  {each['message']}", highlight=False, markup=False)
+        console.print(Text.assemble((f"Suspicious: {each['name'].replace('_', ' ')}", "bold"), f" ({where})"))
+        console.print(f"  {each['message']}")
     if looked and not found:
-        console.print("No sign that the numbers are too good: see suspicions in evaluation.json.", highlight=False)
+        console.print("No sign that the numbers are too good: see suspicions in evaluation.json.")
 
 
 def is_suspicion(value: Any) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
-from rich.console import Console
 from rich.table import Table
 
 from lightning_adv.attacks import Attack
@@ -16,6 +15,7 @@ from lightning_adv.attacks.describe import attack_name
 from lightning_adv.callbacks import Throughput
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.commands.shared.plugin_parts import taking_part
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.core.distances import tell_distance
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.core.shares import Share
@@ -212,7 +212,7 @@ def print_results(results: Mapping[str, Any], folder: Path | None) -> None:
     table.add_row("versions", ", ".join(f"{name} {versions[name]}" for name in ("lightning-adv", "torch", "lightning")))
     if folder is not None:
         table.add_row("run folder", str(folder))
-    Console(markup=False, emoji=False).print(table)  # names and folders are the user's
+    plain_console().print(table)
 
 
 def _coverage_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -54,7 +54,12 @@ def shown_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Cal
     if not shown:
         yield lambda samples: None
     elif sys.stdout.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("to go")) as bar:
             task = bar.add_task(what, total=total)
             yield lambda samples: bar.update(task, advance=samples)

@@ -9,16 +9,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.commands.shared.telling import told_in_one_line
 from lightning_adv.commands.shared.trusting import trust_given
 from lightning_adv.commands.study.options import Options, parse_options, threads_of
 from lightning_adv.core.errors import UsageError
-from lightning_adv.studies.attempts import read_seconds
+from lightning_adv.studies.attempts import is_held, read_seconds
 from lightning_adv.studies.cells import Plan, count_cells, make_plan
-from lightning_adv.studies.folder import StudyFolder, statuses, write_cell
+from lightning_adv.studies.folder import RUNNING, StudyFolder, statuses, write_cell
 from lightning_adv.studies.grid import expand
 from lightning_adv.studies.scheduling import Event, run_cells
 from lightning_adv.studies.study_file import Study, make_study, read_study_files
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lightning_adv.studies.engines.base import Engine
 
 MOST_CELLS = 1000
-STATUSES = ("done", "begun", "failed", "waits", "missing")
+STATUSES = ("done", RUNNING, "begun", "failed", "waits", "missing")
 
 
 def run_study(arguments: Sequence[str]) -> None:
@@ -87,10 +87,13 @@ def plan_study(study: Study, options: Options, folder: StudyFolder) -> Plan:
 
 def _run(plan: Plan, outcome: Outcome, engine: Engine, folder: StudyFolder, options: Options) -> bool:
     """Run the cells, and return whether one failed."""
+    from lightning_adv.commands.study.mending import upstream_again
     from lightning_adv.commands.study.progress import StudyProgress
     from lightning_adv.commands.study.trial import try_first
     from lightning_adv.commands.study.work import run_cell
 
+    for cell, lost, reader in upstream_again(list(plan.cells.values())) if options.retry else ():
+        print(f"{cell.label}: run again, since {reader.label} needs {lost}, which is not there or damaged.")
     found = statuses(plan)
     runnable = ("begun", "missing", *(("failed", "waits") if options.retry else ()))
     todo = [cell for cell in plan.cells.values() if found[cell.id] in runnable]
@@ -104,12 +107,13 @@ def _run(plan: Plan, outcome: Outcome, engine: Engine, folder: StudyFolder, opti
             write_cell(cell)
         outcome.write(found)
         progress = StudyProgress(plan, options.workers)
+        running: set[str] = set()
 
         def take(event: Event) -> None:
             now = statuses(plan)
             progress.take(event, now)
-            if event.kind != "began":
-                outcome.write(now)
+            (running.add if event.kind in ("began", "held") else running.discard)(event.cell.id)
+            outcome.write({**now, **dict.fromkeys(running, RUNNING)})
 
         try:
             with progress.shown(found):
@@ -130,15 +134,19 @@ def _run(plan: Plan, outcome: Outcome, engine: Engine, folder: StudyFolder, opti
 def print_plan(plan: Plan, workers: int) -> None:
     """Print the cells, what is there of each, and the time that is left."""
     found = statuses(plan)
+    now = {
+        id_: RUNNING if status != "done" and is_held(plan.cells[id_].folder) else status
+        for id_, status in found.items()
+    }
     table = Table(title=plan.study.title)
     for column in ("stage", "cell", "status", "seconds"):
         table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
     for cell in plan.cells.values():
         seconds = read_seconds(cell.folder)
         names = ", ".join(f"{column}={text}" for column, text in cell.names.items())
-        table.add_row(cell.stage, names, found[cell.id], "" if seconds is None else f"{seconds:.0f}")
-    Console(markup=False, emoji=False).print(table)  # names are the user's
-    counts = Counter(found.values())
+        table.add_row(cell.stage, names, now[cell.id], "" if seconds is None else f"{seconds:.0f}")
+    plain_console().print(table)
+    counts = Counter(now.values())
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     print(f"{len(plan.points)} points, {len(plan.cells)} cells: {told}.")
     left, unknown = TimeLeft(plan).seconds(found)

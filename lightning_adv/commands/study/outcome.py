@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lightning_adv.commands.evaluate.output import save_figure
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import to_json, write_whole
 from lightning_adv.studies.attempts import read_failure, read_seconds
@@ -97,7 +97,7 @@ class Outcome:
         cells = {}
         for cell in self._plan.cells.values():
             status = statuses[cell.id]
-            failure = read_failure(cell.folder) if status == "failed" else None
+            failure = read_failure(cell.folder, cell.command) if status == "failed" else None
             cells[cell.id] = {
                 "stage": cell.stage,
                 "folder": os.path.relpath(cell.folder, self._folder.path).replace(os.sep, "/"),
@@ -129,10 +129,10 @@ class Outcome:
         try:
             save_figure(draw_study(table.rows, study.figure, study.title), self._folder.png)
         except UsageError as error:  # a measure that only results could have shown to be none
-            Console(stderr=True).print(f"There is no figure: {error}", highlight=False, markup=False)
+            plain_console(stderr=True).print(f"There is no figure: {error}")
         self._print(table)
         for told in table.told:
-            Console(stderr=True).print(f"The table: {told}.", highlight=False, markup=False)
+            plain_console(stderr=True).print(f"The table: {told}.")
 
     def _print(self, table: StudyTable) -> None:
         shown = settings_of(table.rows, self._plan.study.figure).y
@@ -145,7 +145,7 @@ class Outcome:
         for row in table.rows[:_MOST_ROWS]:
             named = ["" if (value := row.get(column)) is None else str(value) for column in named_by]
             printed.add_row(*named, *(_shown(row, measure) for measure in shown))
-        Console(markup=False, emoji=False).print(printed)  # names are the user's
+        plain_console().print(printed)
         if len(table.rows) > _MOST_ROWS:
             print(f"These are the first {_MOST_ROWS} of {len(table.rows)} rows: {self._folder.csv} has all.")
 

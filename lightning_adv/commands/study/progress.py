@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from lightning_adv.commands.shared.printing import plain_console
 from lightning_adv.studies.attempts import LOG
 from lightning_adv.studies.cells import Cell, Plan
 from lightning_adv.studies.scheduling import Event
@@ -43,7 +44,7 @@ class StudyProgress:
             yield
             return
         columns = (BarColumn(), MofNCompleteColumn(), _ToGo(self), TextColumn("{task.description}", markup=False))
-        with Progress(*columns) as self._bar:
+        with Progress(*columns, console=plain_console()) as self._bar:
             self._task = self._bar.add_task("starting", total=len(self._plan.cells))
             self._refresh(statuses)
             yield
@@ -96,7 +97,7 @@ class StudyProgress:
     def _say(self, line: str) -> None:
         """Write a line on the standard error, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(line)
         else:
             sys.stderr.write(f"{line}\n")
 

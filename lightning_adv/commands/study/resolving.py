@@ -23,7 +23,7 @@ from lightning_adv.commands.shared.sources import sources
 from lightning_adv.commands.shared.trusting import trust_given
 from lightning_adv.commands.transfer import TRANSFER
 from lightning_adv.core.errors import UsageError
-from lightning_adv.studies.cells import MARK, replace_texts
+from lightning_adv.studies.cells import MARK, mark_of, replace_texts
 from lightning_adv.studies.grid import SEED_KEY
 from lightning_adv.studies.study_file import Stage, Study
 
@@ -64,7 +64,7 @@ class Resolver:
         def number(mark: str) -> str:
             if mark not in marks:
                 marks.append(mark)
-            return f"__cell_{marks.index(mark):010}__"
+            return mark_of(marks.index(mark))
 
         given = {key: replace_texts(value, MARK, number) for key, value in settings.items() if key != SEED_KEY}
         known = (stage, json.dumps(list(given.items())))
@@ -74,7 +74,7 @@ class Resolver:
             except (RefusedError, UsageError) as error:
                 raise UsageError(str(error), key=f"stages.{stage}") from error
         configuration: dict[str, Any] = replace_texts(
-            self._known[known], MARK, lambda index: f"__cell_{marks[int(index)]}__"
+            self._known[known], MARK, lambda index: mark_of(marks[int(index)])
         )
         return {**configuration, SEED_KEY: settings[SEED_KEY]} if SEED_KEY in settings else configuration
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_adv.callbacks import BestCheckpoint
 from lightning_adv.commands.transfer import NONE_IN_COMMON
 from lightning_adv.core.errors import UsageError
 from lightning_adv.studies.attempts import is_done, last_checkpoint, read_failure
@@ -30,6 +31,12 @@ class OneEpoch(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop (a Lightning hook)."""
         trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a best checkpoint where none of the first epoch counts (a Lightning hook): a later stage may read it."""
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, BestCheckpoint) and not callback.best_model_path:
+                trainer.save_checkpoint(Path(str(callback.dirpath)) / "best.ckpt")
 
 
 def try_first(cells: Sequence[Cell], engine: Engine, folder: Path, *, retry: bool = False) -> None:
@@ -53,6 +60,8 @@ def try_first(cells: Sequence[Cell], engine: Engine, folder: Path, *, retry: boo
         trials[cell.id] = _trial_of(cell, trials, cells, place)
     if not trials:
         return
+    stages = dict.fromkeys(trial.stage for trial in trials.values())
+    print(f"A trial of one batch of each stage, of which nothing is kept: {', '.join(stages)}.", flush=True)
     try:
         for trial in trials.values():
             write_cell(trial)
@@ -76,7 +85,7 @@ def _first_cells(cells: Sequence[Cell], *, retry: bool) -> list[Cell]:
     for cell in cells:
         if is_done(cell.folder, cell.command) or last_checkpoint(cell.folder) is not None:
             shown.add(cell.stage)
-        elif left_out & set(cell.needs) or (not retry and read_failure(cell.folder) is not None):
+        elif left_out & set(cell.needs) or (not retry and read_failure(cell.folder, cell.command) is not None):
             left_out.add(cell.id)
     chosen: dict[str, Cell] = {}
 

@@ -16,7 +16,9 @@ import torch
 
 import lightning_adv.commands.fit.command  # noqa: F401 (a worker imports it before it is given a cell)
 from lightning_adv.commands.running import run_command
+from lightning_adv.commands.shared.run_folder import saved_checkpoints
 from lightning_adv.commands.study.leftovers import no_leftovers
+from lightning_adv.commands.study.mending import put_damage_aside
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.locks import alone
 from lightning_adv.core.streams import output_into
@@ -30,6 +32,7 @@ from lightning_adv.studies.attempts import (
     last_checkpoint,
     lock_of,
     read_failure,
+    set_aside,
     write_failure,
 )
 from lightning_adv.studies.cells import Cell, run_folder
@@ -58,10 +61,10 @@ def run_cell(folder: str) -> None:
     with alone(lock_of(path), f"The cell {folder}", instead="stop it", wait=float("inf")):
         if is_done(path, cell.command):
             return
-        known = read_failure(path)
+        known = read_failure(path, cell.command)
         with counting_seconds(path), no_leftovers():
             (path / FAILED).unlink(missing_ok=True)
-            failure = _attempt(cell)
+            failure = _attempt(cell, again=known is not None)
         if failure is None:
             return
         attempts = 1 if known is None else known.attempts + 1
@@ -71,15 +74,20 @@ def run_cell(folder: str) -> None:
             raise UsageError(failure.error) from error
 
 
-def _attempt(cell: Cell) -> Failure | None:
+def _attempt(cell: Cell, *, again: bool) -> Failure | None:
     """Run a cell's command, and return why it failed; None where it has its result."""
     log = cell.folder / LOG
     begin = log.stat().st_size if log.exists() else 0
     status: int | str | None
     with output_into(log):
         torch.set_num_threads(cell.threads)
+        for damaged, aside in put_damage_aside(cell) if again else ():
+            print(f"{damaged} cannot be read: {aside} is put aside.")
         try:
-            status, raised = _run(_arguments(cell), alone=needs_own_process(cell.command, cell.configuration)), None
+            status, raised = (
+                _run(_arguments(cell, again=again), alone=needs_own_process(cell.command, cell.configuration)),
+                None,
+            )
         except SystemExit as ended:
             status, raised = ended.code, None
         except Exception as error:
@@ -102,7 +110,7 @@ def _attempt(cell: Cell) -> Failure | None:
     return Failure(f"{_last_line(said)} (status {status})", traced)
 
 
-def _arguments(cell: Cell) -> list[str]:
+def _arguments(cell: Cell, *, again: bool) -> list[str]:
     """Return the command line of a cell; training goes on from its last checkpoint, or begins."""
     arguments = [cell.command, "--config", str(cell.folder / "config.yaml")]
     if cell.command != "fit":  # the same command again goes on by itself
@@ -110,7 +118,9 @@ def _arguments(cell: Cell) -> list[str]:
     if (last := last_checkpoint(cell.folder)) is not None:
         return [*arguments, "--ckpt_path", str(last)]
     run = run_folder(cell)
-    if run.exists():  # killed before there was anything to go on from: the next is version 0 again
+    if again and saved_checkpoints(run):  # of training that nothing goes on from: the next is version 0 again
+        set_aside(run)
+    elif run.exists():  # killed before there was anything to go on from
         shutil.rmtree(run)
     return arguments
 

@@ -9,7 +9,10 @@ from lightning_adv.cli import main
 from lightning_adv.commands.study.resolving import Resolver
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.trust import trusting_for_a_command
+from lightning_adv.studies.cells import mark_of
 from lightning_adv.studies.study_file import make_study
+
+CELL = mark_of("0123456789")
 
 STAGES = {
     "fit": {"config": "digits/blockwise"},
@@ -19,7 +22,7 @@ STAGES = {
 MANY = {
     "seed_everything": 3,
     "trainer.max_epochs": 2,
-    "model.init_args.backbone.checkpoint": "__cell_0123456789__/checkpoints/best.ckpt",
+    "model.init_args.backbone.checkpoint": f"{CELL}/checkpoints/best.ckpt",
     "model.init_args.backbone.options.width": 8,
     "model.init_args.cutoff": None,
     "model.init_args.blocks": ["m0", "m2"],
@@ -50,7 +53,7 @@ FIT = ("fit", "--config", "digits/blockwise")
 def test_it_is_what_print_config_says(resolve, capsys):
     found = resolve("fit", MANY)
     assert found == printed(capsys, *FIT, *by_hand(MANY))
-    assert found["model"]["init_args"]["backbone"]["init_args"]["checkpoint"].startswith("__cell_0123456789__/")
+    assert found["model"]["init_args"]["backbone"]["init_args"]["checkpoint"].startswith(f"{CELL}/")
 
 
 @pytest.mark.slow
@@ -69,6 +72,11 @@ def test_classes_change_as_on_the_command_line(resolve, settings, capsys):
     assert resolve("fit", settings) == printed(capsys, *FIT, *by_hand(settings))
 
 
+def test_a_text_that_looks_like_a_mark_is_a_text(resolve):
+    found = resolve("fit", {"model.init_args.backbone.checkpoint": f"__cell_0000000000__/{CELL}"})
+    assert found["model"]["init_args"]["backbone"]["init_args"]["checkpoint"] == f"__cell_0000000000__/{CELL}"
+
+
 @pytest.mark.slow
 def test_settings_that_differ_in_numbers_alone_are_those_of_the_parser(resolve, capsys):
     key, other = "model.init_args.attack.init_args.eps", "trainer.max_epochs"
@@ -85,10 +93,10 @@ def test_settings_that_differ_in_numbers_alone_are_those_of_the_parser(resolve, 
 
 
 def test_evaluate_and_transfer_are_resolved_by_their_own_parsers(resolve, capsys):
-    settings = {"checkpoint": "__cell_0123456789__/checkpoints/best.ckpt", "eps.linf": [0.1], "images": 5}
+    settings = {"checkpoint": f"{CELL}/checkpoints/best.ckpt", "eps.linf": [0.1], "images": 5}
     quick = ("evaluate", "--config", "evaluation/quick")
     assert resolve("attacked", settings) == printed(capsys, *quick, *by_hand(settings))
-    settings = {"networks": {"a": "__cell_0123456789__/x", "b": "y"}, "eps": "1/10"}
+    settings = {"networks": {"a": f"{CELL}/x", "b": "y"}, "eps": "1/10"}
     named = ("transfer", "--config", "transfer/fgsm_family")  # which transfer takes where no attack is given
     assert resolve("between", settings) == printed(capsys, *named, *by_hand(settings))
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lightning_adv.cli import main
+from lightning_adv.core.locks import alone
+from lightning_adv.studies.attempts import lock_of
 from lightning_adv.studies.table import read_study_folder
 from tests.commands.shortened import results
 from tests.commands.study import small
+from tests.commands.study.here import InThisProcess
 
 HERE = "--engine=tests.commands.study.here.InThisProcess"
 SMALL = {**small.SMALL, "trainer.max_epochs": 1, "trainer.limit_train_batches": 2}
@@ -162,6 +166,39 @@ def test_a_dry_run_names_the_cells_and_makes_nothing(study, tmp_path):
     assert "cutoff=m2, seed=4" in out
     assert "How long a cell of pretrain, retrain takes is not known yet" in out
     assert not (tmp_path / "runs").exists()
+
+
+class Looks(InThisProcess):
+    """Looks at the table before each cell, and at what a dry run says in the middle of it."""
+
+    def open(self, work, *, workers, threads):
+        def look(folder):
+            if ".trial" not in folder:
+                (table,) = Path.cwd().glob("runs/*/study.csv")
+                described = json.loads(table.with_suffix(".json").read_text())["cells"].values()
+                Looks.seen.append(([row["status"] for row in rows(table)], [cell["status"] for cell in described]))
+            work(folder)
+
+        super().open(look, workers=workers, threads=threads)
+
+
+@pytest.mark.slow
+def test_a_cell_that_runs_is_told_as_running(study, monkeypatch):
+    monkeypatch.setattr(Looks, "seen", [], raising=False)
+    stages = {"fit": {"config": "digits/standard"}}
+    status, out, _ = study({"stages": stages, "seeds": [0, 1]}, f"--engine={__name__}.Looks")
+    assert status == 0
+    assert Looks.seen == [(["running", "missing"],) * 2, (["done", "running"],) * 2]
+    assert out.splitlines()[0] == "A trial of one batch of each stage, of which nothing is kept: fit."
+    assert "running" not in "".join(out.splitlines()[1:])
+
+
+def test_a_dry_run_tells_what_another_process_runs(study, tmp_path):
+    content = {"config": "digits/madry", "seeds": [0, 1], "set": SMALL}
+    first, _ = small.make_cells(tmp_path / "runs" / "mine" / "cells", content)
+    with alone(lock_of(first.folder), "a cell", instead="wait"):
+        _, out, _ = study(content, "--dry-run")
+    assert "2 points, 2 cells: 1 running, 1 missing." in out
 
 
 def test_names_are_printed_as_they_are(study):

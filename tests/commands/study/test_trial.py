@@ -17,7 +17,9 @@ STAGES = {
         # what a batch is not enough for
         "trainer.min_epochs": 2, "trainer.check_val_every_n_epoch": 2, "best_checkpoint.every_n_epochs": 2,
         "trainer.val_check_interval": 3, "trainer.limit_train_batches": 5}},
-    "again": {"config": "digits/madry", "set": {"model.init_args.backbone.checkpoint": BEST}},
+    # whose best checkpoint is one of the later epochs
+    "again": {"config": "digits/madry", "set": {
+        "model.init_args.backbone.checkpoint": BEST, "model.init_args.clean_after_epochs": 1}},
     "measured": {"command": "evaluate", "config": "evaluation/quick",
         "set": {"checkpoint": "{again}/checkpoints/last.ckpt", "accelerator": "cpu", "images": 300}},
     "moved": {"command": "transfer", "config": "transfer/fgsm_family",

@@ -107,7 +107,7 @@ def fail(cell, change):
     config.write_text(yaml.safe_dump(content))
     run_cell(str(cell.folder))
     config.write_text(before)
-    return read_failure(cell.folder)
+    return read_failure(cell.folder, cell.command)
 
 
 BROKEN = """
@@ -145,7 +145,7 @@ def test_a_failure_is_told_in_one_line_and_the_next_cell_is_as_if_there_had_been
     assert broken.traceback in (cell.folder / "log.txt").read_text()
 
     run_cell(str(cell.folder))
-    assert read_failure(cell.folder) is None
+    assert read_failure(cell.folder, cell.command) is None
     check_same(cell, by_command[0])
 
 
@@ -154,7 +154,7 @@ def test_a_cell_of_two_processes_is_a_process_of_its_own(tmp_path):
     [cell] = make_cells(tmp_path, {"stages": {"train": {**STANDARD, "set": two}}})
     run_cell(str(cell.folder))
     log = (cell.folder / "log.txt").read_text()
-    assert read_failure(cell.folder) is None, log
+    assert read_failure(cell.folder, cell.command) is None, log
     assert result(cell)["processes"] == 2
 
 
