@@ -10,7 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from lightning_adv.core.errors import UsageError
 
@@ -36,6 +38,29 @@ def read_image(path: str, *, argument: str = "data.root") -> Image.Image:
         UsageError: It cannot be decoded, or it is not known what its values mean. It names the file.
     """
     return decode_image(partial(open_image, path), f"{argument} holds {path}")
+
+
+def read_tensor(path: str, *, argument: str) -> Tensor:
+    """Return an image file as a tensor (3, H, W) in [0, 1], see :func:`to_rgb`.
+
+    Args:
+        path: The file.
+        argument: The argument that gave the folder it is in, for the error.
+
+    Raises:
+        UsageError: It cannot be decoded, or it is not known what its values mean. It names the file.
+    """
+    return to_tensor(read_image(path, argument=argument))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return an RGB image as a tensor (3, H, W) in [0, 1].
+
+    Example:
+        >>> to_tensor(Image.new("RGB", (1, 1), "red")).flatten()
+        tensor([1., 0., 0.])
+    """
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def decode_image(open_file: Callable[[], BinaryIO], where: str) -> Image.Image:

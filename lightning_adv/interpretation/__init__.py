@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_adv.interpretation.interpreting import SectionResult as SectionResult
     from lightning_adv.interpretation.interpreting import interpret as interpret
     from lightning_adv.interpretation.section import Section as Section
+    from lightning_adv.interpretation.sections import ShapeBias as ShapeBias
+    from lightning_adv.interpretation.sections import ShapeTexture as ShapeTexture
     from lightning_adv.interpretation.subject import Subject as Subject
 
 _OFFERED = {
@@ -21,6 +23,7 @@ _OFFERED = {
     "finding": ("Finding", "image_name", "share_finding"),
     "interpreting": ("SectionResult", "interpret"),
     "section": ("Section",),
+    "sections": ("ShapeBias", "ShapeTexture"),
     "subject": ("Subject",),
 }
 """By module, what it offers. A section is offered by this package, which is its class path: add its line here."""

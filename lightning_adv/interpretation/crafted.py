@@ -36,6 +36,8 @@ class Crafted:
         seed: What all that is drawn comes from.
         batch_size: How many images go through a network at a time.
         device: Where the networks are: where a batch must be when it goes through one.
+        files: The images' names, as ``lightning-adv stylize`` names their versions; None where they are not known.
+        class_names: The names of the classes, in the order of the labels; None where they are not known.
         progress: Shows how far a long piece of work is: ``with crafted.progress("what", total) as done: done(1)``.
 
     Example:
@@ -57,6 +59,8 @@ class Crafted:
         seed: int = 0,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
+        files: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
         progress: Progress = no_progress,
     ) -> None:
         self.subjects = tuple(subjects)
@@ -66,6 +70,8 @@ class Crafted:
         self.seed = seed
         self.batch_size = batch_size
         self.device = torch.device(device)
+        self.files = files
+        self.class_names = class_names
         self.progress = progress
         self._examples: dict[tuple[str, str], Tensor] = {}
 

@@ -49,6 +49,8 @@ def interpret(
     domains: Mapping[str, str] | None = None,
     seed: int = 0,
     batch_size: int = 256,
+    files: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, SectionResult]:
     """Look at several networks side by side, on the same images and with the same draws.
@@ -66,6 +68,8 @@ def interpret(
             domain.
         seed: What all that is drawn comes from.
         batch_size: How many images go through a network at a time. The draws of a random attack depend on it.
+        files: The images' names, which sections look for versions of them by; None where they are not known.
+        class_names: The names of the classes, in the order of the labels; None where they are not known.
         progress: Shows how far the work is.
 
     Returns:
@@ -102,7 +106,18 @@ def interpret(
         classes = _check_takes(subjects, x, y, device)
         for attack in attacks.values():
             attack.check_fits(tuple(x.shape[1:]), classes)
-        crafted = Crafted(subjects, attacks, x, y, seed=seed, batch_size=batch_size, device=device, progress=progress)
+        crafted = Crafted(
+            subjects,
+            attacks,
+            x,
+            y,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            files=files,
+            class_names=class_names,
+            progress=progress,
+        )
         for section in sections:
             section.check(subjects, crafted)
         return {section.name: _compute(section, subjects, crafted) for section in sections}

@@ -7,11 +7,11 @@ from lightning_adv.core.errors import UsageError
 
 def test_a_row_for_each_image_and_a_column_for_each_version(tmp_path):
     x = torch.rand(2, 3, 8, 8)
-    probabilities = {"original": {"standard": [0.9, 0.5], "madry": [0.8, 0.123]}}
-    figure = plot_versions({"original": x, "p = 8": 1 - x}, probabilities)
+    answers = {"original": {"standard": ["90 %", "50 %"], "madry": ["80 %", "12.3 %"]}}
+    figure = plot_versions({"original": x, "p = 8": 1 - x}, answers)
     figure.savefig(tmp_path / "figure.png")
     assert [axes.get_title() for axes in figure.axes] == ["original", "p = 8", "", ""]
-    assert figure.axes[2].get_xlabel() == "standard 50.0 %\nmadry 12.3 %"
+    assert figure.axes[2].get_xlabel() == "standard: 50 %\nmadry: 12.3 %"
     assert figure.axes[3].get_xlabel() == ""
     assert torch.equal(torch.tensor(figure.axes[3].images[0].get_array()), (1 - x[1]).permute(1, 2, 0))
     grey = plot_versions({"original": x[:, :1]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -189,3 +189,13 @@ def count_decisions(decisions: Sequence[str], cues: Sequence[Cues]) -> Decisions
     shape = sum(made == each.shape for made, each in conflicts)
     texture = sum(made == each.texture for made, each in conflicts)
     return Decisions(shape, texture, len(conflicts) - shape - texture)
+
+
+def add_decisions(decisions: Iterable[Decisions]) -> Decisions:
+    """Return the sum of decisions on different images.
+
+    Example:
+        >>> add_decisions([Decisions(1, 2, 0), Decisions(1, 0, 4)])
+        Decisions(shape=2, texture=2, neither=4)
+    """
+    return Decisions(*map(sum, zip(*decisions, strict=True)))

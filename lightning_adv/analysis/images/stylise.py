@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from lightning_adv.analysis.images.adain import Statistics
 from lightning_adv.core.errors import UsageError
-from lightning_adv.core.image_files import read_image
+from lightning_adv.core.image_files import read_image, to_tensor
 from lightning_adv.core.image_folders import list_images
 from lightning_adv.core.seeds import derive_seed
 
@@ -92,7 +91,7 @@ class Paintings:
                 scale = self._size / min(image.size)
                 width, height = (max(1, round(scale * side)) for side in image.size)
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
-            painting = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device).float() / 255
+            painting = to_tensor(image)[None].to(device)
             try:
                 self._kept[number] = self._way.statistics(painting)
             except UsageError as error:

@@ -1,1 +1,6 @@
 """The sections that come with the package, one file for each."""
+
+from lightning_adv.interpretation.sections.shape_bias import ShapeBias
+from lightning_adv.interpretation.sections.shape_texture import ShapeTexture
+
+__all__ = ["ShapeBias", "ShapeTexture"]
