@@ -105,6 +105,6 @@ def test_bad_input_is_told(images, options, told):
     (images / "empty.yaml").write_text("")
     (images / "large.yaml").write_text(json.dumps(MAPPING | {"dog": [6]}))
     with pytest.raises(UsageError, match=told):
-        found(images, {"shape": Reads(0)}, **options)
+        found(images, {"grey": nn.Flatten()} if "channels" in options else {"shape": Reads(0)}, **options)
     with pytest.raises(UsageError, match="pictures must be at least 1"):
         ShapeBias("a", "b", pictures=0)

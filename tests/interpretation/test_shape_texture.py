@@ -71,7 +71,7 @@ def test_accuracies_and_probabilities_are_those_of_a_loop(images):
 
 
 def test_networks_see_the_same_draws_and_sections_do_not_change_them(images):
-    """One network under two names has one answer; other transforms change none; the picture shows what was classified."""
+    """A network under two names answers once; other transforms change nothing; the picture is of what was shown."""
     both = {"a": network(0), "again": network(0)}
     _, result = found(images, ShapeTexture({"random_filter": [0.4], "patch_shuffle": [4]}, pictures=2), both)
     table = rows(result)
@@ -129,7 +129,8 @@ def test_versions_in_folders_are_found_by_name(images, tmp_path):
         after = each(1 - x).argmax(1) == y
         before = each(x).argmax(1) == y
         assert table[name, "inverted", "accuracy"].value == int(after.sum()) / 30
-        assert table[name, "inverted", "accuracy_on_correct"].value == int((after & before).sum()) / int(before.sum())
+        on_correct = int((after & before).sum()) / int(before.sum())
+        assert table[name, "inverted", "accuracy_on_correct"].value == on_correct
     assert set(result.figures) == {"versions"}
 
 
