@@ -32,17 +32,21 @@ _MOST_LABELS = 40
 _LONGEST = 80
 
 
-def label(name: str) -> str:
+def label(name: str, most: int = _LONGEST) -> str:
     r"""Return a name so that Matplotlib writes it as it is.
 
     It takes what is between two dollars for mathematics, which ends a figure where it is none, leaves names that begin
     with ``_`` out of legends, and cannot write control characters.
 
+    Args:
+        name: The name.
+        most: How many characters are shown of it.
+
     Example:
         >>> label("_orig_mod.layer1"), label("a$b$c")
         (' _orig_mod.layer1', 'a\\$b\\$c')
     """
-    text = shorten(name, _LONGEST).replace("$", r"\$")
+    text = shorten(name, most).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 

@@ -374,6 +374,8 @@ def test_hardly_anything_is_a_figure_too(kind, rows):
 def test_many_values_leave_room_for_all():
     rows = [row({"blocks": text}, 90, 50) for text in subsets([f"m{k}" for k in range(6)])]
     assert draw(rows, {"kind": "bars", "x": "blocks"}, "A title " * 30).get_figwidth() < 20
+    told = draw(rows, {"kind": "bars", "x": "blocks"}, "Networks and their blocks " * 4 + "(figure 2)").get_suptitle()
+    assert told.endswith("(figure 2)")  # titles of the shipped studies have about a hundred letters
     many = [row({"layer": f"layer{k}.weight", "eps": eps}, 90, 50) for k in range(70) for eps in (1, 2)]
     assert "The legend has the first 60 of 72." in said(draw_study(many, {"x": "eps", "lines": "layer"}))
     assert "The first 24 of 70 panels are drawn." in said(draw_study(many, {"x": "eps", "panels": "layer"}))

@@ -37,6 +37,7 @@ _TITLE_LETTER, _NOTE_LETTER, _LINE = 0.1, 0.068, 0.17
 _WIDEST, _MOST_PANELS, _MOST_ENTRIES = 14.0, 24, 60
 _FEW_PANELS, _TICKS = 9, 12
 _FEW_MEASURES = 4
+_LONGEST_TITLE = 200
 _ENDING = re.compile(r"(^|_)(clean_accuracy|robust_accuracy|black_box_rate|white_box_rate).*")
 _STYLES = ("-", "--", ":", "-.")
 
@@ -67,7 +68,7 @@ class Canvas:
         """Write the title, the legend and the notes, each where it has room."""
         figure, width = self.figure, self.figure.get_figwidth()
         legend = self._add_legend()
-        above = textwrap.wrap(label(title), int(width / _TITLE_LETTER))
+        above = textwrap.wrap(label(title, _LONGEST_TITLE), int(width / _TITLE_LETTER))
         below = textwrap.wrap(" ".join(map(label, self.notes)), int((width + legend) / _NOTE_LETTER))
         figure.set_size_inches(width + legend, figure.get_figheight() + _LINE * (len(above) + len(below)))
         if above:
