@@ -7,6 +7,7 @@ that means over batches and processes are exact.
 """
 
 from lightning_adv.analysis.signals.calibration import calibration_error
+from lightning_adv.analysis.signals.curvature import largest_hessian_eigenvalue
 from lightning_adv.analysis.signals.dead_units import dead_units, relu_layers
 from lightning_adv.analysis.signals.directions import direction_agreement, perturbation_cosine
 from lightning_adv.analysis.signals.gradient_noise import (
@@ -22,5 +23,6 @@ from lightning_adv.analysis.signals.similarity import Similarity, layer_similari
 __all__ = [
     "GradientMoments", "GradientNoise", "LossLine", "Similarity", "calibration_error", "dead_units",
     "direction_agreement", "elle", "gradient_alignment", "gradient_moments", "gradient_noise", "input_gradient_norm",
-    "layer_similarity", "linear_cka", "loss_along_line", "perturbation_cosine", "relu_layers",
+    "largest_hessian_eigenvalue", "layer_similarity", "linear_cka", "loss_along_line", "perturbation_cosine",
+    "relu_layers",
 ]  # fmt: skip
