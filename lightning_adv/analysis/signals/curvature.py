@@ -112,7 +112,7 @@ class _Hessian:
 
     def __call__(self, vector: Vector) -> Vector:
         """Return the product (P,) in double precision."""
-        pieces = torch.from_numpy(vector.ravel()).split([weight.numel() for weight in self._weights])
+        pieces = torch.split(torch.from_numpy(vector.ravel()), [weight.numel() for weight in self._weights])
         along = [piece.view_as(weight).to(weight) for piece, weight in zip(pieces, self._weights, strict=True)]
         product = torch.zeros(self.size, dtype=torch.float64)
         for images, labels in self._parts:
