@@ -8,6 +8,17 @@ from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
 from lightning_adv.callbacks.fixed_images import FixedImages, take_images
+from lightning_adv.callbacks.flight_recorder import FlightRecorder
+from lightning_adv.callbacks.flight_signals import (
+    Calibration,
+    DirectionAgreement,
+    GradientAlignment,
+    InputGradientNorm,
+    LocalLinearity,
+    LossAlongLine,
+    Probe,
+    Signal,
+)
 from lightning_adv.callbacks.image_observer import ImageObserver
 from lightning_adv.callbacks.initial_checkpoint import InitialCheckpoint
 from lightning_adv.callbacks.layer_selection import LayerSelection
@@ -25,19 +36,28 @@ __all__ = [
     "AdversarialBatches",
     "BatchNormDrift",
     "BestCheckpoint",
+    "Calibration",
+    "DirectionAgreement",
     "EarlyWarning",
     "FixedImages",
+    "FlightRecorder",
+    "GradientAlignment",
     "ImageObserver",
     "InitialCheckpoint",
+    "InputGradientNorm",
     "LastCheckpoint",
     "LayerSelection",
+    "LocalLinearity",
     "LocalResponse",
     "Look",
+    "LossAlongLine",
     "ObservedModule",
     "Observer",
+    "Probe",
     "Record",
     "Row",
     "RunningVsBatch",
+    "Signal",
     "Throughput",
     "TrainingCurves",
     "WeightSmoothness",

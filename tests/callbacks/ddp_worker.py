@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 import lightning_adv.callbacks.local_response as local_response
-from lightning_adv.callbacks import BatchNormDrift, LocalResponse, RunningVsBatch, WeightSmoothness
+from lightning_adv.callbacks import BatchNormDrift, FlightRecorder, LocalResponse, RunningVsBatch, WeightSmoothness
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
@@ -21,6 +21,7 @@ OBSERVERS = {
     "bn_gap": lambda: RunningVsBatch(batches=3, batch_size=8, every_n_steps=2),
     "smoothness": lambda: WeightSmoothness(every_n_steps=2),
     "local_response": lambda: LocalResponse(images=25, every_n_steps=2),
+    "flight_recorder": lambda: FlightRecorder(images=25, every_n_steps=2),
 }
 
 

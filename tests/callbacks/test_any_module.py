@@ -19,6 +19,7 @@ from lightning_adv.callbacks import (
     AdversarialBatches,
     BatchNormDrift,
     EarlyWarning,
+    FlightRecorder,
     LocalResponse,
     RunningVsBatch,
     TrainingCurves,
@@ -73,6 +74,7 @@ OBSERVERS = {
     "bn_gap": RunningVsBatch(batch_size=8, **PARTS),
     "smoothness": WeightSmoothness(),
     "local_response": LocalResponse(layers="*", images=20, **PARTS),
+    "flight_recorder": FlightRecorder(images=20, **PARTS),
     "early_warning": EarlyWarning(images=20, **PARTS),
     "curves": TrainingCurves(),
 }

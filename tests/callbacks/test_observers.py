@@ -8,6 +8,7 @@ from lightning_adv.callbacks import (
     BatchNormDrift,
     BestCheckpoint,
     EarlyWarning,
+    FlightRecorder,
     LastCheckpoint,
     LocalResponse,
     RunningVsBatch,
@@ -41,6 +42,7 @@ OBSERVERS = {
     "bn_gap": batches(),
     "smoothness": WeightSmoothness(),
     "local_response": responses(),
+    "flight_recorder": FlightRecorder(images=20),
     "early_warning": EarlyWarning(images=20),
     "throughput": Throughput(),
     "curves": TrainingCurves(),
@@ -49,6 +51,7 @@ OBSERVERS = {
 }
 CONDITIONS = {
     "domains": (AdvPropTraining, {}, responses, {}),
+    "domains, recorder": (AdvPropTraining, {}, lambda **when: FlightRecorder(images=20, **when), {}),
     "domains, drift": (AdvPropTraining, {}, BatchNormDrift, {}),
     "accumulated gradients": (MadryTraining, {}, WeightSmoothness, {"accumulate_grad_batches": 2}),
     "averaged weights": (MadryTraining, {}, responses, {"callbacks": [EMAWeightAveraging(decay=0.5)]}),

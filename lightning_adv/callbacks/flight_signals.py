@@ -1,0 +1,231 @@
+"""The signals of the flight recorder: each measures a network on images and adversarial examples that all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv.analysis.signals import (
+    calibration_error,
+    elle,
+    gradient_alignment,
+    input_gradient_norm,
+    loss_along_line,
+    perturbation_cosine,
+)
+from lightning_adv.attacks import FGSM, Attack, held_still
+from lightning_adv.attacks.balls import Ball
+from lightning_adv.core.errors import UsageError
+from lightning_adv.core.recipe import Recipe
+from lightning_adv.core.seeds import derive_seed
+from lightning_adv.core.table import Record
+
+BATCH_SIZE = 64
+
+
+class Probe:
+    """What the signals of one look are measured on. What several of them need is computed once, when one asks for it.
+
+    Args:
+        network: Maps images (N, C, H, W) in [0, 1] to logits (N, K), through the BatchNorms that it predicts with.
+        x: Images (N, C, H, W) in [0, 1].
+        y: Labels (N,).
+        attack: The strong attack, with a norm and a radius.
+        seed: Of all that is random: the same at each look.
+        batch_size: Images that are looked at together.
+
+    Raises:
+        UsageError: The attack stays in no ball of a norm.
+    """
+
+    def __init__(
+        self, network: nn.Module, x: Tensor, y: Tensor, attack: Attack, seed: int, batch_size: int = BATCH_SIZE
+    ) -> None:
+        check_ball(attack, "attack")
+        self.network, self.x, self.y = network, x, y
+        self.attack, self.batch_size = attack, batch_size
+        self._seed = seed
+
+    @property
+    def norm(self) -> Ball:
+        """The norm of the ball that the attack stays in."""
+        return cast(Ball, self.attack.ball)
+
+    @property
+    def eps(self) -> float:
+        """The radius of that ball."""
+        return cast(float, self.attack.radius)
+
+    @cached_property
+    def x_adv(self) -> Tensor:
+        """The strong attack's examples (N, C, H, W)."""
+        return self._attacked(self.attack)
+
+    @cached_property
+    def x_fgsm(self) -> Tensor:
+        """The examples (N, C, H, W) of one step of length eps."""
+        fgsm = FGSM(self.eps, norm=self.norm, label=self.attack.label, batchnorm=self.attack.batchnorm)
+        return self._attacked(fgsm)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits (N, K) of the images."""
+        return self.predict(self.x)
+
+    @cached_property
+    def adversarial_logits(self) -> Tensor:
+        """Logits (N, K) of the strong attack's examples."""
+        return self.predict(self.x_adv)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits (n, K) of images (n, C, H, W), with the network in eval mode, which is left as it was."""
+        with held_still(self.network) as still, torch.no_grad():
+            return torch.cat([still(part) for part in images.split(self.batch_size)])
+
+    def generator(self, name: str) -> torch.Generator:
+        """Return a source of randomness, the same at each look and on each process."""
+        return torch.Generator(self.x.device).manual_seed(derive_seed(self._seed, "flight recorder", name))
+
+    def _attacked(self, attack: Attack) -> Tensor:
+        noise = self.generator(type(attack).__name__)
+        parts = zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+        return torch.cat([attack(self.network, x, y, generator=noise) for x, y in parts])
+
+
+def check_ball(attack: Attack, argument: str) -> None:
+    """Check that an attack stays in a ball of a norm.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if attack.ball is None or attack.radius is None:
+        raise UsageError(
+            f"{argument} must stay in a ball of a norm, whose eps the signals take; {type(attack).__name__} does not."
+        )
+
+
+class Signal(Recipe, ABC):
+    """Something that may tell of a collapse before it comes. A subclass writes :meth:`measure`.
+
+    ``measure`` is called on every process with the same network and images, and leaves the network as it was. What it
+    draws it draws from ``probe.generator``.
+
+    Example:
+        >>> class Confidence(Signal):
+        ...     def measure(self, probe):
+        ...         yield Record("", "", "confidence", probe.logits.softmax(1).amax(1).mean().item())
+    """
+
+    @abstractmethod
+    def measure(self, probe: Probe) -> Iterable[Record]:
+        """Return numbers: ``Record(layer, "", statistic, value)``, with an empty layer for the whole network.
+
+        A number that cannot be told is left out, or not finite, which is left out too.
+        """
+
+    def check(self, attack: Attack) -> None:
+        """Check before training that it can be measured. Override it.
+
+        Raises:
+            UsageError: It cannot.
+        """
+
+
+class InputGradientNorm(Signal):
+    """How steep the loss is: the mean L2 norm of its gradient to an image."""
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``input_gradient_norm``, in nats per unit of the images."""
+        yield _mean("input_gradient_norm", input_gradient_norm(probe.network, probe.x, probe.y, batch_size=BATCH_SIZE))
+
+
+class GradientAlignment(Signal):
+    """The cosine of the loss's gradients at an image and beside it, as GradAlign measures it."""
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``gradient_alignment``, the mean over the images."""
+        found = gradient_alignment(
+            probe.network, probe.x, probe.y, probe.eps, generator=probe.generator("gradient_alignment"),
+            norm=probe.norm, batch_size=probe.batch_size,
+        )  # fmt: skip
+        yield _mean("gradient_alignment", found)
+
+
+class LocalLinearity(Signal):
+    """The squared error of linear interpolation of the loss in the ball, as ELLE measures it."""
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``elle``, the mean over the images, in nats²."""
+        found = elle(
+            probe.network, probe.x, probe.y, probe.eps, generator=probe.generator("elle"), norm=probe.norm,
+            batch_size=probe.batch_size,
+        )  # fmt: skip
+        yield _mean("elle", found)
+
+
+class DirectionAgreement(Signal):
+    """The cosine of the perturbations of FGSM and of the strong attack."""
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``direction_agreement``, the mean over the images."""
+        yield _mean("direction_agreement", perturbation_cosine(probe.x, probe.x_fgsm, probe.x_adv))
+
+
+class LossAlongLine(Signal):
+    """What the loss does on the way from an image to its example by FGSM.
+
+    Args:
+        points: Points of the line, both ends included; at least 3.
+    """
+
+    def __init__(self, points: int = 9) -> None:
+        self.points = points
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``loss_line_distortion``, ``loss_line_peaks_inside`` and ``loss_line_excess``.
+
+        Distortion is the share of images that are misclassified on the way among those that are not at the ends;
+        ``peaks_inside`` the share of those whose loss is largest on the way; ``excess`` by how many nats it is so, on
+        average.
+        """
+        line = loss_along_line(
+            probe.network, probe.x, probe.x_fgsm, probe.y, points=self.points, batch_size=probe.batch_size
+        )
+        yield _mean("loss_line_distortion", line.distorted[line.withstood])
+        yield _mean("loss_line_peaks_inside", line.peaks_inside)
+        yield _mean("loss_line_excess", line.excess)
+
+
+class Calibration(Signal):
+    """How far confidence is from accuracy: the expected calibration error, clean and under the strong attack.
+
+    Args:
+        bins: Number of bins of confidence.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        self.bins = bins
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``clean_calibration_error`` and ``robust_calibration_error``."""
+        for kind, logits in (("clean", probe.logits), ("robust", probe.adversarial_logits)):
+            error = calibration_error(logits, probe.y, bins=self.bins)
+            yield Record("", "", f"{kind}_calibration_error", error)
+
+
+def accuracies(probe: Probe) -> Iterator[Record]:
+    """Yield ``clean_accuracy``, ``fgsm_accuracy`` and ``robust_accuracy``, which every look has."""
+    found = {"clean": probe.logits, "fgsm": probe.predict(probe.x_fgsm), "robust": probe.adversarial_logits}
+    for kind, logits in found.items():
+        yield _mean(f"{kind}_accuracy", logits.argmax(1) == probe.y)
+
+
+def _mean(statistic: str, values: Tensor) -> Record:
+    """Return the mean over images, of those that have a number."""
+    known = values[torch.isfinite(values)].cpu().double()
+    return Record("", "", statistic, known.mean().item() if len(known) else float("nan"))
