@@ -47,7 +47,8 @@ def plot_signals(rows: Sequence[Row]) -> Figure:
     own = [row for row in rows if row.name == ""]
     at, unit = looks(own)
     domain = own[0].domain if own else ""
-    signals = [each for each in dict.fromkeys(row.statistic for row in own) if each not in ACCURACIES]
+    told = (*ACCURACIES, "attack_steps", "attack_restarts")  # the last two are of an attack that was shortened
+    signals = [each for each in dict.fromkeys(row.statistic for row in own) if each not in told]
     columns = min(COLUMNS, max(1, len(signals)))
     down = 1 + -(-len(signals) // columns)
     figure = new_figure(3.6 * columns, 0.6 + 1.9 * down)

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lightning_adv.analysis.local_response import response_layers
 from lightning_adv.analysis.signals import (
     calibration_error,
+    dead_units,
     elle,
     gradient_alignment,
+    gradient_moments,
+    gradient_noise,
     input_gradient_norm,
+    layer_similarity,
     loss_along_line,
     perturbation_cosine,
+    relu_layers,
 )
 from lightning_adv.attacks import FGSM, Attack, held_still
 from lightning_adv.attacks.balls import Ball
+from lightning_adv.callbacks.layer_selection import LayerSelection
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.seeds import derive_seed
 from lightning_adv.core.table import Record
+from lightning_adv.nn.batchnorm import without_domain
+from lightning_adv.nn.blocks import split_blocks
+from lightning_adv.nn.layers import named_layers
 
 BATCH_SIZE = 64
 
@@ -128,8 +138,8 @@ class Signal(Recipe, ABC):
         A number that cannot be told is left out, or not finite, which is left out too.
         """
 
-    def check(self, attack: Attack) -> None:
-        """Check before training that it can be measured. Override it.
+    def check(self, probe: Probe) -> None:
+        """Check before training that it can be measured, without attacking yet. Override it.
 
         Raises:
             UsageError: It cannot.
@@ -141,7 +151,9 @@ class InputGradientNorm(Signal):
 
     def measure(self, probe: Probe) -> Iterator[Record]:
         """Return ``input_gradient_norm``, in nats per unit of the images."""
-        yield _mean("input_gradient_norm", input_gradient_norm(probe.network, probe.x, probe.y, batch_size=BATCH_SIZE))
+        yield _mean(
+            "input_gradient_norm", input_gradient_norm(probe.network, probe.x, probe.y, batch_size=probe.batch_size)
+        )
 
 
 class GradientAlignment(Signal):
@@ -199,6 +211,73 @@ class LossAlongLine(Signal):
         yield _mean("loss_line_distortion", line.distorted[line.withstood])
         yield _mean("loss_line_peaks_inside", line.peaks_inside)
         yield _mean("loss_line_excess", line.excess)
+
+
+class GradientNoise(Signal):
+    """The gradient of the loss to the weights at the strong attack's examples, and how much of it is noise.
+
+    Args:
+        micro_batch: Images of a micro-batch, by which the noise is told; of few images it is half of them.
+    """
+
+    def __init__(self, micro_batch: int = 16) -> None:
+        self.micro_batch = micro_batch
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``gradient_norm`` and ``gradient_noise_scale`` (in images), which is missing where it is infinite."""
+        size = min(self.micro_batch, len(probe.x) // 2)
+        if size > 0:
+            found = gradient_noise(gradient_moments(probe.network, probe.x_adv, probe.y, micro_batch=size))
+            yield Record("", "", "gradient_norm", found.norm)
+            yield Record("", "", "gradient_noise_scale", found.noise_scale)
+
+
+class DeadUnits(Signal):
+    """The share of channels behind a ReLU that are zero for all images; missing in a network without ReLUs."""
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``dead_units`` of each layer and of all layers together."""
+        if not relu_layers(probe.network):
+            return
+        dead = dead_units(probe.network, probe.x, batch_size=probe.batch_size)
+        yield _mean("dead_units", torch.cat(list(dead.values())).double())
+        for name, units in dead.items():
+            yield _mean("dead_units", units.double())._replace(name=name)
+
+
+class CleanAdversarialSimilarity(Signal):
+    """How similar the layers' outputs for images and for the strong attack's examples are, by linear CKA without bias.
+
+    Args:
+        layers: Patterns of modules' names; None takes those of
+            :func:`~lightning_adv.analysis.response_layers`, of a network of a single block none.
+    """
+
+    def __init__(self, layers: str | Sequence[str] | None = None) -> None:
+        self.layers = layers
+
+    def check(self, probe: Probe) -> None:
+        """Find the layers.
+
+        Raises:
+            UsageError: There are no such layers.
+        """
+        self._found(probe)
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``cka`` of each layer, and ``lowest_cka`` of all."""
+        if len(probe.x) < 4 or not (layers := self._found(probe)):
+            return
+        found = layer_similarity(probe.network, probe.x, probe.x_adv, layers, batch_size=max(4, probe.batch_size))
+        for name, similarity in found.items():
+            yield Record(name, "", "cka", similarity.cka)
+        yield Record("", "", "lowest_cka", min(similarity.cka for similarity in found.values()))
+
+    def _found(self, probe: Probe) -> dict[str, nn.Module]:
+        network, shape = without_domain(probe.network)[0], tuple(probe.x.shape[1:])
+        if self.layers is not None:
+            return LayerSelection(self.layers, "clean_adversarial_similarity.layers").among(named_layers(network))
+        return response_layers(network, shape) if len(split_blocks(network, shape)) > 1 else {}
 
 
 class Calibration(Signal):

@@ -10,7 +10,14 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_adv.analysis.flight_recorder_figures import plot_signals
 from lightning_adv.attacks import PGD
 from lightning_adv.attacks.carlini_wagner import CarliniWagner
-from lightning_adv.callbacks import FlightRecorder, LocalLinearity, LossAlongLine, Record, Signal
+from lightning_adv.callbacks import (
+    CleanAdversarialSimilarity,
+    FlightRecorder,
+    LocalLinearity,
+    LossAlongLine,
+    Record,
+    Signal,
+)
 from lightning_adv.cli import main
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import Row, read_table
@@ -70,8 +77,14 @@ def test_the_numbers_are_those_of_the_network(tmp_path):
         assert found["", name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
     assert {statistic for _, statistic in found} >= {
         "gradient_alignment", "elle", "loss_line_excess", "loss_line_peaks_inside",
-        "clean_calibration_error", "robust_calibration_error",
+        "clean_calibration_error", "robust_calibration_error", "gradient_norm", "dead_units", "lowest_cka",
     }  # fmt: skip
+    weights = torch.autograd.grad(F.cross_entropy(module.network(kept.x_adv), y), list(module.network.parameters()))
+    norm = torch.cat([each.flatten() for each in weights]).norm().item()
+    assert found["", "gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    by_layer = {statistic: [n for n, s in found if n and s == statistic] for statistic in ("dead_units", "cka")}
+    assert all(len(layers) >= 3 for layers in by_layer.values())
+    assert found["", "lowest_cka"] == min(found[layer, "cka"] for layer in by_layer["cka"])
     assert (tmp_path / "run/version_0/figures/flight_recorder_signals.png").is_file()
 
 
@@ -120,7 +133,7 @@ def test_signals_are_named_on_the_command_line(tmp_path, capsys):
     [
         ({"signals": [LossAlongLine(), LossAlongLine(points=5)]}, "flight_recorder.signals has LossAlongLine twice"),
         ({"images": 0}, "flight_recorder.images must be an integer of at least 1, got 0"),
-        ({"split": "trainig"}, "flight_recorder.split must be .*got 'trainig'"),
+        ({"split": "trainig"}, "flight_recorder.split must be one of .*got 'trainig'"),
         ({"signals": ["LocalLinearity"]}, "Expected a Signal or its class_path and init_args, got 'LocalLinearity'"),
     ],
 )
@@ -133,6 +146,7 @@ def test_arguments(arguments, told):
     ("arguments", "told"),
     [
         ({"images": 1000}, "flight_recorder.images is 1000, but the validation set has 32 images"),
+        ({"signals": [CleanAdversarialSimilarity(layers="lier*")]}, "clean_adversarial_similarity.layers.*'lier.*'"),
         ({"attack": CarliniWagner()}, "flight_recorder.attack must stay in a ball of a norm"),
     ],
 )
