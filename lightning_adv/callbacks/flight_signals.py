@@ -19,6 +19,7 @@ from lightning_adv.analysis.signals import (
     gradient_moments,
     gradient_noise,
     input_gradient_norm,
+    largest_hessian_eigenvalue,
     layer_similarity,
     loss_along_line,
     perturbation_cosine,
@@ -230,6 +231,27 @@ class GradientNoise(Signal):
             found = gradient_noise(gradient_moments(probe.network, probe.x_adv, probe.y, micro_batch=size))
             yield Record("", "", "gradient_norm", found.norm)
             yield Record("", "", "gradient_noise_scale", found.noise_scale)
+
+
+class HessianEigenvalue(Signal):
+    """How sharply the loss curves over the weights, at the strong attack's examples. It costs more than all others.
+
+    Args:
+        images: How many of the images to take.
+        max_products: About how many products with the Hessian to spend, each about seven forward passes.
+    """
+
+    def __init__(self, images: int = 32, max_products: int = 100) -> None:
+        self.images = images
+        self.max_products = max_products
+
+    def measure(self, probe: Probe) -> Iterator[Record]:
+        """Return ``largest_hessian_eigenvalue``; it is missing where the iteration does not end in time."""
+        value = largest_hessian_eigenvalue(
+            probe.network, probe.x_adv[: self.images], probe.y[: self.images],
+            generator=probe.generator("hessian"), max_products=self.max_products,
+        )  # fmt: skip
+        yield Record("", "", "largest_hessian_eigenvalue", value)
 
 
 class DeadUnits(Signal):

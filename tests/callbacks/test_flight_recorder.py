@@ -13,6 +13,7 @@ from lightning_adv.attacks.carlini_wagner import CarliniWagner
 from lightning_adv.callbacks import (
     CleanAdversarialSimilarity,
     FlightRecorder,
+    HessianEigenvalue,
     LocalLinearity,
     LossAlongLine,
     Record,
@@ -104,9 +105,11 @@ def test_each_look_has_the_same_images_and_noise(tmp_path):
 
 
 def test_a_network_with_domains_is_seen_through_that_of_inference(tmp_path):
-    observer = FlightRecorder(signals=[LocalLinearity()], images=8)
+    observer = FlightRecorder(signals=[LocalLinearity(), HessianEigenvalue(images=4)], images=8)
     train(tmp_path, observer, AdvPropTraining)
-    assert {row.domain for row in read_table(observer.table)} == {"main"}
+    rows = read_table(observer.table)
+    assert {row.domain for row in rows} == {"main"}
+    assert [row.statistic for row in rows][3:] == ["elle", "largest_hessian_eigenvalue"]
 
 
 def test_signals_are_named_on_the_command_line(tmp_path, capsys):
