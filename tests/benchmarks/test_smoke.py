@@ -22,6 +22,7 @@ RUNS = {
     "memory.py": (["--networks", "small_cnn", "--batch-size", "4"], "| view | "),
     "observers.py": (["--network", "small_cnn", "--batch-size", "4", "--rounds", "1"], "| all four | "),
     "evaluation.py": (["--steps=1", "--rounds=1"], "| lightning_adv PGD |"),
+    "packing.py": (["--networks=2", "--widths=4", "--rounds=1"], "| width 4 | "),
     "studies.py": (
         ["--cells=1", "--rounds=1", "--contenders", "fit commands in a loop", "study, one worker"],
         "| study, one worker |",
