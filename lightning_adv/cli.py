@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AdversarialCLI", "main"]
 
-_COMMANDS = ("fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report", "study")
+_COMMANDS = (
+    "fit", "validate", "test", "predict", "evaluate", "transfer", "interpret", "export", "push", "report", "study",
+)  # fmt: skip
 
 _HELP = """\
 usage: lightning-adv COMMAND --config NAME_OR_FILE [--KEY VALUE ...]
@@ -34,6 +36,7 @@ commands:
   predict    write the class probabilities of the test images
   evaluate   attack the test images in many ways, and tell what survives
   transfer   craft adversarial examples on one network, and test them on others
+  interpret  look into several networks side by side: saliency, features, shape and texture, local properties
   export     write the network of a checkpoint as safetensors, ONNX or a program of torch.export, and what it is
   push       put a network on the Hugging Face hub, with a card of its accuracies
   report     show runs side by side in one interactive page
@@ -104,7 +107,7 @@ def _main(arguments: list[str], cli: type[AdversarialCLI] | None, *, own_process
         print(_HELP + "\n".join(f"  {name}" for name in config_names()))
         print("\nadditions to one of them, as in --config digits/madry --config analyses:")
         print("\n".join(f"  {name}" for name in addition_names()))
-        print("\nattacks for evaluate and transfer:")
+        print("\nattacks for evaluate and transfer, sections for interpret:")
         print("\n".join(f"  {name}" for name in preset_names()))
         if studies := study_names():
             print("\nstudies:")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightning_adv.analysis.local_response import compare_responses as compare_responses
     from lightning_adv.analysis.local_response import local_responses as local_responses
     from lightning_adv.analysis.local_response import response_layers as response_layers
+    from lightning_adv.analysis.local_response_figures import plot_kernel_arithmetic as plot_kernel_arithmetic
     from lightning_adv.analysis.local_response_figures import plot_last_responses as plot_last_responses
     from lightning_adv.analysis.local_response_figures import plot_responses as plot_responses
     from lightning_adv.analysis.overfitting import Accuracies as Accuracies
@@ -57,7 +58,7 @@ _OFFERED = {
     ),
     "batchnorm_figures": ("plot_channels_by_domain", "plot_drift", "plot_gaps", "plot_running_against_batch"),
     "local_response": ("LocalResponses", "compare_responses", "local_responses", "response_layers"),
-    "local_response_figures": ("plot_last_responses", "plot_responses"),
+    "local_response_figures": ("plot_kernel_arithmetic", "plot_last_responses", "plot_responses"),
     "overfitting": ("Accuracies", "catastrophic_overfitting", "robust_overfitting", "robustly_correct"),
     "running_vs_batch": ("BatchStatisticsMetric", "batch_statistics", "gap_records", "statistics_gap"),
     "training_curves": ("plot_training_curves", "read_metrics"),

@@ -1,15 +1,18 @@
-"""The pictures of :mod:`~lightning_adv.analysis.local_response`, drawn from its table."""
+"""The pictures of :mod:`~lightning_adv.analysis.local_response`, drawn from its table, and figure 4 of its paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from lightning_adv.core.errors import UsageError
 from lightning_adv.core.figures import (
     COLOURS,
+    DIVERGING,
     SEQUENTIAL,
     SMALL,
     TEXT,
+    TITLE,
     add_legend,
     draw_curve,
     every,
@@ -23,6 +26,18 @@ from lightning_adv.core.table import Row, looks, series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+FIGURE_4_PERTURBATIONS: Mapping[str, Sequence[Sequence[float]]] = {
+    "locally disordered": ((-1, 8, 0), (-8, 8, -2), (-4, 4, -4)),
+    "locally consistent": ((8, 8, 8), (8, 8, 8), (8, 8, 8)),
+}
+"""The perturbations of figure 4, in units of 1/255."""
+FIGURE_4_KERNELS: Mapping[str, Sequence[Sequence[float]]] = {
+    "disordered": ((-1, -1, -1), (-1, 9, -1), (-1, -1, -1)),
+    "smooth": ((1 / 9,) * 3,) * 3,
+}
+"""Its kernels, of one mean and different variances."""
 
 _TITLES = {"max": "Maximum difference of local responses", "total": "Total difference of local responses"}
 _EXAMPLES = {  # the prefix or suffix of a statistic: label, colour, marker
@@ -109,6 +124,65 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
         axes.set_ylabel("Mean over images", fontsize=TEXT)
     panels[0, 0].legend(fontsize=SMALL)
     return figure
+
+
+def plot_kernel_arithmetic(
+    perturbations: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    kernels: Mapping[str, Sequence[Sequence[float]]] | None = None,
+) -> Figure:
+    """Draw perturbations, kernels, and what each kernel makes of each perturbation (figure 4).
+
+    A convolution is linear: what a perturbation adds to the response at one place is the sum of the products of its
+    values there and the kernel's, whatever the image is (section 4.1).
+
+    Args:
+        perturbations: Perturbations by name, as rows of numbers in units of 1/255; None takes the paper's.
+        kernels: Kernels by name, of the same size; None takes the paper's.
+
+    Returns:
+        A figure: the kernels above, a row for each perturbation, and the absolute differences where they meet.
+
+    Raises:
+        UsageError: They are not all of one size.
+
+    Example:
+        >>> figure = plot_kernel_arithmetic()
+        >>> [text.get_text() for axes in figure.axes for text in axes.texts if "/255" in text.get_text()]
+        ['79/255', '0.11/255', '8/255', '8/255']
+    """
+    import numpy as np
+
+    across = {name: np.array(rows, dtype=float) for name, rows in (kernels or FIGURE_4_KERNELS).items()}
+    down = {name: np.array(rows, dtype=float) for name, rows in (perturbations or FIGURE_4_PERTURBATIONS).items()}
+    shapes = {numbers.shape for numbers in (*across.values(), *down.values())}
+    if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
+        raise UsageError(f"perturbations and kernels must be of one size (rows, columns), got {sorted(shapes)}.")
+    figure = new_figure(2.1 * (1 + len(across)), 2.2 * (1 + len(down)))
+    panels = figure.subplots(1 + len(down), 1 + len(across), squeeze=False)
+    panels[0, 0].axis("off")
+    for axes, (name, kernel) in zip(panels[0, 1:], across.items(), strict=True):
+        _draw_numbers(axes, f"Kernel: {name}", kernel)
+    for line, (name, perturbation) in zip(panels[1:], down.items(), strict=True):
+        _draw_numbers(line[0], f"Perturbation (1/255):\n{name}", perturbation)
+        for axes, kernel in zip(line[1:], across.values(), strict=True):
+            axes.axis("off")
+            axes.set_title("Difference", fontsize=TITLE)
+            difference = abs(float((kernel * perturbation).sum()))
+            axes.text(0.5, 0.5, f"{difference:.2g}/255", ha="center", va="center", fontsize=2 * TITLE)
+    return figure
+
+
+def _draw_numbers(axes: Axes, title: str, numbers: NDArray[Any]) -> None:
+    """Draw a small matrix as colours, with its numbers."""
+    import numpy as np
+
+    most = float(abs(numbers).max()) or 1.0
+    axes.imshow(numbers, cmap=DIVERGING, vmin=-1.6 * most, vmax=1.6 * most)  # pale enough for the numbers
+    for (row, column), number in np.ndenumerate(numbers):
+        axes.text(column, row, f"{number:.2g}", ha="center", va="center", fontsize=TEXT)
+    set_text(axes, title, grid=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
 
 
 def _layers(rows: Sequence[Row]) -> list[str]:

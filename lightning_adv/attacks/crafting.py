@@ -47,7 +47,7 @@ def attack_in_batches(
     """
     where = x.device if device is None else device
     found: list[Tensor] = []
-    for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+    for part, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
         found.append(attack(network, part.to(where), labels.to(where), generator=generator).to(x.device))
         done(len(part))
     x_adv = torch.cat(found)

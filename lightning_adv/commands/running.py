@@ -81,6 +81,10 @@ def _load(command: str, cli: type[AdversarialCLI] | None) -> Callable[[list[str]
         from lightning_adv.commands.transfer import run_transfer
 
         return lambda arguments: run_transfer(arguments[1:])
+    if command == "interpret":
+        from lightning_adv.commands.interpret.command import run_interpret
+
+        return lambda arguments: run_interpret(arguments[1:])
     from lightning_adv.commands.fit.command import run
 
     return lambda arguments: run(arguments, cli)

@@ -21,7 +21,7 @@ from lightning_adv.attacks.distance import parse_distance
 from lightning_adv.commands.evaluate.output import save_figure
 from lightning_adv.commands.shared.devices import make_fabric
 from lightning_adv.commands.shared.images import TestImages
-from lightning_adv.commands.shared.networks import check_takes, load_network
+from lightning_adv.commands.shared.networks import load_networks
 from lightning_adv.commands.shared.plugin_parts import taking_part
 from lightning_adv.commands.shared.presets import PresetCommand
 from lightning_adv.commands.shared.printing import plain_console
@@ -189,19 +189,15 @@ def _load(
     if settings.data is None:  # _check has seen it
         raise UsageError("data must be given.")
     images = TestImages(settings.data, settings.batch_size, settings.images)
-    classes = num_classes_of(settings.data)
-    networks: dict[str, nn.Module] = {}
-    facts: dict[str, dict[str, object]] = {}
-    for name, path in settings.networks.items():
-        domain = settings.domains.get(name)
-        argument, through = f"networks.{name}", f"domains.{name}"
-        loaded = load_network(
-            path, None, num_classes=classes, domain=domain, domain_argument=through, argument=argument
-        )
-        networks[name], facts[name] = loaded.network, loaded.facts
-        check_takes(loaded, images, argument=argument)
-        for attack in attacks.values():
-            attack.check_fits(images.shape, loaded.num_classes)
+    loaded = load_networks(
+        settings.networks,
+        images,
+        num_classes=num_classes_of(settings.data),
+        domains=settings.domains,
+        attacks=attacks.values(),
+    )
+    networks = {name: each.network for name, each in loaded.items()}
+    facts = {name: each.facts for name, each in loaded.items()}
     return images, networks, facts
 
 

@@ -30,7 +30,7 @@ from lightning_adv.core.importing import find_module
 
 GROUP = "lightning_adv.plugins"
 
-_CLASSES = ("regime", "attack", "callback", "data", "objective", "loss")
+_CLASSES = ("regime", "attack", "callback", "data", "objective", "loss", "section")
 
 KINDS = (*_CLASSES, "network", "analysis")
 """What a package may announce: classes, by their own names, networks and analyses."""

@@ -10,23 +10,25 @@ if TYPE_CHECKING:
     from lightning_adv.interpretation.crafted import Crafted as Crafted
     from lightning_adv.interpretation.finding import Finding as Finding
     from lightning_adv.interpretation.finding import image_name as image_name
+    from lightning_adv.interpretation.finding import mean_finding as mean_finding
     from lightning_adv.interpretation.finding import share_finding as share_finding
     from lightning_adv.interpretation.interpreting import SectionResult as SectionResult
     from lightning_adv.interpretation.interpreting import interpret as interpret
     from lightning_adv.interpretation.section import Section as Section
+    from lightning_adv.interpretation.sections import LocalProperties as LocalProperties
     from lightning_adv.interpretation.sections import ShapeBias as ShapeBias
     from lightning_adv.interpretation.sections import ShapeTexture as ShapeTexture
     from lightning_adv.interpretation.subject import Subject as Subject
 
 _OFFERED = {
     "crafted": ("Crafted",),
-    "finding": ("Finding", "image_name", "share_finding"),
+    "finding": ("Finding", "image_name", "mean_finding", "share_finding"),
     "interpreting": ("SectionResult", "interpret"),
     "section": ("Section",),
-    "sections": ("ShapeBias", "ShapeTexture"),
+    "sections": ("LocalProperties", "ShapeBias", "ShapeTexture"),
     "subject": ("Subject",),
 }
-"""By module, what it offers. A section is offered by this package, which is its class path: add its line here."""
+"""By module, what it offers. A section is named by this package, as in lightning_adv.interpretation.MySection."""
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
 __all__ = list(_MODULE_OF)

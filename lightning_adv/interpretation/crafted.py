@@ -123,4 +123,4 @@ class Crafted:
             >>> [len(x) for x, y in crafted.batches(crafted.x, crafted.y)]
             [2, 1]
         """
-        return list(zip(*(tensor.split(self.batch_size) for tensor in images), strict=True))
+        return list(zip(*(torch.split(tensor, self.batch_size) for tensor in images), strict=True))

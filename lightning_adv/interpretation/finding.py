@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lightning_adv.core.shares import Share
+from torch import Tensor
+
+from lightning_adv.core.shares import NORMAL_975, Share
 
 CLEAN = "clean"
 """What the images of the test set are called, as they are."""
@@ -40,7 +42,7 @@ class Finding(NamedTuple):
     value: float
     low: float = math.nan
     high: float = math.nan
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # tuple.count, which nobody needs of a row
 
 
 def share_finding(network: str, images: str, statistic: str, share: Share, layer: str = "") -> Finding:
@@ -51,6 +53,21 @@ def share_finding(network: str, images: str, statistic: str, share: Share, layer
         0.9
     """
     return Finding(network, images, layer, statistic, share.accuracy, *share.interval, share.total)
+
+
+def mean_finding(network: str, images: str, statistic: str, values: Tensor, layer: str = "") -> Finding:
+    """Return the mean over images of one number for each, with its normal 95 % interval; of one image there is none.
+
+    Example:
+        >>> import torch
+        >>> mean_finding("madry", "pgd20", "total", torch.tensor([1.0, 3.0]), "conv1").value
+        2.0
+    """
+    values = values.detach().double().cpu()
+    mean, half = float(values.mean()), math.nan
+    if len(values) > 1:
+        half = NORMAL_975 * float(values.std()) / math.sqrt(len(values))
+    return Finding(network, images, layer, statistic, mean, mean - half, mean + half, len(values))
 
 
 def image_name(attack: str, source: str, network: str) -> str:

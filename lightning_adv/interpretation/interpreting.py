@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,7 +94,7 @@ def interpret(
         >>> [(row.network, row.statistic, row.count) for row in found["accuracy"].findings]
         [('a', 'accuracy', 3)]
     """
-    _check_names(networks, attacks, sections, {} if domains is None else domains)
+    check_names(networks, attacks, sections, {} if domains is None else domains)
     check_images(x, y)
     if x.ndim != 4 or not len(x):
         raise UsageError(f"x must be at least one image (N, C, H, W), got shape {tuple(x.shape)}.")
@@ -182,11 +182,11 @@ def _check_takes(subjects: Sequence[Subject], x: Tensor, y: Tensor, device: torc
     return count
 
 
-def _check_names(
-    networks: Mapping[str, nn.Module],
-    attacks: Mapping[str, Attack],
+def check_names(
+    networks: Collection[str],
+    attacks: Collection[str],
     sections: Sequence[Section],
-    domains: Mapping[str, str],
+    domains: Collection[str],
 ) -> None:
     """Check names: those of files are made of them.
 
@@ -208,10 +208,10 @@ def _check_names(
         if name not in networks:
             hint = did_you_mean(name, networks)
             raise UsageError(f"domains has {name!r}; the networks are {', '.join(networks)}.{hint}")
-    check_sections(sections)
+    _check_sections(sections)
 
 
-def check_sections(sections: Sequence[Section]) -> None:
+def _check_sections(sections: Sequence[Section]) -> None:
     """Check the sections' names, of which files are made.
 
     Raises:

@@ -23,13 +23,14 @@ from lightning_adv.core.plugins import Part, parts, plugins_in, several
 from lightning_adv.core.recipe import Recipe
 from lightning_adv.core.suggestions import did_you_mean
 from lightning_adv.core.trust import trust_package_of
+from lightning_adv.interpretation import Section
 from lightning_adv.regimes import Regime
 from lightning_adv.regimes.objectives import Objective
 
 _BASES = (Recipe, Regime, LightningDataModule, Callback, Logger, Optimizer, LRScheduler)
 _ANNOUNCED = {
     "attack": Attack, "callback": Callback, "data": LightningDataModule, "loss": Loss, "objective": Objective,
-    "regime": Regime,
+    "regime": Regime, "section": Section,
 }  # fmt: skip
 """What derives from what, of the classes that plugins announce by their kinds."""
 _LONGEST_LIST = 250

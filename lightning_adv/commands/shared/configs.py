@@ -18,7 +18,7 @@ from lightning_adv.core.suggestions import did_you_mean
 _FOLDER = Path(__file__).parents[2] / "configs"
 
 
-_PRESETS = ("evaluation/", "transfer/")
+_PRESETS = ("evaluation/", "transfer/", "interpret/")
 
 
 def config_names() -> list[str]:
@@ -27,10 +27,10 @@ def config_names() -> list[str]:
 
 
 def preset_names(command: str | None = None) -> list[str]:
-    """Return the names of what ``evaluate`` and ``transfer`` take, such as ``evaluation/standard``.
+    """Return the names of what ``evaluate``, ``transfer`` and ``interpret`` take, such as ``evaluation/standard``.
 
     Args:
-        command: ``"evaluation"`` or ``"transfer"``; None takes both.
+        command: ``"evaluation"``, ``"transfer"`` or ``"interpret"``; None takes all of them.
     """
     return [name for prefix in _PRESETS if command in (None, prefix[:-1]) for name in _names(f"{prefix}*.yaml")]
 

@@ -52,6 +52,7 @@ class TestImages:
         data: The data module, which knows its images or downloads them.
         chunk: Samples in a chunk; the last one may have fewer.
         images: How many images, the first ones of that order; None takes all.
+        at_most: No more than these where ``images`` is None.
 
     Raises:
         UsageError: There is no test set, it has no index or fewer images than were asked for.
@@ -65,7 +66,9 @@ class TestImages:
 
     __test__ = False  # pytest takes a class of that name for a test
 
-    def __init__(self, data: LightningDataModule, chunk: int, images: int | None) -> None:
+    def __init__(
+        self, data: LightningDataModule, chunk: int, images: int | None, *, at_most: int | None = None
+    ) -> None:
         check_gives(data, "test")
         data.prepare_data()
         data.setup("test")
@@ -97,7 +100,8 @@ class TestImages:
             raise UsageError(f"images is {images}, but the test set of {name} has {self.available} images.")
         if not self.available:
             raise UsageError(f"data: the test set of {name} has no images.")
-        self.count = self.available if images is None else images
+        most = self.available if at_most is None else min(at_most, self.available)
+        self.count = most if images is None else images
         order = torch.randperm(self.available, generator=torch.Generator().manual_seed(0))
         drawn = torch.as_tensor(given)[order[: self.count]]
         self._chunks = [part.tolist() for part in torch.split(drawn, chunk)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from lightning_adv.attacks import Attack
 from lightning_adv.commands.shared.images import TestImages
 from lightning_adv.core.errors import UsageError
 from lightning_adv.nn.backbones import Backbone
@@ -95,6 +96,50 @@ def load_network(
     check_finite_network(loaded.network, f"checkpoint: {checkpoint}")
     loaded.network.eval()
     return loaded
+
+
+def load_networks(
+    networks: Mapping[str, str | None],
+    images: TestImages,
+    *,
+    num_classes: int | None,
+    domains: Mapping[str, str],
+    backbones: Mapping[str, Backbone] | None = None,
+    attacks: Iterable[Attack] = (),
+) -> dict[str, LoadedNetwork]:
+    """Load several networks, and check that they and the attacks fit the images.
+
+    Args:
+        networks: For each name what :func:`load_network` takes as a checkpoint.
+        images: The images. They have a shape afterwards.
+        num_classes: Number of classes of the data set; None where nobody says.
+        domains: The BatchNorm domain by network; the one that its regime predicts with where none is given.
+        backbones: By network what its weights are of, where the file does not say.
+        attacks: The attacks.
+
+    Raises:
+        UsageError: See :func:`load_network` and :func:`check_takes`; or ``domains`` or ``backbones`` names a network
+            that there is not, or an attack does not fit.
+    """
+    for argument, names in (("domains", domains), ("backbones", backbones or {})):
+        unknown = [name for name in names if name not in networks]
+        if unknown:
+            raise UsageError(f"{argument} has {unknown[0]!r}; the networks are {', '.join(networks)}.")
+    found: dict[str, LoadedNetwork] = {}
+    for name, path in networks.items():
+        argument = f"networks.{name}"
+        loaded = found[name] = load_network(
+            path,
+            (backbones or {}).get(name),
+            num_classes=num_classes,
+            domain=domains.get(name),
+            domain_argument=f"domains.{name}",
+            argument=argument,
+        )
+        check_takes(loaded, images, argument=argument)
+        for attack in attacks:
+            attack.check_fits(images.shape, loaded.num_classes)
+    return found
 
 
 def check_takes(loaded: LoadedNetwork, images: TestImages, *, argument: str = "checkpoint") -> None:

@@ -1,4 +1,4 @@
-"""The settings of ``evaluate`` and ``transfer``, from presets, files, the command line and a run."""
+"""The settings of ``evaluate``, ``transfer`` and ``interpret``, from presets, files, the command line and a run."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class PresetCommand(Generic[SettingsT]):
             "-c",
             "--config",
             action=ActionConfigFile,
-            help=f"a preset ({', '.join(presets)}) or a file; {self.default} if no attack is given",
+            help=f"a preset ({', '.join(presets)}) or a file; {self.default} if no {self.what[0][:-1]} is given",
         )
         parser.add_class_arguments(self.kind)
         add_trust(parser)
