@@ -82,6 +82,7 @@ def _interpret(settings: InterpretSettings, plain: dict[str, Any], held: ExitSta
         settings.sections,
         seed=settings.seed,
         batch_size=settings.batch_size,
+        files=images.files,
         progress=shown_progress,
     )
     told = {

@@ -130,6 +130,13 @@ class TestImages:
             x, y = as_pair(self._data.on_after_batch_transfer(self._data.on_before_batch_transfer(batch, 0), 0))
             yield ImageChunk(number, number * self._chunk, self._chunks[number], x, y)
 
+    @property
+    def files(self) -> list[str]:
+        """The images' names in the evaluation's order: those of their files, or their numbers as ``00012.png``."""
+        named = getattr(self._loader.dataset, "files", None)
+        indices = [index for chunk in self._chunks for index in chunk]
+        return [f"{index:05d}.png" if named is None else str(named[index]) for index in indices]
+
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""
         chunks = list(self.read(range(min(-(-count // self._chunk), len(self)))))
