@@ -5,5 +5,6 @@ from lightning_adv.testing.engines import check_engine
 from lightning_adv.testing.images import SmallImages
 from lightning_adv.testing.observers import check_observer
 from lightning_adv.testing.regimes import check_regime
+from lightning_adv.testing.sections import check_section
 
-__all__ = ["SmallImages", "check_attack", "check_engine", "check_observer", "check_regime"]
+__all__ = ["SmallImages", "check_attack", "check_engine", "check_observer", "check_regime", "check_section"]

@@ -20,7 +20,7 @@ def test_names_are_the_files():
     assert {"digits/madry", "digits/standard", "cifar10/madry", "imagenet/madry"} <= set(config_names())
     assert addition_names() == ["analyses"]
     assert set(preset_names("evaluation")) >= {"evaluation/quick", "evaluation/standard", "evaluation/paper"}
-    assert set(preset_names()) == {*preset_names("evaluation"), *preset_names("transfer")}
+    assert set(preset_names()) == {*preset_names("evaluation"), *preset_names("transfer"), *preset_names("interpret")}
 
 
 def test_a_file_comes_before_a_name(tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def test_answers_that_need_no_framework(arguments, tmp_path):
 @pytest.mark.slow
 def test_options_and_configurations_need_nothing_beyond_lightning(tmp_path):
     commands = (
-        ["fit", "--help"], ["evaluate", "--help"], ["transfer", "--help"],
+        ["fit", "--help"], ["evaluate", "--help"], ["transfer", "--help"], ["interpret", "--help"],
         ["fit", "--config=digits/madry", "--print_config"],
     )  # fmt: skip
     modules = loaded(tmp_path, *commands, floor="import lightning.pytorch.cli")
@@ -156,7 +156,7 @@ def test_misspelled_command(name, hint, capsys):
     told = capsys.readouterr().err
     assert exit_.value.code == 2
     assert f"there is no command {name!r}. Did you mean {hint}?" in told
-    assert "fit, validate, test, predict, evaluate, transfer, export, push, report" in told
+    assert "fit, validate, test, predict, evaluate, transfer, interpret, export, push, report" in told
 
 
 @pytest.mark.slow
@@ -164,7 +164,19 @@ def test_each_command_of_the_help_is_known(capsys):
     main(["--help"])
     told = capsys.readouterr().out.partition("commands:\n")[2].partition("\n\n")[0]
     names = [line.split()[0] for line in told.splitlines()]
-    assert names == ["fit", "validate", "test", "predict", "evaluate", "transfer", "export", "push", "report", "study"]
+    assert names == [
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "evaluate",
+        "transfer",
+        "interpret",
+        "export",
+        "push",
+        "report",
+        "study",
+    ]
     for name in names:
         with pytest.raises(SystemExit) as exit_:
             main([name, "--help"])

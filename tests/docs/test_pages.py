@@ -117,7 +117,7 @@ def test_exports_and_pushes_parse(command, parser):
 
 def test_named_configurations_exist():
     text = "\n".join(page.read_text() for page in PAGES.values())
-    folders = "digits|cifar10|cifar10_folder|imagenet|imagenette|finetune|evaluation|transfer"
+    folders = "digits|cifar10|cifar10_folder|imagenet|imagenette|finetune|evaluation|transfer|interpret"
     named = set(re.findall(rf"(?<![/\w])((?:{folders})/\w+)\b(?![./])", text))
     assert named >= set(preset_names())
     assert named <= {*config_names(), *preset_names()}

@@ -16,6 +16,7 @@ LINES = (
     ["test", "--config", "digits/madry", "--ckpt_path=best.ckpt", "--trainer.logger=CSVLogger"],
     ["evaluate", "--config", "evaluation/quick", "--checkpoint=best.ckpt", "--images=8", "--eps.linf=[0.1]"],
     ["transfer", "--networks={a: a.ckpt, b: b.ckpt}", "--eps=0.1", "--attacks=[{class_path: PGD}]"],
+    ["interpret", "--networks={a: a.ckpt, b: b.ckpt}", "--attacks={pgd: PGD}", "--sections=[LocalProperties]"],
     ["export", "best.ckpt"],
     ["report", "runs", "-o", "page.html"],
 )

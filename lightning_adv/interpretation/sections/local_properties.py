@@ -200,8 +200,8 @@ class LocalProperties(Section):
         x_adv = crafted.adversarial(attack, subject.name)
         counts: dict[tuple[str, float, str], int] = {}
         for x, worse, y in crafted.batches(crafted.x, x_adv, crafted.y):
-            batch = (each.to(crafted.device) for each in (x, worse, y))
-            for row in accuracy_over_frequency(subject.network, *batch, self.radii, batch_size=crafted.batch_size):
+            x, worse, y = (each.to(crafted.device) for each in (x, worse, y))
+            for row in accuracy_over_frequency(subject.network, x, worse, y, self.radii, batch_size=len(x)):
                 key = (row.transform, row.level, row.images)
                 counts[key] = counts.get(key, 0) + row.correct
             done(len(FILTERS) * len(self.radii) * len(x))
