@@ -50,7 +50,7 @@ def largest_hessian_eigenvalue(
 
     The network is in eval mode meanwhile and is left as it was; parameters that do not require a gradient are left out.
     Under autocast it runs in the precision of its weights. Cost: typically 12 to 25 products with the Hessian, each
-    about seven forward passes, and memory for ten vectors of double precision as long as the weights: take few images.
+    about 15 forward passes, and memory for ten vectors of double precision as long as the weights: take few images.
 
     Args:
         network: Maps images (N, C, H, W) to logits (N, K).

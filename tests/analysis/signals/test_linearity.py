@@ -127,6 +127,13 @@ def test_elle_is_the_authors_snippet(tanh, images):
     assert elle(tanh, x, y, 0.5, generator=generator(3)).mean().item() == pytest.approx(error.item(), rel=1e-9)
 
 
+def test_elle_does_not_measure_the_rounding_of_autocast(tanh, images):
+    x, y = images[0].float(), images[1]
+    found = elle(tanh.float(), x, y, "1/255", generator=generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(elle(tanh, x, y, "1/255", generator=generator()), found, rtol=0, atol=0)
+
+
 def test_linear_loss():
     """The log-odds are linear, and so is the cross-entropy of a sample that is far on the wrong side."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).double()
