@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,8 @@ def plot_responses(rows: Sequence[Row], domain: str = "") -> Figure:
 def plot_last_responses(rows: Sequence[Row]) -> Figure:
     """Draw the differences of the last look by layer (tables 1 to 5): a column for each BatchNorm domain.
 
+    Examples of several sources have a line each.
+
     Args:
         rows: The table.
 
@@ -101,13 +104,14 @@ def plot_last_responses(rows: Sequence[Row]) -> Figure:
     names = _layers(rows)
     domains = list(dict.fromkeys(row.domain for row in rows))
     values = {(row.name, row.domain, row.statistic): row.value for row in rows}
+    kinds = _EXAMPLES | _sources(rows)
     figure = new_figure(min(max(5.0, 1.5 + 0.3 * len(names)), 15.0) * len(domains), 7)
     panels = figure.subplots(2, len(domains), sharex=True, sharey="row", squeeze=False)
     apart = every(len(names))
     for line, (statistic, title) in zip(panels, _TITLES.items(), strict=True):
         for axes, domain in zip(line, domains, strict=True):
             drawn: list[float] = []
-            for pattern, (kind, colour, marker) in _EXAMPLES.items():
+            for pattern, (kind, colour, marker) in kinds.items():
                 found = [(x, values.get((name, domain, pattern.format(statistic)))) for x, name in enumerate(names)]
                 points = [(x, value) for x, value in found if value is not None]
                 if points:
@@ -183,6 +187,16 @@ def _draw_numbers(axes: Axes, title: str, numbers: NDArray[Any]) -> None:
     set_text(axes, title, grid=False)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _sources(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
+    """Return what is drawn of examples from each of several sources, as in ``_EXAMPLES``."""
+    found = (re.fullmatch("(transferred_from_(.+)_)max", row.statistic) for row in rows)
+    names = dict.fromkeys(match.groups() for match in found if match)
+    return {
+        f"{prefix}{{}}": (f"transferred from {label(name)}", COLOURS[(4 + number) % len(COLOURS)], "sDPX*"[number % 5])
+        for number, (prefix, name) in enumerate(names)
+    }
 
 
 def _layers(rows: Sequence[Row]) -> list[str]:

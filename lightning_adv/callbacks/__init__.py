@@ -23,6 +23,7 @@ from lightning_adv.callbacks.flight_signals import (
     Probe,
     Signal,
 )
+from lightning_adv.callbacks.frequency_curve import FrequencyCurve
 from lightning_adv.callbacks.image_observer import ImageObserver
 from lightning_adv.callbacks.initial_checkpoint import InitialCheckpoint
 from lightning_adv.callbacks.layer_selection import LayerSelection
@@ -30,6 +31,7 @@ from lightning_adv.callbacks.local_response import LocalResponse
 from lightning_adv.callbacks.looks import Look
 from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.callbacks.observer import Observer
+from lightning_adv.callbacks.perturbation_view import PerturbationView
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
 from lightning_adv.callbacks.throughput import Throughput
 from lightning_adv.callbacks.training_curves import TrainingCurves
@@ -47,6 +49,7 @@ __all__ = [
     "EarlyWarning",
     "FixedImages",
     "FlightRecorder",
+    "FrequencyCurve",
     "GradientAlignment",
     "GradientNoise",
     "HessianEigenvalue",
@@ -61,6 +64,7 @@ __all__ = [
     "LossAlongLine",
     "ObservedModule",
     "Observer",
+    "PerturbationView",
     "Probe",
     "Record",
     "Row",

@@ -59,3 +59,8 @@ def headline_domain(module: ObservedModule) -> str:
     """Return what the tables call the domain of inference, from which the logged numbers come."""
     domain = getattr(module, "inference_domain", None)  # an observer may need no domains
     return "" if domain is None else domain
+
+
+def where_doubles_are(device: torch.device) -> torch.device:
+    """Return where to sum in double precision: on the device, or beside Apple's, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device

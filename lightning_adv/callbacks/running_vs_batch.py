@@ -32,8 +32,9 @@ class RunningVsBatch(ImageObserver):
 
     Xie 2020 (section 6.4.2, figure 6.6) finds that in adversarial training the mean of a batch converges to the running
     mean, and its variance does not converge to the running variance on certain channels. Each look runs the same
-    batches of validation images, clean and attacked, through each BatchNorm domain, with every BatchNorm normalising as
-    in training: by the batch, or, where the regime holds it still, by its running statistics.
+    random mini-batches of training images, clean and under the attack that the regime trains on, through each BatchNorm
+    domain, with every BatchNorm normalising as in training: by the batch, or, where the regime holds it still, by its
+    running statistics.
 
     The table says what the gaps are: :func:`~lightning_adv.analysis.running_vs_batch.gap_records`. The loggers get
     ``bn_gap/mean`` and ``bn_gap/variance``, the relative gaps averaged over the layers, in the domain of inference, for
@@ -48,8 +49,8 @@ class RunningVsBatch(ImageObserver):
         channels: How many channels of each of them; which ones follows from the layer's name.
         batches: Number of batches; the paper draws two. Processes share them, and none is split.
         batch_size: Images of each batch; None is the training loader's, as far as there are so many images.
-        attack: What makes the adversarial images, through the BatchNorm mode that it has itself; None takes the
-            regime's ``evaluation_attack``.
+        attack: What makes the adversarial images, through the BatchNorm mode that it has itself; None takes the attack
+            that the regime trains on, at its full ``eps``, and its ``evaluation_attack`` where it trains on none.
         every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
@@ -62,6 +63,7 @@ class RunningVsBatch(ImageObserver):
     """
 
     analysis = "bn_gap"
+    default_split = "training"
 
     def __init__(
         self,
@@ -94,11 +96,16 @@ class RunningVsBatch(ImageObserver):
         """Find the layers and take the batches.
 
         Raises:
-            UsageError: There is no such layer, or the validation set has too few images.
+            UsageError: There is no such layer, or there are too few images.
         """
         self._names, self._sampled = choose_layers(self, module)
         size = self._batch_size(trainer)
         self._images = self.take_images(trainer, module, images=self.batches * size, batch_size=size)
+
+    def default_attack(self, module: ObservedModule) -> Attack:
+        """Return the attack that the regime trains on; that of validation where it trains on none."""
+        training = getattr(module, "attack", None)
+        return training if isinstance(training, Attack) else module.evaluation_attack
 
     def observe(self, trainer: Trainer, module: ObservedModule) -> list[Record]:
         """Compare the statistics of the batches with the running statistics."""
@@ -151,7 +158,12 @@ class RunningVsBatch(ImageObserver):
         Raises:
             UsageError: There are too few.
         """
-        images = split_size(trainer, self.split, self.analysis)
+        try:
+            images = split_size(trainer, self.split, self.analysis)
+        except UsageError as error:
+            if self.split != "training":
+                raise
+            raise UsageError(f"{error} Or look at validation images: {self.analysis}.split: validation.") from error
         size = self.batch_size
         if size is None:
             loader = trainer.train_dataloader

@@ -82,6 +82,17 @@ INTRODUCTIONS: Final[Mapping[str, Introduction]] = {
         "total",
         True,
     ),
+    "frequency_curve": Introduction(
+        "Accuracy over the frequency scale",
+        "The accuracy on images of which only some frequencies are left, clean and adversarial: how high it gets, at "
+        "which radius, and where it ends ('Dissecting Local Properties', figures 1 and 6).",
+        "low_pass_adversarial_peak",
+    ),
+    "perturbation_view": Introduction(
+        "Perturbations of fixed images",
+        "How many attacks turn an image that is classified correctly, and how far they move its pixels.",
+        "success_rate",
+    ),
 }
 """The tables of this package's observers, in the order of the page."""
 

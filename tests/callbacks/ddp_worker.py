@@ -8,7 +8,15 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 import lightning_adv.callbacks.local_response as local_response
-from lightning_adv.callbacks import BatchNormDrift, FlightRecorder, LocalResponse, RunningVsBatch, WeightSmoothness
+from lightning_adv.callbacks import (
+    BatchNormDrift,
+    FlightRecorder,
+    FrequencyCurve,
+    LocalResponse,
+    PerturbationView,
+    RunningVsBatch,
+    WeightSmoothness,
+)
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
@@ -22,6 +30,8 @@ OBSERVERS = {
     "smoothness": lambda: WeightSmoothness(every_n_steps=2),
     "local_response": lambda: LocalResponse(images=25, every_n_steps=2),
     "flight_recorder": lambda: FlightRecorder(images=25, every_n_steps=2),
+    "frequency_curve": lambda: FrequencyCurve(radii=[0.5, 1.0], every_n_steps=2),
+    "perturbation_view": lambda: PerturbationView(every_n_steps=2),
 }
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from lightning_adv.attacks import Attack
+from lightning_adv.attacks import FGSM, Attack
 from lightning_adv.callbacks import LocalResponse
 from lightning_adv.callbacks.local_response import load_source
+from lightning_adv.core.table import read_table
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import export_plain, without_domain
 from tests.callbacks.responses import SMALL_CNN, STRONG, Keeping, expected, fit, last_look, load
@@ -47,6 +48,40 @@ def test_transferred_examples_are_made_on_the_source(tmp_path, sources, name, so
         assert table["m1", column, "transferred_max"] != table["m1", column, "max"]
     assert (run / "figures/local_response_curves.png").is_file()
     assert (run / "figures/local_response_layers.png").is_file()
+
+
+@pytest.mark.slow
+def test_several_attacks_and_sources_side_by_side(tmp_path, sources):
+    """Every number is that of an observer with this one attack and this one source; so are the figures' rows."""
+    paths = {name: str(run / "checkpoints/last.ckpt") for name, run in sources.items()}
+    attacks = {"pgd2": STRONG, "fgsm": FGSM(0.1)}
+    single = {
+        (attack, source): LocalResponse(
+            images=20, name=f"{attack}-{source}", attack=attacks[attack], source=paths[source]
+        )
+        for attack in attacks
+        for source in paths
+    }
+    observer = LocalResponse(images=20, attacks=attacks, sources=paths)
+    trainer, run = fit(tmp_path, observer, make("advprop", tmp_path / "weights"), callbacks=single.values())
+    table = {row[2:5]: row.value for row in read_table(run / "analyses/local_response.csv")}
+    expected = {}
+    for (attack, source), of in single.items():
+        for row in read_table(run / f"analyses/{of.analysis}.csv"):
+            statistic = row.statistic.replace("transferred_", f"transferred_from_{source}_")
+            expected[row.name, row.domain, f"{attack}_{statistic}"] = row.value
+    assert table == expected
+    figures = {path.name for path in (run / "figures").iterdir() if path.name.startswith("local_response")}
+    assert figures == {f"local_response_{kind}_{attack}.png" for kind in ("curves", "layers") for attack in attacks}
+    logged = {name for name in trainer.callback_metrics if name.startswith("local_response/m1/")}
+    assert logged == {f"local_response/m1/{attack}_{of}" for attack in attacks for of in ("max", "total")}
+    (figure,) = (each for name, each in observer.draw(last_rows(run)).items() if name == "layers_fgsm")
+    told = [line.get_label() for line in figure.axes[0].lines]
+    assert [each for each in told if "transferred" in each] == [f"transferred from {name}" for name in paths]
+
+
+def last_rows(run):
+    return read_table(run / "analyses/local_response.csv")
 
 
 class Watched(Attack):
@@ -93,7 +128,7 @@ def test_the_source_belongs_to_nobody(tmp_path, sources):
     assert len(ours) == len(theirs) == 2
     assert {call[1:] for call in theirs} == {(False, False, None)}
     assert theirs[0][0] is theirs[1][0]
-    assert observer._source_network is None
+    assert observer._networks == {}
     assert not any(submodule._forward_hooks for submodule in module.modules())
 
 

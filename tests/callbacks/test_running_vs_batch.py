@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.analysis.batchnorm_drift import running_statistics, sample_channels
 from lightning_adv.analysis.running_vs_batch import batch_statistics, gap_records
@@ -56,7 +57,8 @@ def test_table_is_what_the_functions_say(tmp_path, name):
         running[label] = running_statistics(through(module.network, domain))
         found = {"clean": [], "adversarial": []}
         for chunk in keep.chunks:
-            x_adv = STILL(module.network, chunk.x, chunk.y, domain=domain)
+            x, y, noise = chunk.to(torch.device("cpu"))
+            x_adv = getattr(module, "attack", STILL)(module.network, x, y, domain=domain, generator=noise)
             for kind, images in (("clean", chunk.x), ("adversarial", x_adv)):
                 found[kind].append(batch_statistics(through(module.network, domain), images))
         for kind, of_kind in found.items():
@@ -100,7 +102,7 @@ def test_blocks_that_are_not_retrained_are_held_still(tmp_path):
 
 @pytest.mark.slow
 def test_the_batches(tmp_path):
-    """Different validation images, as many as a training batch has, the same in each look and run."""
+    """Different training images, as many as a training batch has, the same in each look and run."""
     seen = []
     for _ in range(2):
         recorder = Recorder()
@@ -145,14 +147,40 @@ def test_a_training_loader_that_does_not_tell_its_batch_size(tmp_path):
             return Batches(self)
 
     recorder = Recorder()
-    fit(tmp_path, RunningVsBatch(attack=recorder), epochs=1, data=Data())
+    fit(tmp_path, RunningVsBatch(attack=recorder, split="validation"), epochs=1, data=Data())
     assert [call[4] for call in recorder.calls] == [16, 16], "half of the validation set, since 128 are too many"
+    with pytest.raises(ValueError, match=r"its training images by their index.*bn_gap\.split: validation"):
+        fit(tmp_path, RunningVsBatch(), epochs=1, data=Data())
+
+
+@pytest.mark.slow
+def test_random_training_batches_under_the_training_attack(tmp_path):
+    """As in figure 6.6; of a regime that trains on clean images under the attack of its validation."""
+
+    class Apart(ToyData):
+        """Validation images are black."""
+
+        def val_dataloader(self):
+            return DataLoader(TensorDataset(torch.zeros_like(self.x), self.y), batch_size=8)
+
+    recorders = {"training": Recorder(), "validation": Recorder()}
+    runs = {"training": make("madry", tmp_path, attack=recorders["training"], evaluation_attack=STILL)}
+    runs["validation"] = make("standard", tmp_path, evaluation_attack=recorders["validation"])
+    for kind, module in runs.items():
+        observer = RunningVsBatch()
+        keep = Keep(observer)
+        fit(tmp_path / kind, observer, module, epochs=1, data=Apart(), others=[keep])
+        looked_at = recorders[kind].calls[-2:]
+        assert [torch.equal(call[0], chunk.x) for call, chunk in zip(looked_at, keep.chunks, strict=True)] == [True] * 2
+        assert all(chunk.x.amax() > 0 for chunk in keep.chunks), "not of the validation set"
+        in_order = Apart().x.split(8)
+        assert not any(torch.equal(chunk.x, batch) for chunk in keep.chunks for batch in in_order), "drawn at random"
 
 
 @pytest.mark.slow
 def test_the_attack_of_the_regime_or_its_own(tmp_path):
     recorder = Recorder()
-    fit(tmp_path, RunningVsBatch(), make("mixture_bn", tmp_path, evaluation_attack=recorder), epochs=1)
+    fit(tmp_path, RunningVsBatch(), make("mixture_bn", tmp_path, attack=recorder), epochs=1)
     looks = [call for call in recorder.calls if call[1] is not None][-4:]
     assert [call[1] for call in looks] == ["main", "main", "adversarial", "adversarial"]
     gaps = []
@@ -201,8 +229,8 @@ def test_mixed_precision(tmp_path):
         ({"batches": 17}, "17 batches"),
     ],
 )
-def test_more_images_than_the_validation_set_has(tmp_path, arguments, asked):
-    message = rf"^bn_gap\.batches asks for {asked}, but the validation set has 32 images"
+def test_more_images_than_the_training_set_has(tmp_path, arguments, asked):
+    message = rf"^bn_gap\.batches asks for {asked}, but the training set has 32 images"
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, RunningVsBatch(**arguments))
 
