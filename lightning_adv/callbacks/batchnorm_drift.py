@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -221,7 +221,7 @@ class BatchNormDrift(Observer):
 class LooksAtBatchNorm(Protocol):
     """The arguments that the observers of BatchNorm share."""
 
-    analysis: ClassVar[str]
+    analysis: str
     layers: str | list[str]
     channel_layers: str | list[str] | None
     channels: int

@@ -1,6 +1,7 @@
 """Whose images an observer looks at, under which name, and what the attack of a look may cost."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.attacks import FGSM, PGD, AutoAttack, CarliniWagner
 from lightning_adv.attacks.shorter import shortened
-from lightning_adv.callbacks import ImageObserver, LocalResponse
+from lightning_adv.callbacks import BatchNormDrift, ImageObserver, LocalResponse, RunningVsBatch, WeightSmoothness
 from lightning_adv.core.table import Record, read_table
 from lightning_adv.regimes import MadryTraining
 from lightning_adv.testing import check_observer
@@ -178,3 +179,16 @@ def test_a_shorter_attack_goes_as_far():
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         Brightness(**arguments)
+
+
+OLD = Path(__file__).parents[1] / "fixtures/v0.1.0/madry/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize("kind", [BatchNormDrift, LocalResponse, RunningVsBatch, WeightSmoothness])
+def test_what_version_0_1_left_in_a_checkpoint_is_taken(kind):
+    states, observer = torch.load(OLD, weights_only=True)["callbacks"], kind()
+    old = states[observer.state_key]
+    observer.load_state_dict(old)
+    now = observer.state_dict()
+    assert {name: now[name] for name in old if name != "state"} == {n: old[n] for n in old if n != "state"}
+    assert observer.seconds == old["seconds"] > 0
