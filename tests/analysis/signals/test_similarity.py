@@ -91,6 +91,19 @@ def test_a_constant_representation_has_no_similarity():
     assert math.isnan(Similarity(0.1, -0.1, -0.1).cka)
 
 
+class OnceMore(Twice):
+    """The layer runs twice where images are bright."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0.5 else self.layer(x.flatten(1))
+
+
+def test_a_layer_that_runs_more_often_for_the_ones():
+    network, x = OnceMore(), torch.ones(4, 1, 2, 2)
+    with pytest.raises(ValueError, match="A layer runs 1 times for clean images and 2 times for adversarial examples"):
+        layer_similarity(network, 0 * x, x, {"layer": network.layer})
+
+
 def test_errors():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 6))
     x = torch.rand(6, 1, 2, 2)
