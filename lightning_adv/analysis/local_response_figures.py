@@ -161,18 +161,18 @@ def plot_kernel_arithmetic(
     shapes = {numbers.shape for numbers in (*across.values(), *down.values())}
     if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes):
         raise UsageError(f"perturbations and kernels must be of one size (rows, columns), got {sorted(shapes)}.")
-    figure = new_figure(2.1 * (1 + len(across)), 2.2 * (1 + len(down)))
+    figure = new_figure(1.5 * (1 + len(across)), 1.6 * (1 + len(down)))
     panels = figure.subplots(1 + len(down), 1 + len(across), squeeze=False)
     panels[0, 0].axis("off")
     for axes, (name, kernel) in zip(panels[0, 1:], across.items(), strict=True):
-        _draw_numbers(axes, f"Kernel: {name}", kernel)
+        _draw_numbers(axes, f"Kernel, {name}", kernel)
     for line, (name, perturbation) in zip(panels[1:], down.items(), strict=True):
-        _draw_numbers(line[0], f"Perturbation (1/255):\n{name}", perturbation)
+        _draw_numbers(line[0], f"Perturbation (1/255),\n{name}", perturbation)
         for axes, kernel in zip(line[1:], across.values(), strict=True):
             axes.axis("off")
             axes.set_title("Difference", fontsize=TITLE)
             difference = abs(float((kernel * perturbation).sum()))
-            axes.text(0.5, 0.5, f"{difference:.2g}/255", ha="center", va="center", fontsize=2 * TITLE)
+            axes.text(0.5, 0.5, f"{difference:.2g}/255", ha="center", va="center", fontsize=1.4 * TITLE)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""``lightning-adv report``: runs and studies as one interactive page."""
+"""``lightning-adv report``: runs, studies and interpretations as one interactive page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 
 from lightning_adv.commands.shared.plain_parser import PlainParser
 from lightning_adv.commands.shared.telling import told_in_one_line
@@ -18,7 +19,8 @@ from lightning_adv.core.errors import UsageError
 from lightning_adv.core.files import clear_unfinished, write_whole
 from lightning_adv.core.locks import alone
 from lightning_adv.core.reading import shorten
-from lightning_adv.report import runs, studies
+from lightning_adv.report import interpretations, runs, studies
+from lightning_adv.report.interpretations import Interpretation, is_interpretation, read_interpretation_folder
 from lightning_adv.report.page import build_page
 from lightning_adv.report.runs import Run, check_folder, name_runs, read_run_folder
 from lightning_adv.report.studies import Logged, Study, is_study, read_study_folder
@@ -66,7 +68,7 @@ class Report:
     def __init__(self, folders: Sequence[Path], output: Path) -> None:
         self.folders = list({_resolve(folder): folder for folder in folders}.values())
         self.output = output
-        self._read: dict[Path, tuple[object, Run | Study | UsageError]] = {}
+        self._read: dict[Path, tuple[object, Run | Study | Interpretation | UsageError]] = {}
         self._logged: dict[Path, Logged] = {}  # of the runs of studies, of which most do not change between two looks
         self._told: set[str] = set()
         if os.path.isdir(output):  # False of a path that is too long, where Path raises
@@ -100,7 +102,7 @@ class Report:
     @property
     def finished(self) -> bool:
         """Whether every run has ended with its test, and no cell of a study will be run any more."""
-        return all((studies if is_study(folder) else runs).is_finished(folder) for folder in self.folders)
+        return all(_reader(folder).is_finished(folder) for folder in self.folders)
 
     def state(self) -> object:
         """Return what changes when a file of any of the runs or studies changes."""
@@ -120,9 +122,10 @@ class Report:
         names = dict(zip(self.folders, name_runs(self.folders), strict=True))
         found = {names[folder]: self._content(folder) for folder in self.folders}
         of_studies = {name: each for name, each in found.items() if isinstance(each, Study)}
+        looked = {name: each for name, each in found.items() if isinstance(each, Interpretation)}
         of_runs = {name: each for name, each in found.items() if isinstance(each, Run)}
         left_out = {name: str(each) for name, each in found.items() if isinstance(each, UsageError)}
-        if not of_studies and not of_runs:
+        if not of_studies and not looked and not of_runs:
             raise UsageError(next(iter(left_out.values())))
         page = build_page(
             list(of_runs),
@@ -131,23 +134,26 @@ class Report:
             reload_seconds=reload_seconds,
             left_out=left_out,
             studies=of_studies,
+            interpretations=looked,
         )
         try:
             write_whole(self.output, page)
         except OSError as error:
             raise self._unwritable(error) from error
-        shown: dict[str, Run | Study] = {**of_studies, **of_runs}
+        shown: dict[str, Run | Study | Interpretation] = {**of_studies, **looked, **of_runs}
         self._tell(damage(list(shown), list(shown.values()), left_out))
 
-    def _content(self, folder: Path) -> Run | Study | UsageError:
+    def _content(self, folder: Path) -> Run | Study | Interpretation | UsageError:
         now = _signature(folder)
         if folder not in self._read or self._read[folder][0] != now:
             self._read[folder] = (now, self._read_or_say(folder))
         return self._read[folder][1]
 
-    def _read_or_say(self, folder: Path) -> Run | Study | UsageError:
+    def _read_or_say(self, folder: Path) -> Run | Study | Interpretation | UsageError:
         try:
-            return read_study_folder(folder, self._logged) if is_study(folder) else read_run_folder(folder)
+            if is_study(folder):
+                return read_study_folder(folder, self._logged)
+            return read_interpretation_folder(folder) if is_interpretation(folder) else read_run_folder(folder)
         except UsageError as error:
             return error
 
@@ -162,7 +168,12 @@ class Report:
 
 
 def _signature(folder: Path) -> object:
-    return studies.signature(folder) if is_study(folder) else runs.signature(folder)
+    return _reader(folder).signature(folder)
+
+
+def _reader(folder: Path) -> ModuleType:
+    """Return the module that knows what kind of folder it is."""
+    return studies if is_study(folder) else interpretations if is_interpretation(folder) else runs
 
 
 def _resolve(folder: Path) -> Path:
@@ -220,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="a run folder, as runs/digits-madry/version_0, or the folder of a study",
+        help="a run folder, as runs/digits-madry/version_0, the folder of a study, or that of an interpretation",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="the file to write (default: %(default)s)"

@@ -23,6 +23,8 @@ from lightning_adv.report.figures import (
     table_forms,
     themes,
 )
+from lightning_adv.report.interpretation_section import interpretation_section
+from lightning_adv.report.interpretations import Interpretation
 from lightning_adv.report.runs import Run
 from lightning_adv.report.sections import card, metric_cards, select_options, table_names, table_section
 from lightning_adv.report.studies import Study
@@ -41,8 +43,9 @@ def build_page(
     reload_seconds: float | None = None,
     left_out: Mapping[str, str] | None = None,
     studies: Mapping[str, Study] | None = None,
+    interpretations: Mapping[str, Interpretation] | None = None,
 ) -> str:
-    """Return the page: studies, then runs.
+    """Return the page: studies, then interpretations, then runs.
 
     The plots lie in it as JSON, as plotly.py builds them, and the numbers of the tables in one block for each table of
     each run, which the page draws from as its reader chooses.
@@ -54,8 +57,9 @@ def build_page(
         reload_seconds: After how long the page loads itself again; None for never.
         left_out: By name, why a run or a study is not among these.
         studies: By name, what was read of studies.
+        interpretations: By name, what was read of interpretations.
     """
-    studies = studies or {}
+    studies, interpretations = studies or {}, interpretations or {}
     tables = [table_section(name, names, runs) for name in table_names(runs)]
     metrics = metric_figures(names, runs)
     results = result_figures(names, runs)
@@ -76,8 +80,9 @@ def build_page(
         pictures = {name: base64.b64encode(content).decode("ascii") for name, content in run.figures.items()}
         blocks += [_block(f"figures-{index}", pictures)] if pictures else []
     blocks += [_block(f"study-{index}-runs", curves) for index, (_, _, curves) in enumerate(of_studies)]
-    known = [*studies, *names]
-    count = _count(len(studies), len(runs))
+    of_interpretations = [interpretation_section(index, *each) for index, each in enumerate(interpretations.items())]
+    known = [*studies, *interpretations, *names]
+    count = _count(len(studies), len(runs), len(interpretations))
     problems = problem_lists(names, runs, left_out or {})
     of_runs = Template(_asset("runs.html")).substitute(
         summary=summary_table(names, runs),
@@ -95,7 +100,7 @@ def build_page(
         version=escape(__version__),
         styles=_asset("report.css"),
         choices=_run_choices(names),
-        studies="\n".join(html for html, _, _ in of_studies),
+        studies="\n".join([*(html for html, _, _ in of_studies), *of_interpretations]),
         runs=of_runs if runs else problems,
         data="\n".join(blocks),
         plotly=_plotly(),
@@ -105,14 +110,15 @@ def build_page(
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _count(studies: int, runs: int) -> str:
+def _count(studies: int, runs: int, interpretations: int = 0) -> str:
     """Say how many of each there are.
 
     Example:
-        >>> _count(0, 1), _count(1, 2)
-        ('1 run', '1 study, 2 runs')
+        >>> _count(0, 1), _count(1, 2), _count(0, 0, 1)
+        ('1 run', '1 study, 2 runs', '1 interpretation')
     """
     said = [f"{studies} {'study' if studies == 1 else 'studies'}"] if studies else []
+    said += [f"{interpretations} interpretation{'' if interpretations == 1 else 's'}"] if interpretations else []
     return ", ".join(said + ([f"{runs} {'run' if runs == 1 else 'runs'}"] if runs else []))
 
 
