@@ -96,8 +96,18 @@ def _resolution(output: Any, square: bool) -> tuple[int, ...]:
     if output.ndim == 3:
         return (output.shape[1],)
     _, first, second, third = output.shape
-    # Swin's features are (N, H, W, C)
-    return (first, second) if square and first == second != third else (second, third)
+    return (first, second) if channels_last(output, square) else (second, third)
+
+
+def channels_last(features: Tensor, square: bool) -> bool:
+    """Tell whether features of four axes are (N, H, W, C), as Swin has them, and not (N, C, H, W).
+
+    Args:
+        features: What a module gives out.
+        square: Whether the images are; of others it cannot be told, and (N, C, H, W) is assumed.
+    """
+    _, first, second, third = features.shape
+    return square and first == second != third
 
 
 def unwrap(network: nn.Module) -> tuple[str, nn.Module]:
