@@ -7,6 +7,7 @@ from lightning_adv.callbacks.adversarial_batches import AdversarialBatches
 from lightning_adv.callbacks.batchnorm_drift import BatchNormDrift
 from lightning_adv.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_adv.callbacks.early_warning import EarlyWarning
+from lightning_adv.callbacks.feature_distributions import FeatureDistributions
 from lightning_adv.callbacks.fixed_images import FixedImages, take_images
 from lightning_adv.callbacks.flight_recorder import FlightRecorder
 from lightning_adv.callbacks.flight_signals import (
@@ -47,6 +48,7 @@ __all__ = [
     "DeadUnits",
     "DirectionAgreement",
     "EarlyWarning",
+    "FeatureDistributions",
     "FixedImages",
     "FlightRecorder",
     "FrequencyCurve",

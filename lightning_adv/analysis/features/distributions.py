@@ -205,7 +205,6 @@ def joint_map(
     perplexity: float = 30,
     points: int = POINTS,
     seed: int = 0,
-    argument: str = "perplexity",
 ) -> FeatureMap:
     """Return the t-SNE of clean and adversarial vectors together, with their densities and overlap (figure 8).
 
@@ -217,7 +216,6 @@ def joint_map(
         perplexity: How many neighbours of a point count, about. There must be more than three times as many points.
         points: How many points the map has at most, of both kinds together; taken evenly from the images.
         seed: Of the choice of points, of t-SNE and of the bootstrap.
-        argument: What an error calls the perplexity.
 
     Raises:
         UsageError: There are too few vectors for the perplexity, or they are of one channel.
@@ -230,7 +228,10 @@ def joint_map(
     """
     from sklearn.manifold import TSNE
 
-    check_perplexity(vectors, perplexity, points, argument=argument)
+    if vectors.clean.shape[1] < 2:
+        raise UsageError("a map of two axes needs vectors of at least two channels, got those of one.")
+    images = len(vectors.image.unique())
+    check_perplexity(perplexity, images, len(vectors.image) // max(1, images), points)
     few = thin_out(vectors, points // 2, seed=seed)
     if not _finite(few):
         empty = np.empty((0, 2))
@@ -243,23 +244,30 @@ def joint_map(
 
 
 def check_perplexity(
-    vectors: FeatureVectors, perplexity: float, points: int = POINTS, *, argument: str = "perplexity"
+    perplexity: float, images: int, places: int, points: int = POINTS, *, argument: str = "perplexity"
 ) -> None:
-    """Check that there is a map of vectors; see :func:`joint_map`.
+    """Check that a map has enough points; see :func:`joint_map`.
+
+    Args:
+        perplexity: The perplexity.
+        images: How many images there are.
+        places: How many vectors there are of an image, of each kind.
+        points: The most points of the map.
+        argument: What an error calls the perplexity.
 
     Raises:
-        UsageError: There are too few vectors for the perplexity, or they are of one channel.
+        UsageError: There are too few.
+
+    Example:
+        >>> check_perplexity(30, images=100, places=1)
     """
-    count, images = len(vectors.image), len(vectors.image.unique())
-    found = 2 * min(count, points // 2)
+    found = 2 * min(images * places, points // 2)
     if not 1 <= perplexity < found / 3:
         raise UsageError(
             f"{argument} must be at least 1 and below a third of the points of the map, got {perplexity:g} and {found} "
-            f"points: {count} vectors of {images} images, clean and adversarial, of which at most {points} are taken. "
-            "Give more images, or a smaller perplexity."
+            f"points: {places} of each of {images} images, clean and adversarial, and at most {points}. Give more "
+            "images, or a smaller perplexity."
         )
-    if vectors.clean.shape[1] < 2:
-        raise UsageError("a map of two axes needs vectors of at least two channels, got those of one.")
 
 
 def _numbered(vectors: FeatureVectors) -> NDArray[np.int64]:

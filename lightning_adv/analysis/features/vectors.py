@@ -71,13 +71,25 @@ def feature_layers(
         layers = _behind_blocks(network, image_shape, argument)
     else:
         layers = select_layers(named_layers(network), patterns, argument=argument)
-    like = next(network.parameters())
-    images = torch.zeros(2, *image_shape, device=like.device, dtype=like.dtype)
     try:
-        feature_vectors(network, images, images, layers, positions=1)
+        places_of(network, image_shape, layers, positions=1)
     except ValueError as error:
         raise UsageError(f"{argument}: {error}") from error
     return layers
+
+
+def places_of(
+    network: nn.Module, image_shape: Sequence[int], layers: Mapping[str, nn.Module], positions: int
+) -> dict[str, int]:
+    """Return how many vectors :func:`feature_vectors` gives of an image, by layer: at most ``positions``.
+
+    Raises:
+        UsageError: A layer does not run or gives out no features.
+    """
+    like = next(network.parameters())
+    images = torch.zeros(2, *image_shape, device=like.device, dtype=like.dtype)
+    found = feature_vectors(network, images, images, layers, positions=positions)
+    return {name: len(each.image) // len(images) for name, each in found.items()}
 
 
 def _behind_blocks(network: nn.Module, image_shape: Sequence[int], argument: str) -> dict[str, nn.Module]:
