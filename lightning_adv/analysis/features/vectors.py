@@ -50,7 +50,7 @@ def feature_layers(
     ``m1``, ``m2``, ... are the ends of the blocks that :func:`~lightning_adv.nn.blocks.split_blocks` finds between the
     stem m0 and the head: in a ResNet or VGG the four stages, in a ViT or another network of tokens its transformer
     blocks. Of more than four blocks, four are taken at even distances, the last one among them: of a ViT's twelve m3,
-    m6, m9 and m12.
+    m6, m9 and m12, which ends with the norm behind it.
 
     Args:
         network: A classifier of images (N, C, H, W). It runs on black images, and is left as it was.
