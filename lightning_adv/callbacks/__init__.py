@@ -34,6 +34,7 @@ from lightning_adv.callbacks.observed import ObservedModule
 from lightning_adv.callbacks.observer import Observer
 from lightning_adv.callbacks.perturbation_view import PerturbationView
 from lightning_adv.callbacks.running_vs_batch import RunningVsBatch
+from lightning_adv.callbacks.saliency_maps import SaliencyMaps
 from lightning_adv.callbacks.throughput import Throughput
 from lightning_adv.callbacks.training_curves import TrainingCurves
 from lightning_adv.callbacks.weight_smoothness import WeightSmoothness
@@ -71,6 +72,7 @@ __all__ = [
     "Record",
     "Row",
     "RunningVsBatch",
+    "SaliencyMaps",
     "Signal",
     "Throughput",
     "TrainingCurves",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_adv.interpretation.section import Section as Section
     from lightning_adv.interpretation.sections import FeatureSpace as FeatureSpace
     from lightning_adv.interpretation.sections import LocalProperties as LocalProperties
+    from lightning_adv.interpretation.sections import Saliency as Saliency
     from lightning_adv.interpretation.sections import ShapeBias as ShapeBias
     from lightning_adv.interpretation.sections import ShapeTexture as ShapeTexture
     from lightning_adv.interpretation.subject import Subject as Subject
@@ -26,7 +27,7 @@ _OFFERED = {
     "finding": ("Finding", "image_name", "mean_finding", "share_finding"),
     "interpreting": ("SectionResult", "interpret"),
     "section": ("Section",),
-    "sections": ("FeatureSpace", "LocalProperties", "ShapeBias", "ShapeTexture"),
+    "sections": ("FeatureSpace", "LocalProperties", "Saliency", "ShapeBias", "ShapeTexture"),
     "subject": ("Subject",),
 }
 """By module, what it offers. A section is named by this package, as in lightning_adv.interpretation.MySection."""

@@ -15,6 +15,7 @@ from lightning_adv.callbacks import (
     LocalResponse,
     PerturbationView,
     RunningVsBatch,
+    SaliencyMaps,
     WeightSmoothness,
 )
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
@@ -32,6 +33,7 @@ OBSERVERS = {
     "flight_recorder": lambda: FlightRecorder(images=25, every_n_steps=2),
     "frequency_curve": lambda: FrequencyCurve(radii=[0.5, 1.0], every_n_steps=2),
     "perturbation_view": lambda: PerturbationView(every_n_steps=2),
+    "saliency_maps": lambda: SaliencyMaps(images=10, samples=3, every_n_steps=2),
 }
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from lightning_adv.analysis.features.saliency import saliency_distances as saliency_distances
     from lightning_adv.analysis.features.saliency import saliency_pictures as saliency_pictures
     from lightning_adv.analysis.features.saliency import smooth_grad as smooth_grad
+    from lightning_adv.analysis.features.saliency_figures import plot_saliency as plot_saliency
+    from lightning_adv.analysis.features.saliency_figures import plot_saliency_numbers as plot_saliency_numbers
+    from lightning_adv.analysis.features.saliency_figures import (
+        plot_saliency_over_training as plot_saliency_over_training,
+    )
     from lightning_adv.analysis.features.vectors import FeatureVectors as FeatureVectors
     from lightning_adv.analysis.features.vectors import feature_layers as feature_layers
     from lightning_adv.analysis.features.vectors import feature_vectors as feature_vectors
@@ -32,6 +37,7 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "saliency": (
         "SaliencyDistances", "gini", "grad_saliency", "saliency_distances", "saliency_pictures", "smooth_grad",
     ),
+    "saliency_figures": ("plot_saliency", "plot_saliency_numbers", "plot_saliency_over_training"),
     "vectors": ("FeatureVectors", "feature_layers", "feature_vectors"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ SAMPLES = 100
 """Noisy copies of an image in SmoothGrad (section 2.2)."""
 NOISE = 0.1
 """Standard deviation of SmoothGrad's noise, as a share of the range of an image's values (section 2.2)."""
+
+Method: TypeAlias = Literal["smooth_grad", "grad"]
 
 _AT_ONCE = 4_000_000  # values of an image's noisy copies in one forward pass: 26 of 224 × 224 pixels in colour
 
@@ -64,7 +66,7 @@ def grad_saliency(network: nn.Module, x: Tensor, y: Tensor, *, batch_size: int =
         >>> grad_saliency(nn.Flatten(), x, torch.tensor([0]))  # the classes are the pixels, one as likely as the other
         tensor([[[[ 0.5000, -0.5000]]]])
     """
-    saliency = _captum().Saliency
+    saliency = captum_attributions().Saliency
     check_images(x, y)
     if not len(x):
         return torch.zeros_like(x)
@@ -111,7 +113,7 @@ def smooth_grad(
         >>> smooth_grad(nn.Flatten(), x, torch.tensor([0]), generator=torch.Generator().manual_seed(0))
         tensor([[[[ 0.5000, -0.5000]]]])
     """
-    captum = _captum()
+    captum = captum_attributions()
     check_images(x, y)
     if not isinstance(samples, int) or samples < 1:
         raise UsageError(f"samples must be an integer of at least 1, got {samples!r}.")
@@ -132,8 +134,8 @@ def smooth_grad(
     return torch.cat(maps).to(x.dtype)
 
 
-def _captum() -> Any:
-    """Return captum's attributions.
+def captum_attributions() -> Any:
+    """Return captum's attributions, of the extra ``interpret``.
 
     Raises:
         UsageError: It is not installed.
@@ -145,6 +147,31 @@ def _captum() -> Any:
             raise
         raise UsageError("Saliency maps need captum: pip install 'lightning-adv[interpret]'.") from error
     return attr
+
+
+def saliency_maps(
+    method: Method, network: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator, samples: int = SAMPLES
+) -> Tensor:
+    """Return saliency maps by the name of their method: :func:`smooth_grad` or, for ``grad``, :func:`grad_saliency`.
+
+    Example:
+        >>> x, y, random = torch.tensor([[[[0.0, 0.0]]]]), torch.tensor([0]), torch.Generator()
+        >>> saliency_maps("grad", nn.Flatten(), x, y, generator=random)
+        tensor([[[[ 0.5000, -0.5000]]]])
+    """
+    if method == "grad":
+        return grad_saliency(network, x, y)
+    return smooth_grad(network, x, y, generator=generator, samples=samples)
+
+
+def check_method(argument: str, method: str) -> None:
+    """Check the name of a method.
+
+    Raises:
+        UsageError: There is no such method.
+    """
+    if method not in get_args(Method):
+        raise UsageError(f"{argument} must be one of {', '.join(get_args(Method))}, got {method!r}.")
 
 
 @contextmanager
