@@ -22,6 +22,7 @@ __all__ = ["AdversarialCLI", "main"]
 
 _COMMANDS = (
     "fit", "validate", "test", "predict", "evaluate", "transfer", "interpret", "export", "push", "report", "study",
+    "stylize",
 )  # fmt: skip
 
 _HELP = """\
@@ -41,6 +42,7 @@ commands:
   push       put a network on the Hugging Face hub, with a card of its accuracies
   report     show runs side by side in one interactive page
   study      train and evaluate a grid of runs, and draw one table and one figure of it
+  stylize    write the test images with the styles or textures of paintings, as a test set
 
   lightning-adv COMMAND --help           the options of a command
   lightning-adv fit --config NAME --print_config

@@ -85,6 +85,10 @@ def _load(command: str, cli: type[AdversarialCLI] | None) -> Callable[[list[str]
         from lightning_adv.commands.interpret.command import run_interpret
 
         return lambda arguments: run_interpret(arguments[1:])
+    if command == "stylize":
+        from lightning_adv.commands.stylize import run_stylize
+
+        return lambda arguments: run_stylize(arguments[1:])
     from lightning_adv.commands.fit.command import run
 
     return lambda arguments: run(arguments, cli)

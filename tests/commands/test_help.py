@@ -14,7 +14,7 @@ from lightning_adv.commands.shared.help_texts import plain_text
 from lightning_adv.commands.shared.parser import Parser
 from lightning_adv.nn.backbones import Backbone
 
-COMMANDS = ["fit", "validate", "test", "predict", "evaluate", "transfer", "interpret", "export", "report"]
+COMMANDS = ["fit", "validate", "test", "predict", "evaluate", "transfer", "interpret", "export", "report", "stylize"]
 MARKS = re.compile(r":\w+:`|`|\bSee (there|:)|Likewise")
 PACKAGES = (lightning_adv.attacks, lightning_adv.callbacks, lightning_adv.data, lightning_adv.regimes)
 PUBLIC = [getattr(package, name) for package in PACKAGES for name in vars(package)]

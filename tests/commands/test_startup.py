@@ -176,6 +176,7 @@ def test_each_command_of_the_help_is_known(capsys):
         "push",
         "report",
         "study",
+        "stylize",
     ]
     for name in names:
         with pytest.raises(SystemExit) as exit_:

@@ -33,7 +33,7 @@ from lightning_adv.evaluation.plan import fit_attack
 from lightning_adv.interpretation.interpreting import SectionResult, check_names, interpret
 from lightning_adv.interpretation.written import FIGURES, write_sections
 from lightning_adv.nn.weights.load import say
-from lightning_adv.regimes.training_data import num_classes_of
+from lightning_adv.regimes.training_data import class_names_of, num_classes_of
 
 RESULT = "interpretation.json"
 
@@ -82,7 +82,8 @@ def _interpret(settings: InterpretSettings, plain: dict[str, Any], held: ExitSta
         settings.sections,
         seed=settings.seed,
         batch_size=settings.batch_size,
-        files=images.files,
+        files=images.names(images.indices, y),
+        class_names=class_names_of(settings.data),
         progress=shown_progress,
     )
     told = {

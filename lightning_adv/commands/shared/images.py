@@ -7,6 +7,7 @@ would be of a few classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from lightning_adv.commands.shared.held_out import check_gives, test_loaders
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.loaders import indices_of, sampler_of
 from lightning_adv.regimes.checks import as_pair
-from lightning_adv.regimes.training_data import describe_data
+from lightning_adv.regimes.training_data import class_names_of, describe_data
 
 
 class ImageChunk(NamedTuple):
@@ -77,6 +78,7 @@ class TestImages:
         loader = loaders[0] if len(loaders) == 1 else loaders
         self.name = name = type(data).__name__
         self.described = describe_data(data)
+        self._class_names = class_names_of(data)
         dataset = getattr(loader, "dataset", None)
         if (
             not isinstance(loader, DataLoader)
@@ -131,11 +133,35 @@ class TestImages:
             yield ImageChunk(number, number * self._chunk, self._chunks[number], x, y)
 
     @property
-    def files(self) -> list[str]:
-        """The images' names in the evaluation's order: those of their files, or their numbers as ``00012.png``."""
-        named = getattr(self._loader.dataset, "files", None)
-        indices = [index for chunk in self._chunks for index in chunk]
-        return [f"{index:05d}.png" if named is None else str(named[index]) for index in indices]
+    def indices(self) -> list[int]:
+        """The numbers in the test set of all images, in the evaluation's order."""
+        return [index for chunk in self._chunks for index in chunk]
+
+    def names(self, indices: Sequence[int], y: Tensor) -> list[str]:
+        """Return the names of images, as files below a folder that :class:`ImageFolderDataModule` reads as a test set.
+
+        It is the image's own name in the data set's folder, where it has one below a folder of its class; otherwise
+        ``test/CLASS/NUMBER.png``. The folders of the classes are in the order of the labels.
+
+        Args:
+            indices: Their numbers in the test set.
+            y: Their labels (n,).
+        """
+        files = getattr(self._loader.dataset, "files", None)
+        named: list[str] = []
+        for index, label in zip(indices, y.tolist(), strict=True):
+            of_class = self._folder_of(label)
+            own = PurePosixPath(f"{index:0{len(str(self.available))}}.png" if files is None else files[index])
+            below = not own.is_absolute() and ".." not in own.parts and of_class in own.parts[:-1]
+            named.append(str(own) if below else f"test/{of_class}/{own.name}")
+        return named
+
+    def _folder_of(self, label: int) -> str:
+        """Return the name of a class as that of a folder, numbered where the names are not in the labels' order."""
+        names = self._class_names
+        if names is not None and list(names) == sorted(names) and not any("/" in name for name in names):
+            return names[label]
+        return f"{label:05}" if names is None else f"{label:05} {names[label].replace('/', ' ')}"
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first images (n, C, H, W) and labels (n,), ``count`` or as many as there are."""

@@ -39,7 +39,8 @@ class PresetCommand(Generic[SettingsT]):
         kind: The settings' dataclass, with a field ``data``. A field that is true or false by default is a flag too.
         name: The command's name.
         description: What the command does.
-        default: The preset, such as ``evaluation/quick``, that stands before the arguments if they leave ``what`` out.
+        default: The preset, such as ``evaluation/quick``, that stands before the arguments if they leave ``what`` out;
+            None for a command without presets.
         what: The fields that say what to run, of which one is enough.
         checkpoint: Returns the checkpoint whose run says what the data are, where they are not given.
     """
@@ -47,7 +48,7 @@ class PresetCommand(Generic[SettingsT]):
     kind: type[SettingsT]
     name: str
     description: str
-    default: str
+    default: str | None
     what: Sequence[str]
     checkpoint: Callable[[Namespace], str | None]
 
@@ -78,17 +79,17 @@ class PresetCommand(Generic[SettingsT]):
         """Return a parser of the settings."""
         read_files_as_data()
         parser = Parser(prog=f"lightning-adv {self.name}", description=self.description, allow_abbrev=False)
-        folder = self.default.partition("/")[0]
-        presets = [*preset_names(folder), *(name for _, name, _ in plugin_configs() if name.startswith(f"{folder}/"))]
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=ActionConfigFile,
-            help=f"a preset ({', '.join(presets)}) or a file; {self.default} if no {self.what[0][:-1]} is given",
-        )
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help=self._help_of_config())
         parser.add_class_arguments(self.kind)
         add_trust(parser)
         return parser
+
+    def _help_of_config(self) -> str:
+        if self.default is None:
+            return "a file of these options"
+        folder = self.default.partition("/")[0]
+        presets = [*preset_names(folder), *(name for _, name, _ in plugin_configs() if name.startswith(f"{folder}/"))]
+        return f"a preset ({', '.join(presets)}) or a file; {self.default} if no {self.what[0][:-1]} is given"
 
     def parse(self, parser: Parser, arguments: Sequence[str]) -> Namespace:
         """Parse a command line, after the default preset where it is needed; then trust whom it trusts.
@@ -104,7 +105,7 @@ class PresetCommand(Generic[SettingsT]):
             arguments, *(f"--{field.name}" for field in fields(self.kind) if isinstance(field.default, bool))
         )
         parsed = parser.parse_args(given)
-        if all(parsed[name] in (None, []) for name in self.what):
+        if self.default is not None and all(parsed[name] in (None, []) for name in self.what):
             parsed = parser.parse_args(["--config", own_config(self.default), *given])
         trust_given(parsed.get("trust"))
         return parsed

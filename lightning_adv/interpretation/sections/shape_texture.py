@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +22,9 @@ from lightning_adv.analysis.images.transformed_accuracy import (
 from lightning_adv.analysis.images.version_figures import plot_versions
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.image_files import read_tensor
-from lightning_adv.core.shares import NORMAL_975, Share
+from lightning_adv.core.shares import Share
 from lightning_adv.interpretation.crafted import Crafted
-from lightning_adv.interpretation.finding import CLEAN, Finding, share_finding
+from lightning_adv.interpretation.finding import CLEAN, Finding, mean_finding, share_finding
 from lightning_adv.interpretation.section import Section
 from lightning_adv.interpretation.subject import Subject
 
@@ -228,10 +227,7 @@ def _findings(network: str, images: str, answers: Answers, before: Answers | Non
     if before is not None and (total := int(before.correct.sum())):
         still = int((answers.correct & before.correct).sum())
         yield share_finding(network, images, _ON_CORRECT, Share(still, total))
-    values = answers.probability.double()
-    mean = float(values.mean())
-    half = NORMAL_975 * float(values.std()) / math.sqrt(count) if count > 1 else math.nan
-    yield Finding(network, images, "", "true_class_probability", mean, mean - half, mean + half, count)
+    yield mean_finding(network, images, "true_class_probability", answers.probability)
 
 
 def _tables(
