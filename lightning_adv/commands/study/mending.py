@@ -108,8 +108,17 @@ def _is_whole(path: Path) -> bool:
     return _is_checkpoint(path) if path.suffix == ".ckpt" else path.exists()
 
 
-@functools.lru_cache(maxsize=1000)  # of a network that hundreds of cells begin with
 def _is_checkpoint(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return _reads(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=1000)  # of a network that hundreds of cells begin with
+def _reads(path: Path, changed: int, size: int) -> bool:
+    """Return whether a file is a checkpoint; ``changed`` and ``size`` tell when to look again."""
     try:
         return isinstance(read_checkpoint(path, argument="checkpoint"), Mapping)
     except UsageError:

@@ -146,6 +146,8 @@ class Outcome:
             named = ["" if (value := row.get(column)) is None else str(value) for column in named_by]
             printed.add_row(*named, *(_shown(row, measure) for measure in shown))
         plain_console().print(printed)
+        if others := [measure for measure in table.measures if measure not in shown]:
+            print(f"{self._folder.csv} has besides: {', '.join(others)}.")
         if len(table.rows) > _MOST_ROWS:
             print(f"These are the first {_MOST_ROWS} of {len(table.rows)} rows: {self._folder.csv} has all.")
 
