@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_adv.attacks import Attack
-from lightning_adv.attacks.describe import shortfall
 from lightning_adv.callbacks.any_module import ModuleParts, Parts
 from lightning_adv.callbacks.batch_parts import BatchChoice
+from lightning_adv.callbacks.given import check_apart, check_name, given_attacks, name_of_class, tell_shortfalls
 from lightning_adv.callbacks.looks import Look, Progress, plain_record
 from lightning_adv.callbacks.observed import ObservedModule, headline_domain
 from lightning_adv.callbacks.output import Output, run_folder
@@ -21,13 +20,9 @@ from lightning_adv.callbacks.undisturbed import undisturbed
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.seeds import run_seed
 from lightning_adv.core.table import Record, Row
-from lightning_adv.nn.weights.load import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-_NAME = re.compile(r"\w[\w.-]*")
 
 
 class ObserverParts(Parts, total=False):
@@ -99,7 +94,7 @@ class Observer(Callback, ABC):
             cls.observe = _observe_by_look  # type: ignore[method-assign]
         family = getattr(cls.observe, "__isabstractmethod__", False)  # has no table: its subclasses have
         if not family and not hasattr(cls, "analysis"):
-            cls.analysis = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.lstrip("_")).lower()
+            cls.analysis = name_of_class(cls)
 
     def __init__(
         self,
@@ -114,10 +109,7 @@ class Observer(Callback, ABC):
         std: list[float] | None = None,
         evaluation_attack: Attack | None = None,
     ) -> None:
-        if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
-            raise UsageError(
-                f"{self.analysis}.name names files: it must be of letters, digits, '_', '-' and '.', got {name!r}."
-            )
+        check_name(name, self.analysis)
         self.name = name
         self.analysis = type(self).analysis if name is None else name
         self.check_positive(
@@ -148,15 +140,6 @@ class Observer(Callback, ABC):
         for name, number in arguments.items():
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise UsageError(f"{cls.analysis}.{name} must be an integer of at least 1, got {number!r}.")
-
-    def given_attacks(self) -> dict[str, Attack]:
-        """Return the attacks that it was given itself, in any of its arguments, by what errors call them."""
-        found: dict[str, Attack] = {}
-        for name, value in vars(self).items():
-            several = value.items() if isinstance(value, dict) and not name.startswith("_") else ()
-            found |= {name: value} if isinstance(value, Attack) else {}
-            found |= {f"{name}.{each}": attack for each, attack in several if isinstance(attack, Attack)}
-        return found
 
     # To override --------------------------------------------------------------------------------------------------
 
@@ -240,16 +223,12 @@ class Observer(Callback, ABC):
         """
         if not self._resumed or self._seed is None:  # processes that nobody seeded have a seed each
             self._seed = trainer.strategy.broadcast(run_seed())
-        given = self.given_attacks()
+        given = given_attacks(vars(self))
         own_attack = any(name.partition(".")[0] in ("attack", "attacks") for name in given)
         needs = [name for name in self.needs if not (own_attack and name == "evaluation_attack")]
         module = self._observed = self._parts.of(pl_module, type(self).__name__, needs, self._seed)
         observers = [callback for callback in trainer.callbacks if isinstance(callback, Observer)]  # type: ignore[attr-defined]
-        if sum(observer.analysis.lower() == self.analysis.lower() for observer in observers) > 1:
-            raise UsageError(
-                f"trainer.callbacks has two observers whose analysis is {self.analysis!r}: they would write into one "
-                "table. Give one of them a name of its own."
-            )
+        check_apart(self.analysis, [observer.analysis for observer in observers])
         if not self._resumed:  # a state that was loaded knows better, also that there was no look yet
             if trainer.global_step == 0:
                 self._progress = Progress()
@@ -261,9 +240,7 @@ class Observer(Callback, ABC):
         problem = trainer.strategy.broadcast(None if self._output is None else self._output.problem())
         if problem is not None:
             raise UsageError(problem)
-        for name, attack in given.items():  # a regime speaks for its own
-            if (short := shortfall(attack, f"{self.analysis}.{name}")) is not None:
-                say(short, warn=True)
+        tell_shortfalls(given, self.analysis)  # a regime speaks for its own
         with self._progress.clock(pl_module.device):
             self.get_ready(trainer, module)
             self.prepare(trainer, module)

@@ -1,7 +1,7 @@
 import pytest
 from jsonargparse import Namespace
 
-from lightning_adv.commands.fit.trainer_values import check_values
+from lightning_adv.commands.fit.trainer_values import check_trainer, check_values
 from tests.faults.told import check_readable, told
 
 
@@ -54,3 +54,15 @@ def test_told_before_anything_is_written(arguments, words, tmp_path, monkeypatch
     check_readable(status, said)
     assert all(word in said for word in words), said
     assert not list(tmp_path.iterdir())
+
+
+def test_observers_of_one_class_need_a_name_each():
+    def trainer(*names):
+        path = "lightning_adv.callbacks.LocalResponse"
+        callbacks = [Namespace(class_path=path, init_args=Namespace(name=name)) for name in names]
+        return Namespace(strategy="auto", enable_checkpointing=True, callbacks=callbacks)
+
+    check_trainer(trainer("fgsm", None, "pgd"))
+    for names in ((None, None), ("fgsm", "fgsm")):
+        with pytest.raises(ValueError, match=r"LocalResponse 2 times, but it runs once.*a name each"):
+            check_trainer(trainer(*names))

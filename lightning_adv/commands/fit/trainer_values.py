@@ -124,10 +124,12 @@ def check_trainer(config: Any) -> None:
             "last: leave it out."
         )
     given = config.get("callbacks")
-    names = [callback.class_path for callback in given] if isinstance(given, list) else []
-    for name in names:
-        if name.startswith("lightning_adv.callbacks.") and names.count(name) > 1:
+    each = given if isinstance(given, list) else []
+    called = [(callback.class_path, (callback.get("init_args") or {}).get("name")) for callback in each]
+    for path, name in called:
+        if path.startswith("lightning_adv.callbacks.") and called.count((path, name)) > 1:
             raise UsageError(
-                f"trainer.callbacks has {name.rpartition('.')[2]} {names.count(name)} times, but it runs once: take it "
-                "out of one configuration. The config.yaml of a run has the callbacks of that run."
+                f"trainer.callbacks has {path.rpartition('.')[2]} {called.count((path, name))} times, but it runs "
+                "once: take it out of one configuration, or give observers of one class a name each. The config.yaml "
+                "of a run has the callbacks of that run."
             )
