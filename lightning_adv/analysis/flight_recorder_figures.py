@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_adv.core.figures import (
     COLOURS,
@@ -73,9 +73,9 @@ def plot_signals(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _label_lowest(panels: Sequence[Sequence[Axes]], signals: int, columns: int, unit: str) -> None:
+def _label_lowest(panels: Any, signals: int, columns: int, unit: str) -> None:
     """Name the x axis below the last panel of each column."""
     for column in range(columns):
-        lowest = panels[-(-(signals - column) // columns)][column]
+        lowest: Axes = panels[-(-(signals - column) // columns), column]
         set_looks(lowest, unit)
         lowest.tick_params(labelbottom=True)

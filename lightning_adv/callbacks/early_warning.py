@@ -17,6 +17,7 @@ from lightning_adv.analysis.overfitting import (
     robust_overfitting,
     robustly_correct,
 )
+from lightning_adv.analysis.signals import loss_along_line
 from lightning_adv.attacks import FGSM, PGD, Attack
 from lightning_adv.callbacks.any_module import ModuleParts, Parts
 from lightning_adv.callbacks.fixed_images import NO_IMAGES, FixedImages, take_images
@@ -43,12 +44,18 @@ class EarlyWarning(Callback):
     * ``early_warning/catastrophic_gap``: the first less the second,
     * ``early_warning/robust_gap``: the third less the second.
 
+    * with ``loss_peaks``, ``early_warning/loss_peaks``: the share of validation images for which the loss is largest on
+      the way to the example of ``fgsm``, and not at one of its ends.
+
     See :mod:`~lightning_adv.analysis.overfitting` for what they mean and where they come from.
 
     It warns when a gap exceeds its limit while robust accuracy is no higher than at any look before, and then not again
     until the gap has closed. It only logs, and never warns, during ``eps_warmup_epochs`` and where the regime does not
     train for robustness (its ``monitor`` is a clean accuracy): there FGSM is the weaker attack by far, without anything
     being overfitted.
+
+    A gap says that it has happened. ``loss_peaks`` warns while robust accuracy still stands, as a rule: it is judged at
+    each look by itself, during ``eps_warmup_epochs`` too.
 
     The network is measured as it is trained: in the Trainer's precision, through the regime's ``inference_domain``,
     with the weights of the last step and not their average where there is one (Lightning's ``WeightAveraging``).
@@ -61,6 +68,8 @@ class EarlyWarning(Callback):
         catastrophic_gap: Limit in [0, 1]. Where nothing is overfitted the gap is 0.10 (Madry et al. 2018, table 2, FGSM
             and PGD-20 on CIFAR-10). Wong et al.'s code stops when robust accuracy falls by 0.2 in an epoch.
         overfitting_gap: Limit in [0, 1]. With 256 images a gap has a standard error of up to 0.044: 0.1 may be chance.
+        loss_peaks: Limit in [0, 1] of the share of images whose loss peaks on the way to their single-step example, as
+            0.05; None does not look.
         action: ``"warn"`` only; ``"stop"`` training too; ``"restore"`` the weights and buffers of the last look that
             warned of nothing, and stop. The optimizer's state stays, and checkpoints hold those weights as well.
         **parts: Where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
@@ -86,14 +95,16 @@ class EarlyWarning(Callback):
         catastrophic_gap: float = 0.2,
         overfitting_gap: float = 0.2,
         action: Action = "warn",
+        loss_peaks: float | None = None,
         **parts: Unpack[Parts],
     ) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("images", images)):
             if not isinstance(number, int) or number < 1:
                 raise UsageError(f"early_warning.{name} must be an integer of at least 1, got {number!r}.")
-        for name, gap in (("catastrophic_gap", catastrophic_gap), ("overfitting_gap", overfitting_gap)):
-            if not 0 <= gap <= 1:
-                raise UsageError(f"early_warning.{name} must lie in [0, 1], got {gap}.")
+        limits = {"catastrophic_gap": catastrophic_gap, "overfitting_gap": overfitting_gap, "loss_peaks": loss_peaks}
+        for name, limit in limits.items():
+            if limit is not None and not 0 <= limit <= 1:
+                raise UsageError(f"early_warning.{name} must lie in [0, 1], got {limit}.")
         if action not in get_args(Action):
             hint = did_you_mean(str(action), get_args(Action))
             raise UsageError(
@@ -105,6 +116,7 @@ class EarlyWarning(Callback):
         self.fgsm = None if fgsm is None else Attack.from_config(fgsm)
         self.catastrophic_gap = catastrophic_gap
         self.overfitting_gap = overfitting_gap
+        self.loss_peaks = loss_peaks
         self.action = action
         self._parts = ModuleParts(OBSERVER, **parts)
         self._observed: ObservedModule | None = None
@@ -112,7 +124,7 @@ class EarlyWarning(Callback):
         self._resumed = False
         self.seconds = 0.0
         self._best = 0.0
-        self._catastrophic = self._robust = False
+        self._catastrophic = self._robust = self._peaking = False
         self._good: dict[str, Any] | None = None
         self._train = self._val = NO_IMAGES
 
@@ -137,6 +149,7 @@ class EarlyWarning(Callback):
         start = time.perf_counter()
         module = cast(ObservedModule, self._observed)
         look = self._look(trainer, module)
+        peaks = None if self.loss_peaks is None else self._share_of_peaks(trainer, module)
         self.seconds += time.perf_counter() - start
         numbers = {
             "fgsm_accuracy": look.fgsm_accuracy,
@@ -144,11 +157,13 @@ class EarlyWarning(Callback):
             "train_robust_accuracy": look.train_robust_accuracy,
             "catastrophic_gap": look.catastrophic_gap,
             "robust_gap": look.robust_gap,
+            **({} if peaks is None else {"loss_peaks": peaks}),
         }
         # All processes have the same numbers; without sync_dist Lightning would warn that they may not.
         pl_module.log_dict({f"early_warning/{name}": n for name, n in numbers.items()}, sync_dist=True, batch_size=1)
-        if _trains_for_robustness(module) and trainer.current_epoch >= getattr(module, "eps_warmup_epochs", 0):
-            self._judge(trainer, pl_module, look)
+        warm = trainer.current_epoch >= getattr(module, "eps_warmup_epochs", 0)
+        if _trains_for_robustness(module) and (warm or peaks is not None):
+            self._judge(trainer, pl_module, look if warm else None, peaks)
         self._best = max(self._best, look.robust_accuracy)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,6 +174,8 @@ class EarlyWarning(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what the looks so far have found, for the checkpoint; with ``"restore"`` the good weights too."""
         told = {"catastrophic": self._catastrophic, "robust": self._robust, "seconds": self.seconds}
+        if self.loss_peaks is not None:
+            told["peaking"] = self._peaking
         return {"best": self._best, "good": self._good, "seed": self._seed, **told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,6 +185,7 @@ class EarlyWarning(Callback):
         self._resumed = True
         self._catastrophic = state_dict["catastrophic"]
         self._robust = state_dict["robust"]
+        self._peaking = state_dict.get("peaking", False)  # where it did not look, there is none
         self.seconds = state_dict["seconds"]
         self._good = state_dict["good"] if self.action == "restore" else None
 
@@ -190,6 +208,17 @@ class EarlyWarning(Callback):
             robust = robustly_correct(network, x, y, attack, generator=noise)
             correct += robust.sum()
         return correct
+
+    def _share_of_peaks(self, trainer: Trainer, module: ObservedModule) -> float:
+        """Return for which share of the validation images the loss peaks on the way to the single-step example."""
+        _, fgsm = self._attacks(module)
+        network = through(module.network, module.inference_domain)
+        peaks = torch.zeros((), dtype=torch.int64, device=module.device)
+        with undisturbed(trainer, module.network):
+            for batch in self._val.batches:
+                x, y, noise = batch.to(module.device)
+                peaks += loss_along_line(network, x, fgsm(network, x, y, generator=noise), y).peaks_inside.sum()
+        return float(trainer.strategy.reduce(peaks, reduce_op="sum")) / self._val.size
 
     def _attacks(self, module: ObservedModule) -> tuple[Attack, Attack]:
         attack = module.evaluation_attack if self.attack is None else self.attack
@@ -224,15 +253,28 @@ class EarlyWarning(Callback):
 
     # What follows from it -----------------------------------------------------------------------------------------
 
-    def _judge(self, trainer: Trainer, pl_module: LightningModule, look: Accuracies) -> None:
+    def _judge(
+        self, trainer: Trainer, pl_module: LightningModule, look: Accuracies | None, peaks: float | None
+    ) -> None:
+        told = [] if look is None else self._judge_accuracies(trainer, look)
+        before = self._peaking
+        self._peaking = peaks is not None and peaks > cast(float, self.loss_peaks)
+        if self._peaking and not before:
+            told.append(f"Catastrophic overfitting may follow epoch {trainer.current_epoch}: for {peaks:.1%} of ")
+            told.append(f"{self._val.size} validation images the loss peaks on the way to the FGSM example. ")
+        if not (self._catastrophic or self._robust or self._peaking) and self.action == "restore":
+            weights = {name: value.to("cpu", copy=True) for name, value in pl_module.state_dict().items()}
+            self._good = {"epoch": trainer.current_epoch, "weights": weights}
+        if told:
+            rank_zero_warn("".join([*told, self._act(trainer, pl_module)]).rstrip())
+
+    def _judge_accuracies(self, trainer: Trainer, look: Accuracies) -> list[str]:
+        """Tell which overfitting begins."""
         before = (self._catastrophic, self._robust)
         self._catastrophic = catastrophic_overfitting(
             look, self._best, gap=self.catastrophic_gap, already=self._catastrophic
         )
         self._robust = robust_overfitting(look, self._best, gap=self.overfitting_gap, already=self._robust)
-        if not (self._catastrophic or self._robust) and self.action == "restore":
-            weights = {name: value.to("cpu", copy=True) for name, value in pl_module.state_dict().items()}
-            self._good = {"epoch": trainer.current_epoch, "weights": weights}
         strong = type(self._attacks(cast(ObservedModule, self._observed))[0]).__name__
         robust = f"{look.robust_accuracy:.1%} of {self._val.size} validation images withstand {strong}"
         told = []
@@ -242,8 +284,7 @@ class EarlyWarning(Callback):
         if self._robust and not before[1]:
             told.append(f"Robust overfitting after epoch {trainer.current_epoch}: {robust}, but ")
             told.append(f"{look.train_robust_accuracy:.1%} of {self._train.size} training images do. ")
-        if told:
-            rank_zero_warn("".join([*told, self._act(trainer, pl_module)]).rstrip())
+        return told
 
     def _act(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Do what was asked for, and say so."""

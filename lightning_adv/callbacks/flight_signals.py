@@ -36,7 +36,7 @@ from lightning_adv.nn.batchnorm import without_domain
 from lightning_adv.nn.blocks import split_blocks
 from lightning_adv.nn.layers import named_layers
 
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 
 
 class Probe:
@@ -96,7 +96,7 @@ class Probe:
     def predict(self, images: Tensor) -> Tensor:
         """Return logits (n, K) of images (n, C, H, W), with the network in eval mode, which is left as it was."""
         with held_still(self.network) as still, torch.no_grad():
-            return torch.cat([still(part) for part in images.split(self.batch_size)])
+            return torch.cat([still(part) for part in torch.split(images, self.batch_size)])
 
     def generator(self, name: str) -> torch.Generator:
         """Return a source of randomness, the same at each look and on each process."""
@@ -104,7 +104,7 @@ class Probe:
 
     def _attacked(self, attack: Attack) -> Tensor:
         noise = self.generator(type(attack).__name__)
-        parts = zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+        parts = zip(*(torch.split(each, self.batch_size) for each in (self.x, self.y)), strict=True)
         return torch.cat([attack(self.network, x, y, generator=noise) for x, y in parts])
 
 

@@ -17,6 +17,7 @@ from tests.callbacks.overfitting import (
     WEAK,
     Brightness,
     BrightnessTraining,
+    Folded,
     GridData,
     Recorder,
     States,
@@ -69,6 +70,29 @@ def test_another_onset_is_told_again(tmp_path):
 
     told = run(tmp_path, [EarlyWarning(images=20)], Flickering())[2]
     assert [message[:39] for message in told] == [f"Catastrophic overfitting after epoch {e}:" for e in (1, 4)]
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_a_loss_that_peaks_on_the_way_is_told_during_the_warm_up_too(tmp_path, warmup):
+    module = BrightnessTraining(lr=0.0)
+    module.network, module.eps_warmup_epochs = Folded(), warmup
+    warning, states = EarlyWarning(images=20, loss_peaks=0.5, catastrophic_gap=1.0, action="restore"), States()
+    trainer, _, told = run(tmp_path, [states, warning], module)
+    assert told == [
+        "Catastrophic overfitting may follow epoch 2: for 100.0% of 20 validation images the loss peaks on the way to "
+        "the FGSM example. Training stops with the weights of epoch 1, the last good look."
+    ]
+    assert trainer.current_epoch == 3
+    assert trainer.callback_metrics["early_warning/loss_peaks"] == 1
+    assert warning.state_dict()["peaking"]
+
+
+def test_peaks_within_their_limit_are_none(tmp_path):
+    module = BrightnessTraining(lr=0.0)
+    module.network = Folded()
+    trainer, _, told = run(tmp_path, [EarlyWarning(images=20, loss_peaks=1.0, catastrophic_gap=1.0)], module)
+    assert told == []
+    assert trainer.current_epoch == 5
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from tests.regimes.toy import ATTACK, BACKBONE, ToyData, quiet_trainer
         ({"images": 0}, r"images must be an integer of at least 1, got 0"),
         ({"catastrophic_gap": -0.1}, r"catastrophic_gap must lie in \[0, 1\], got -0.1"),
         ({"overfitting_gap": float("nan")}, r"overfitting_gap must lie in \[0, 1\], got nan"),
+        ({"loss_peaks": 1.5}, r"loss_peaks must lie in \[0, 1\], got 1.5"),
         ({"action": "stpo"}, r"action must be one of warn, stop, restore, got 'stpo'. Did you mean 'stop'"),
         ({"attack": "PGD"}, r"Expected a Attack"),
     ],

@@ -25,7 +25,17 @@ FAST = ["digits/madry"]
 NEW = {"initial_checkpoint.keep", "model.init_args.initial_weights", "model.init_args.clean_after_epochs"}
 """Keys that version 0.1.0 did not have. To add one is to change every configuration that somebody has saved."""
 
-OF_OBSERVERS = {"network", "batch", "mean", "std", "evaluation_attack", "name", "split", "max_attack_steps"}
+OF_OBSERVERS = {
+    "network",
+    "batch",
+    "mean",
+    "std",
+    "evaluation_attack",
+    "name",
+    "split",
+    "max_attack_steps",
+    "loss_peaks",
+}
 """Arguments of observers that version 0.1.0 did not have. Null, as everywhere here, they change nothing."""
 
 
