@@ -126,10 +126,10 @@ def check_trainer(config: Any) -> None:
     given = config.get("callbacks")
     each = given if isinstance(given, list) else []
     called = [(callback.class_path, (callback.get("init_args") or {}).get("name")) for callback in each]
-    for path, name in called:
-        if path.startswith("lightning_adv.callbacks.") and called.count((path, name)) > 1:
+    for path, own in called:
+        if path.startswith("lightning_adv.callbacks.") and called.count((path, own)) > 1:
             raise UsageError(
-                f"trainer.callbacks has {path.rpartition('.')[2]} {called.count((path, name))} times, but it runs "
+                f"trainer.callbacks has {path.rpartition('.')[2]} {called.count((path, own))} times, but it runs "
                 "once: take it out of one configuration, or give observers of one class a name each. The config.yaml "
                 "of a run has the callbacks of that run."
             )
