@@ -82,6 +82,12 @@ INTRODUCTIONS: Final[Mapping[str, Introduction]] = {
         "total",
         True,
     ),
+    "feature_distributions": Introduction(
+        "Distributions of features",
+        "How far the features of adversarial examples are from those of clean images, behind each block: how often a "
+        "linear classifier tells them apart, and the energy distance (Siddiqui & Breuel 2021, section 6).",
+        "separability",
+    ),
     "frequency_curve": Introduction(
         "Accuracy over the frequency scale",
         "The accuracy on images of which only some frequencies are left, clean and adversarial: how high it gets, at "

@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
+import lightning_adv.callbacks.feature_distributions as feature_distributions
 import lightning_adv.callbacks.local_response as local_response
 from lightning_adv.callbacks import (
     BatchNormDrift,
+    FeatureDistributions,
     FlightRecorder,
     FrequencyCurve,
     LocalResponse,
@@ -25,6 +27,7 @@ REGIMES = {"madry": MadryTraining, "advprop": AdvPropTraining}
 BATCH_SIZE = 10
 # 31 validation images: three batches or chunks, which two processes cannot share evenly
 # Looks after each epoch's last step: validation, which comes before the looks of epochs, makes the buffers one.
+MAP = {"perplexity": 5, "points": 50, "positions": 2}
 OBSERVERS = {
     "bn_drift": lambda: BatchNormDrift(every_n_steps=2),
     "bn_gap": lambda: RunningVsBatch(batches=3, batch_size=8, every_n_steps=2),
@@ -34,6 +37,7 @@ OBSERVERS = {
     "frequency_curve": lambda: FrequencyCurve(radii=[0.5, 1.0], every_n_steps=2),
     "perturbation_view": lambda: PerturbationView(every_n_steps=2),
     "saliency_maps": lambda: SaliencyMaps(images=10, samples=3, every_n_steps=2),
+    "feature_distributions": lambda: FeatureDistributions(images=25, every_n_steps=2, **MAP),
 }
 
 
@@ -84,7 +88,7 @@ def train(regime, folder, observers, **options):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    local_response.BATCH_SIZE = BATCH_SIZE
+    feature_distributions.BATCH_SIZE = local_response.BATCH_SIZE = BATCH_SIZE
     folder = Path(sys.argv[1])
     for regime in REGIMES:
         for observed in (False, True):

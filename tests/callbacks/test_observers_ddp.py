@@ -72,7 +72,8 @@ class Once(Callback):
 @pytest.mark.parametrize("name", OBSERVERS)
 @pytest.mark.parametrize("regime", REGIMES)
 def test_two_processes_see_what_one_does(folder, tmp_path, monkeypatch, regime, name):
-    monkeypatch.setattr("lightning_adv.callbacks.local_response.BATCH_SIZE", BATCH_SIZE)
+    for observer in ("feature_distributions", "local_response"):
+        monkeypatch.setattr(f"lightning_adv.callbacks.{observer}.BATCH_SIZE", BATCH_SIZE)
     place = folder / f"{regime}-True"
     once = Once(torch.load(place / "it.ckpt", weights_only=True), OBSERVERS[name]())
     quiet_trainer(tmp_path, callbacks=[once], num_sanity_val_steps=0).fit(make(regime), Data(batch_size=8))

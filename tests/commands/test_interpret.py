@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_no_folder(interpret, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names("interpret"))
 def test_every_preset_runs(name, interpret):
-    told, _ = interpret(f"--config={name}", "--images=40", "--eps=0.2")
+    told, _ = interpret(f"--config={name}", "--images=24", "--eps=0.2")
     assert told["sections"]
     for section in told["sections"]:
         assert table(section)
