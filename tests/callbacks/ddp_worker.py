@@ -25,9 +25,9 @@ from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
 REGIMES = {"madry": MadryTraining, "advprop": AdvPropTraining}
 BATCH_SIZE = 10
+MAP = {"perplexity": 5, "points": 50, "positions": 2}
 # 31 validation images: three batches or chunks, which two processes cannot share evenly
 # Looks after each epoch's last step: validation, which comes before the looks of epochs, makes the buffers one.
-MAP = {"perplexity": 5, "points": 50, "positions": 2}
 OBSERVERS = {
     "bn_drift": lambda: BatchNormDrift(every_n_steps=2),
     "bn_gap": lambda: RunningVsBatch(batches=3, batch_size=8, every_n_steps=2),
