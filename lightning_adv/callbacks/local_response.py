@@ -76,8 +76,8 @@ class LocalResponse(ImageObserver):
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
         attacks: Several attacks by name, in the place of ``attack``, such as PGD-20 and FGSM side by side (table 4).
         sources: Several checkpoints by name, in the place of ``source``.
-        **parts: ``split`` and ``max_attack_steps``, as of :class:`~lightning_adv.callbacks.ImageObserver`, ``name``, and
-            where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+        **parts: ``split`` and ``max_attack_steps``, as of :class:`~lightning_adv.callbacks.ImageObserver`; ``name``,
+            and where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
             ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:

@@ -55,8 +55,8 @@ class RunningVsBatch(ImageObserver):
             with 1, where neither is given.
         every_n_steps: Look after every this many optimizer steps instead.
         figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
-        **parts: ``split`` and ``max_attack_steps``, as of :class:`~lightning_adv.callbacks.ImageObserver`, ``name``, and
-            where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
+        **parts: ``split`` and ``max_attack_steps``, as of :class:`~lightning_adv.callbacks.ImageObserver`; ``name``,
+            and where a LightningModule that is no regime has its network and images: ``network``, ``batch``, ``mean``,
             ``std`` and ``evaluation_attack``, as of :class:`~lightning_adv.callbacks.Observer`.
 
     Raises:
