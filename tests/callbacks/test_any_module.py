@@ -22,6 +22,7 @@ from lightning_adv.callbacks import (
     FlightRecorder,
     LocalResponse,
     RunningVsBatch,
+    SaliencyMaps,
     TrainingCurves,
     WeightSmoothness,
 )
@@ -75,6 +76,7 @@ OBSERVERS = {
     "smoothness": WeightSmoothness(),
     "local_response": LocalResponse(layers="*", images=20, **PARTS),
     "flight_recorder": FlightRecorder(images=20, **PARTS),
+    "saliency_maps": SaliencyMaps(images=6, samples=3, **PARTS),
     "early_warning": EarlyWarning(images=20, **PARTS),
     "curves": TrainingCurves(),
 }

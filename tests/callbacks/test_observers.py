@@ -14,6 +14,7 @@ from lightning_adv.callbacks import (
     LocalResponse,
     PerturbationView,
     RunningVsBatch,
+    SaliencyMaps,
     Throughput,
     TrainingCurves,
     WeightSmoothness,
@@ -47,6 +48,7 @@ OBSERVERS = {
     "flight_recorder": FlightRecorder(images=20),
     "frequency_curve": FrequencyCurve(images=20, radii=[0.5, 1.0]),
     "perturbation_view": PerturbationView(images=20, shown=2),
+    "saliency_maps": SaliencyMaps(images=6, samples=3),
     "early_warning": EarlyWarning(images=20),
     "throughput": Throughput(),
     "curves": TrainingCurves(),
@@ -56,6 +58,7 @@ OBSERVERS = {
 CONDITIONS = {
     "domains": (AdvPropTraining, {}, responses, {}),
     "domains, recorder": (AdvPropTraining, {}, lambda **when: FlightRecorder(images=20, **when), {}),
+    "domains, saliency": (AdvPropTraining, {}, lambda **when: SaliencyMaps(images=6, samples=3, **when), {}),
     "domains, drift": (AdvPropTraining, {}, BatchNormDrift, {}),
     "accumulated gradients": (MadryTraining, {}, WeightSmoothness, {"accumulate_grad_batches": 2}),
     "averaged weights": (MadryTraining, {}, responses, {"callbacks": [EMAWeightAveraging(decay=0.5)]}),

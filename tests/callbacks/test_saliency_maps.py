@@ -9,27 +9,16 @@ from lightning_adv.analysis.features import gini, grad_saliency, saliency_distan
 from lightning_adv.callbacks import SaliencyMaps
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.table import read_table
-from lightning_adv.regimes import AdvPropTraining, MadryTraining
-from lightning_adv.testing import check_observer
+from lightning_adv.regimes import MadryTraining
 from tests.regimes.toy import ATTACK, BACKBONE, ResumableToyData, quiet_trainer
 
 
-def regime(kind=MadryTraining):
+def trained(folder, observer, epochs=1):
     torch.manual_seed(0)
-    return kind(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
-
-
-def trained(folder, observer, epochs=1, kind=MadryTraining):
-    module = regime(kind)
+    module = MadryTraining(BACKBONE, num_classes=2, attack=ATTACK, evaluation_attack=ATTACK)
     trainer = quiet_trainer(folder, callbacks=[observer], max_epochs=epochs, logger=True)
     trainer.fit(module, ResumableToyData(batch_size=8))
-    return module, trainer, read_table(observer.table)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [MadryTraining, AdvPropTraining], ids=["plain", "domains"])
-def test_it_keeps_what_observers_promise(kind):
-    check_observer(SaliencyMaps(images=6, samples=3), regime(kind))
+    return trainer, read_table(observer.table)
 
 
 class Keeping(SaliencyMaps):
@@ -48,7 +37,7 @@ class Keeping(SaliencyMaps):
 @pytest.mark.parametrize("method", ["grad", "smooth_grad"])
 def test_its_numbers_are_means_over_the_same_images(tmp_path, method):
     observer = Keeping(images=6, samples=3, method=method)
-    _, trainer, rows = trained(tmp_path, observer, epochs=3)
+    trainer, rows = trained(tmp_path, observer, epochs=3)
     first, second, third = observer.seen
     assert first.shape == (6, *observer.batches[0].x.shape[1:])
     found = {(row.epoch, row.statistic): row.value for row in rows}

@@ -12,6 +12,7 @@ from lightning_adv.attacks import FGSM
 from lightning_adv.core.errors import UsageError
 from lightning_adv.core.shares import NORMAL_975
 from lightning_adv.interpretation import Crafted, Saliency, interpret
+from lightning_adv.testing import check_section
 
 
 def network(seed):
@@ -36,7 +37,7 @@ def test_numbers_are_means_over_images_with_intervals():
     rows = {(row.network, row.images, row.statistic): row for row in result.findings}
     versions = {"clean", "saturation 1024", "patch_shuffle 4", "fgsm"}
     assert {key[1] for key in rows} == versions
-    assert len(rows) == len(versions) * (3 + 2 * 3)
+    assert len(rows) == len(result.findings) == len(versions) * (3 + 2 * 3 * 2)
     x, y = (each[:4] for each in images())
     saturated = {name: grad_saliency(each, saturate(x, 1024), y) for name, each in NETWORKS.items()}
     values = gini(saturated["b"])
@@ -51,6 +52,11 @@ def test_numbers_are_means_over_images_with_intervals():
     maps = [grad_saliency(NETWORKS[name], examples, y) for name, examples in zip(("a", "b"), own, strict=True)]
     assert rows["a", "fgsm", "grad_l2_to_b"].value == pytest.approx(saliency_distances(*maps).l2.mean().item())
     assert set(result.figures) == {"sparsity", "grad"}
+
+
+@pytest.mark.slow
+def test_it_keeps_what_sections_promise():
+    check_section(lambda: Saliency(samples=3), NETWORKS, *images())
 
 
 def test_numbers_do_not_depend_on_the_other_networks_nor_on_the_batch_size():

@@ -44,8 +44,8 @@ class Saliency(Section):
     images with normal 95 % intervals:
 
     - ``smooth_grad_gini``: how sparse a network's maps are (:func:`~lightning_adv.analysis.features.gini`),
-    - ``smooth_grad_l2_to_NETWORK`` and ``smooth_grad_cosine_to_NETWORK``: how far they are from those of each network
-      after it (:func:`~lightning_adv.analysis.features.saliency_distances`). Of an attack each network looks at its own
+    - ``smooth_grad_l2_to_NETWORK`` and ``smooth_grad_cosine_to_NETWORK``: how far they are from those of each other
+      network (:func:`~lightning_adv.analysis.features.saliency_distances`). Of an attack each network looks at its own
       adversarial examples.
 
     All networks see the same shuffled images and the same noise.
@@ -173,6 +173,7 @@ def _findings(method: Method, version: str, maps: Mapping[str, Tensor]) -> Itera
     for (name, each), (other, theirs) in itertools.combinations(maps.items(), 2):
         for distance, values in saliency_distances(each, theirs)._asdict().items():
             yield from _mean(name, version, f"{method}_{distance}_to_{other}", values)
+            yield from _mean(other, version, f"{method}_{distance}_to_{name}", values)
 
 
 def _mean(network: str, images: str, statistic: str, values: Tensor) -> Iterator[Finding]:
