@@ -72,7 +72,8 @@ def check_section(
     chosen = {"fgsm": FGSM()} if attacks is None else attacks
 
     def look(named: Mapping[str, nn.Module], *sections: Section) -> list[Finding]:
-        found = interpret(named, x, y, chosen, sections, domains=domains, batch_size=batch_size)
+        undrawn = [section if isinstance(section, _Examples) else _Undrawn(section) for section in sections]
+        found = interpret(named, x, y, chosen, undrawn, domains=domains, batch_size=batch_size)
         return found[make().name].findings
 
     flags = {name: [module.training for module in network.modules()] for name, network in networks.items()}
@@ -96,26 +97,40 @@ def check_section(
     assert _same(found, look(networks, make())), "Its numbers differ when it is computed again."
     assert _same(found, look(networks, make(), _Draws())), "Its numbers differ before another section."
     assert _same(found, look(networks, _Draws(), make())), "Its numbers differ behind another section."
-    turned = look(dict(reversed(networks.items())), make())
+    turned = look(dict(reversed(list(networks.items()))), make())
     assert _same(sorted(found, key=_key), sorted(turned, key=_key)), "Its numbers depend on the order of the networks."
     return found
 
 
-class _Examples(Section):
-    """The section itself, between two looks at the images and examples that it gets."""
+class _Undrawn(Section):
+    """A section without its pictures, which take their time and change no number."""
 
-    def __init__(self, make: Callable[[], Section], attacks: Mapping[str, Attack]) -> None:
-        self._inner, self._attacks = make(), attacks
-        self.name = self._inner.name  # type: ignore[misc]  # a class's, as a rule
+    def __init__(self, inner: Section) -> None:
+        self._inner = inner
+        self.name = inner.name  # type: ignore[misc]  # a class's, as a rule
 
     def check(self, subjects: Sequence[Subject], crafted: Crafted) -> None:
         self._inner.check(subjects, crafted)
+
+    def find(self, subjects: Sequence[Subject], crafted: Crafted) -> list[Finding]:
+        return list(self._inner.find(subjects, crafted))
+
+
+class _Examples(_Undrawn):
+    """A section between two looks at the images and examples that it gets."""
+
+    def __init__(self, make: Callable[[], Section], attacks: Mapping[str, Attack]) -> None:
+        super().__init__(make())
+        self._attacks = attacks
+
+    def check(self, subjects: Sequence[Subject], crafted: Crafted) -> None:
+        super().check(subjects, crafted)
         assert not crafted._examples, "check crafts adversarial examples: that is for find."
 
     def find(self, subjects: Sequence[Subject], crafted: Crafted) -> list[Finding]:
         pairs = [(attack, subject.name) for attack in self._attacks for subject in subjects]
         before = {pair: copy.deepcopy(crafted.adversarial(*pair)) for pair in pairs}
-        found = list(self._inner.find(subjects, crafted))
+        found = super().find(subjects, crafted)
         figures = self._inner.draw(found, crafted, subjects)
         for name, figure in figures.items():
             assert not set(name) & set('/\\:*?"<>|'), f"The picture {name!r} cannot be a file."
