@@ -8,13 +8,14 @@ from torch import nn
 
 import lightning_adv.interpretation.sections as offered
 from lightning_adv.attacks import PGD
-from lightning_adv.interpretation import FeatureSpace, Finding, LocalProperties, Section, ShapeTexture
+from lightning_adv.interpretation import FeatureSpace, Finding, LocalProperties, Saliency, Section, ShapeTexture
 from lightning_adv.nn.batchnorm import convert_batchnorm
 from lightning_adv.testing import check_section
 
 MADE = {
     "FeatureSpace": lambda: FeatureSpace(layers="second", positions=4, points=60, perplexity=5),
     "LocalProperties": lambda: LocalProperties(radii=[0.0, 0.7], examples=1),
+    "Saliency": lambda: Saliency(transforms={"patch_shuffle": [2]}, images=4, samples=2, pictures=1),
     "ShapeTexture": lambda: ShapeTexture({"patch_shuffle": [2], "random_filter": [0.5]}, pictures=1),
 }
 ON_FILES = {"ShapeBias"}
