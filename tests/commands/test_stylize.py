@@ -121,7 +121,7 @@ def test_data_without_files_are_named_by_class_and_number(home, stylize, tmp_pat
         "stylize", f"--style_folder={home / 'paintings'}", "--data=NpzDataModule",
         f"--data.path={tmp_path / 'data.npz'}", "--data.test_fraction=0.5", "--data.val_fraction=0.5",
         "--texture_transfer",
-        "--accelerator=cpu", "--output=styled",
+        "--accelerator=cpu", "-o", "styled",
     ])  # fmt: skip
     x, labels, names = read_again(tmp_path / "styled")
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
