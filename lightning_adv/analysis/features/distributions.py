@@ -233,7 +233,7 @@ def joint_map(
 
     if vectors.clean.shape[1] < 2:
         raise UsageError("a map of two axes needs vectors of at least two channels, got those of one.")
-    images = len(vectors.image.unique())
+    images = len(torch.unique(vectors.image))
     check_perplexity(perplexity, images, len(vectors.image) // max(1, images), points)
     few = thin_out(vectors, points // 2, seed=seed)
     if not _finite(few):
@@ -242,7 +242,7 @@ def joint_map(
         return FeatureMap(empty, empty, np.arange(2.0), np.arange(2.0), np.full((2, 2, 2), math.nan), nothing)
     both = torch.cat([few.clean, few.adversarial]).numpy()
     placed = TSNE(init="pca", perplexity=perplexity, random_state=seed % 2**32).fit_transform(both)
-    clean, adversarial = torch.from_numpy(placed).split(len(few.image))
+    clean, adversarial = torch.split(torch.from_numpy(placed), len(few.image))
     return density_overlap(FeatureVectors(clean, adversarial, few.image), seed=seed)
 
 
@@ -289,7 +289,7 @@ def _distances(x: Tensor, y: Tensor, number: Tensor) -> NDArray[np.float64]:
     """Return the sums of distances between the vectors of two images each (images, images), 0 within an image."""
     images = int(number.max()) + 1
     sums = torch.zeros(images, images, dtype=x.dtype)
-    for rows, of in zip(x.split(512), number.split(512), strict=True):
+    for rows, of in zip(torch.split(x, 512), torch.split(number, 512), strict=True):
         by_image = torch.zeros(len(rows), images, dtype=x.dtype).index_add_(1, number, torch.cdist(rows, y))
         sums.index_add_(0, of, by_image)
     return sums.fill_diagonal_(0).numpy()

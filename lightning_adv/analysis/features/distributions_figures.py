@@ -89,7 +89,8 @@ def _draw_map(axes: Axes, found: FeatureMap) -> None:
     both = list(KINDS.items())
     places = (found.clean, found.adversarial)
     for (kind, colour), points, density in zip(both, places, found.densities, strict=True):
-        axes.scatter(*points.T, s=1.5, color=colour, alpha=0.35, linewidths=0, label=kind, rasterized=True)
+        across, up = points.T
+        axes.scatter(across, up, s=1.5, color=colour, alpha=0.35, linewidths=0, label=kind, rasterized=True)
         if np.isfinite(highest):
             shades = [to_rgba(colour, 0.12 + 0.14 * step) for step in range(len(_LEVELS) - 1)]
             levels = [level * highest for level in _LEVELS]

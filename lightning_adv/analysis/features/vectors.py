@@ -222,5 +222,5 @@ def _pick(clean: Tensor, adversarial: Tensor, positions: int, generator: torch.G
     images, places, channels = clean.shape
     chosen = torch.rand(images, places, generator=generator).argsort(1)[:, :positions]
     index = chosen[..., None].expand(-1, -1, channels)
-    picked = [kind.gather(1, index.to(kind.device)).flatten(0, 1).float().cpu() for kind in (clean, adversarial)]
-    return FeatureVectors(*picked, torch.arange(images).repeat_interleave(chosen.shape[1]))
+    picked, moved = (kind.gather(1, index.to(kind.device)).flatten(0, 1).float().cpu() for kind in (clean, adversarial))
+    return FeatureVectors(picked, moved, torch.arange(images).repeat_interleave(chosen.shape[1]))
