@@ -17,7 +17,6 @@ from lightning_adv.core.figures import COLOURS, SMALL, in_words, new_figure, set
 from lightning_adv.core.table import Row, read_table
 from lightning_adv.studies import read_study_folder
 
-FALL = 0.2  # of robust accuracy below its best so far; by as much Wong et al. (2020) tell a collapse
 BURN_IN = 3  # looks before which no rule warns: in the first ones every signal moves
 ACCURACIES = ("clean_accuracy", "fgsm_accuracy", "robust_accuracy")
 DRAWN = ("robust_accuracy", "loss_line_peaks_inside", "gradient_alignment", "elle")
@@ -29,14 +28,15 @@ class Run(NamedTuple):
     collapses: bool
     seed: int
     signals: dict[str, dict[int, float]]
+    fall: float
 
     @property
     def onset(self) -> int | None:
-        """The first epoch at which robust accuracy is ``FALL`` below its best; None where it never is."""
+        """The first epoch at which robust accuracy is ``fall`` below its best; None where it never is."""
         best = 0.0
         for epoch, value in self.signals["robust_accuracy"].items():
             best = max(best, value)
-            if best - value >= FALL:
+            if best - value >= self.fall:
                 return epoch
         return None
 
@@ -71,12 +71,12 @@ def scores(run: Run, signal: str, kind: str, sign: int) -> dict[int, float]:
     return found
 
 
-def read_runs(folder: Path, collapsing: str, sound: Sequence[str]) -> list[Run]:
+def read_runs(folder: Path, collapsing: str, sound: Sequence[str], fall: float = 0.2) -> list[Run]:
     runs = []
     for row in read_study_folder(folder).rows:
         if row["training"] in (collapsing, *sound) and row["status"] == "done":
             table = read_table(folder / str(row["run"]) / "analyses" / "flight_recorder.csv")
-            runs.append(Run(row["training"] == collapsing, int(str(row["seed"])), by_signal(table)))
+            runs.append(Run(row["training"] == collapsing, int(str(row["seed"])), by_signal(table), fall))
     return runs
 
 
@@ -92,14 +92,13 @@ def by_signal(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
 def judge(rule: Rule, runs: Sequence[Run]) -> dict[str, Any]:
     """How many falls a rule warns of at least one epoch before, and how often it warns where there is none."""
     leads = []
-    falls = [run for run in runs if run.collapses and run.onset is not None]
-    for run in falls:
-        alarm = rule.alarm(run)
-        leads.append(None if alarm is None else run.onset - alarm)  # type: ignore[operator]
-    ahead = [lead for lead in leads if lead is not None and lead >= 1]
+    for run in runs:
+        if run.collapses and (onset := run.onset) is not None:
+            alarm = rule.alarm(run)
+            leads.append(None if alarm is None else onset - alarm)
     sound = [run for run in runs if not run.collapses]
     return {
-        "warned": len(ahead), "falls": len(falls), "median_lead": median(ahead) if ahead else None, "leads": leads,
+        "warned": sum(lead is not None and lead >= 1 for lead in leads), "falls": len(leads), "leads": leads,
         "false_alarms": sum(rule.alarm(run) is not None for run in sound), "sound": len(sound),
     }  # fmt: skip
 
@@ -127,6 +126,17 @@ def choose(runs: Sequence[Run], signal: str) -> tuple[Rule, int]:
     return best
 
 
+def crossed(halves: Sequence[Sequence[Run]], signal: str) -> dict[str, Any]:
+    """Choose a signal's rule on each half of the seeds, and judge it on the other."""
+    first, second = halves
+    rules = [choose(half, signal)[0] for half in halves]
+    found = [judge(rules[0], second), judge(rules[1], first)]
+    leads = [lead for each in found for lead in each["leads"]]
+    ahead = [lead for lead in leads if lead is not None and lead >= 1]
+    sums = {key: sum(each[key] for each in found) for key in ("warned", "falls", "false_alarms", "sound")}
+    return sums | {"median_lead": median(ahead) if ahead else None, "leads": leads, "rules": list(map(str, rules))}
+
+
 def draw(runs: Sequence[Run], file: Path) -> None:
     """Draw some signals of all runs over the epochs."""
     figure = new_figure(9, 6)
@@ -149,30 +159,26 @@ def draw(runs: Sequence[Run], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path, help="the study's folder")
-    parser.add_argument("--chosen-on", type=int, nargs="+", required=True, help="the seeds by which rules are chosen")
     parser.add_argument("--collapsing", default="collapse", help="the value of the axis training that collapses")
-    parser.add_argument("--sound", nargs="+", default=["sound"])
+    parser.add_argument("--sound", nargs="+", default=["sound"], help="its values that do not")
+    parser.add_argument("--fall", type=float, default=0.2, help="of robust accuracy, below its best so far")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
-    runs = read_runs(args.study, args.collapsing, args.sound)
-    chosen_on = [run for run in runs if run.seed in args.chosen_on]
-    judged = [run for run in runs if run.seed not in args.chosen_on]
+    runs = read_runs(args.study, args.collapsing, args.sound, args.fall)
+    halves = [[run for run in runs if run.seed % 2 == half] for half in (0, 1)]
     signals = dict.fromkeys(name for run in runs for name in run.signals if name not in ACCURACIES)
-    result: dict[str, Any] = {}
-    for signal in signals:
-        rule, _ = choose(chosen_on, signal)
-        result[signal] = {"rule": str(rule), "chosen": judge(rule, chosen_on), **judge(rule, judged)}
+    result = {signal: crossed(halves, signal) for signal in signals}
     ranked = sorted(result.items(), key=lambda each: each[1]["false_alarms"] - each[1]["warned"])
     for signal, found in ranked:
         ahead = f"{found['warned']} of {found['falls']}"
-        print(f"{signal:36s} {ahead}, {found['false_alarms']} of {found['sound']} false, {found['rule']}")
+        print(f"{signal:36s} {ahead}, {found['false_alarms']} of {found['sound']} false, {'; '.join(found['rules'])}")
     onsets = {f"{'collapse' if run.collapses else 'sound'} {run.seed}": run.onset for run in runs}
     print("onsets:", onsets)
     if args.json is not None:
         args.json.write_text(json.dumps({"onsets": onsets, "signals": dict(ranked)}, indent=1))
     if args.figure is not None:
-        draw(judged, args.figure)
+        draw(runs, args.figure)
 
 
 if __name__ == "__main__":

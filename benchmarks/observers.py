@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +22,14 @@ from timing import CLOCKS, WORKLOADS, Workload, trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adv.attacks import PGD
-from lightning_adv.callbacks import BatchNormDrift, LocalResponse, Observer, RunningVsBatch, WeightSmoothness
+from lightning_adv.callbacks import (
+    BatchNormDrift,
+    FlightRecorder,
+    LocalResponse,
+    Observer,
+    RunningVsBatch,
+    WeightSmoothness,
+)
 
 IMAGES_PER_EPOCH = 49_000  # of configs/cifar10/madry.yaml, where 1,000 of 50,000 are held out
 LOOKS_PER_FIGURE = 10  # the observers' default
@@ -31,6 +38,7 @@ OBSERVERS: dict[str, Callable[..., Observer]] = {
     "RunningVsBatch": lambda **when: RunningVsBatch(batch_size=128, **when),  # that of the configuration
     "WeightSmoothness": WeightSmoothness,
     "LocalResponse": LocalResponse,
+    "FlightRecorder": FlightRecorder,
 }
 
 
@@ -73,14 +81,20 @@ class Clock(Callback):
             self.looks[name].append(observer.seconds - sum(self.looks[name]))
 
 
-def measure(workload: Workload, rounds: int) -> dict[str, Any]:
+def measure(workload: Workload, rounds: int, names: Sequence[str] = tuple(OBSERVERS), **images: int) -> dict[str, Any]:
     """Train for some steps with a look of each observer after each.
+
+    Args:
+        workload: The network and its batches.
+        rounds: Steps, each with its looks; there is one more before them.
+        names: The observers.
+        **images: ``images`` of each of them, where it is not the default.
 
     Returns:
         ``step``: the seconds of a step, and by observer ``look``: those of a look, and ``figures``: those of drawing,
         which the first look does too. Each is a median over the rounds but for the figures.
     """
-    observers = {name: make(every_n_steps=1, figures_every_n_looks=10**6) for name, make in OBSERVERS.items()}
+    observers = {name: OBSERVERS[name](every_n_steps=1, figures_every_n_looks=10**6, **images) for name in names}
     clock = Clock(observers)
     attack = PGD(workload.eps, steps=20, step_size=workload.step_size / 2)  # the configuration's evaluation attack
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +114,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, Any]:
     }
 
 
-def table(measured: dict[str, Any], batch_size: int) -> str:
+def table(measured: dict[str, Any], batch_size: int, times: float = 1) -> str:
     epoch = measured["step"] / batch_size * IMAGES_PER_EPOCH
     lines = [
         f"an epoch of {IMAGES_PER_EPOCH:,} images: {epoch:,.1f} s",
@@ -111,10 +125,10 @@ def table(measured: dict[str, Any], batch_size: int) -> str:
     total = 0.0
     for name, look in measured["look"].items():
         figures = measured["figures"][name]
-        share = (look + figures / LOOKS_PER_FIGURE) / epoch
+        share = (times * look + figures / LOOKS_PER_FIGURE) / epoch
         total += share
         lines.append(f"| {name} | {look:.2f} | {figures:.2f} | {100 * share:.2f} % |")
-    return "\n".join([*lines, f"| all four | | | {100 * total:.2f} % |"])
+    return "\n".join([*lines, f"| all | | | {100 * total:.2f} % |"])
 
 
 def main() -> None:
@@ -122,18 +136,25 @@ def main() -> None:
     parser.add_argument("--network", choices=list(WORKLOADS), default="resnet18")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--observers", choices=list(OBSERVERS), nargs="+", default=list(OBSERVERS))
+    parser.add_argument(
+        "--images", type=int, help="of FlightRecorder alone, in place of its 128, to which it is scaled"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch's threads")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: for one thread on a busy machine")
     parser.add_argument("--json", type=Path, help="file for the seconds of every step and look")
     args = parser.parse_args()
+    if args.images is not None and args.observers != ["FlightRecorder"]:
+        parser.error("--images is for --observers FlightRecorder")
+    images = {} if args.images is None else {"images": args.images}
     torch.set_num_threads(args.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     own = WORKLOADS[args.network]
     workload = Workload(own.backbone, own.image_shape, args.batch_size, own.eps, own.step_size, passes=1)
     with mock.patch("time.perf_counter", CLOCKS[args.clock]):  # which the observers read too
-        measured = measure(workload, args.rounds)
+        measured = measure(workload, args.rounds, args.observers, **images)
     print(f"{args.network}, batches of {args.batch_size}, PGD-10, {args.clock} time, torch {torch.__version__}\n")
-    print(table(measured, args.batch_size), flush=True)
+    print(table(measured, args.batch_size, 128 / images.get("images", 128)), flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(measured, indent=1))
 

@@ -20,7 +20,7 @@ RUNS = {
     "attack_step.py": (SMALL, "| MadryTraining as in lightning-adv fit | "),
     "advprop_step.py": ([*SMALL, "--clock", "cpu"], "| AdvPropTraining in a Trainer | "),
     "memory.py": (["--networks", "small_cnn", "--batch-size", "4"], "| view | "),
-    "observers.py": (["--network", "small_cnn", "--batch-size", "4", "--rounds", "1"], "| all four | "),
+    "observers.py": (["--network", "small_cnn", "--batch-size", "4", "--rounds", "1"], "| all | "),
     "evaluation.py": (["--steps=1", "--rounds=1"], "| lightning_adv PGD |"),
     "packing.py": (["--networks=2", "--widths=4", "--rounds=1"], "| width 4 | "),
     "studies.py": (

@@ -28,6 +28,8 @@ COUNTS = {
     "digits/depth": (3 * 2 * 3, 18),
     "digits/clean_finetuning": (3 * 3 * 2, 18),
     "digits/eleven_networks": (3 * 11, 33),
+    "digits/collapses": (10 * 3, 30),
+    "cifar10_folder/collapses": (10 * 3, 30),
     "cifar10/weight_decay": (5, 5),
     "cifar10/activations": (7, 7),
     "cifar10/eleven_networks": (11, 11),
@@ -55,6 +57,7 @@ PARSED = [
     "digits/depth",
     "digits/clean_finetuning",
     "digits/eleven_networks",
+    "cifar10_folder/collapses",
     "imagenet/sat_resnets",
     "imagenet/clean_finetuning",
 ]
