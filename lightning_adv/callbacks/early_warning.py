@@ -55,7 +55,8 @@ class EarlyWarning(Callback):
     being overfitted.
 
     A gap says that it has happened. ``loss_peaks`` warns while robust accuracy still stands, as a rule: it is judged at
-    each look by itself, during ``eps_warmup_epochs`` too.
+    each look by itself, during ``eps_warmup_epochs`` too. It is for training with a single-step attack: with several
+    steps training can be sound although the loss peaks so.
 
     The network is measured as it is trained: in the Trainer's precision, through the regime's ``inference_domain``,
     with the weights of the last step and not their average where there is one (Lightning's ``WeightAveraging``).
