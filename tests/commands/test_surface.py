@@ -22,7 +22,12 @@ from tests.commands.shortened import SHORT, results
 FIXTURES = Path(__file__).parents[1] / "fixtures/v0.1.0"
 SURFACE = json.loads((FIXTURES / "surface.json").read_text())
 FAST = ["digits/madry"]
-NEW = {"initial_checkpoint.keep", "model.init_args.initial_weights", "model.init_args.clean_after_epochs"}
+NEW = {
+    "data.init_args.test_only",
+    "initial_checkpoint.keep",
+    "model.init_args.clean_after_epochs",
+    "model.init_args.initial_weights",
+}
 """Keys that version 0.1.0 did not have. To add one is to change every configuration that somebody has saved."""
 
 OF_OBSERVERS = {
