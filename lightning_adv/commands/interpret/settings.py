@@ -34,7 +34,7 @@ class InterpretSettings:
         batch_size: Images that go through a network at a time. The attacks' noise depends on it.
         seed: Seed of all that is drawn.
         accelerator: What to compute on: auto, cpu, gpu, ...
-        output: The folder to write.
+        output: The folder to write; ``-o`` for short.
         overwrite: Replace what is there.
     """
 
