@@ -55,7 +55,8 @@ class StylizeSettings:
         batch_size: Images that are computed at a time.
         seed: Draws the painting of each image.
         accelerator: What to compute on: auto, cpu, gpu, ...
-        output: The folder to write; ``-o`` for short. The same command goes on with it; what is there is never overwritten.
+        output: The folder to write; ``-o`` for short. The same command goes on with it; what is there is never
+            overwritten.
     """
 
     style_folder: str
