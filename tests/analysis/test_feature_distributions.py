@@ -186,3 +186,11 @@ def test_intervals_are_drawn_at_their_blocks():
     (bars,) = axes.containers[0].lines[2]
     assert np.allclose([segment[:, 1] for segment in bars.get_segments()], [[0.5, 0.8], [0.6, 0.9]])
     assert np.allclose(axes.containers[1].lines[0].get_xdata(), [1.04])
+
+
+def test_features_of_dead_units_are_all_in_one_place() -> None:
+    zeros = torch.zeros(40, 3)
+    found = joint_map(FeatureVectors(zeros, zeros, torch.arange(40)), perplexity=5)
+    assert found.overlap.value == pytest.approx(1)
+    assert not found.clean.any()
+    assert not found.adversarial.any()

@@ -241,7 +241,10 @@ def joint_map(
         nothing = Estimate(math.nan, math.nan, math.nan)
         return FeatureMap(empty, empty, np.arange(2.0), np.arange(2.0), np.full((2, 2, 2), math.nan), nothing)
     both = torch.cat([few.clean, few.adversarial]).numpy()
-    placed = TSNE(init="pca", perplexity=perplexity, random_state=seed % 2**32).fit_transform(both)
+    if float(np.var(both, axis=0).max()) > 0:
+        placed = TSNE(init="pca", perplexity=perplexity, random_state=seed % 2**32).fit_transform(both)
+    else:  # the units are dead: t-SNE divides by the deviation, and its tree ends the process at NaN
+        placed = np.zeros((len(both), 2), np.float32)
     clean, adversarial = torch.split(torch.from_numpy(placed), len(few.image))
     return density_overlap(FeatureVectors(clean, adversarial, few.image), seed=seed)
 
