@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LONGEST_NAME = 60
+_NOT_FOR_IT = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
+"""What networks raise for images of other channels or another size; timm's ViT asserts."""
 _IN_FILES = re.compile(r"[^\s./\\:*?\"<>|-][^/\\:*?\"<>|\x00-\x1f]*")
 
 
@@ -165,8 +167,8 @@ def _check_takes(subjects: Sequence[Subject], x: Tensor, y: Tensor, device: torc
         try:
             with torch.no_grad():
                 logits = subject.network(x[:1].to(device))
-        except RuntimeError as error:  # a convolution of other channels, a linear layer of another size
-            why = str(error).splitlines()[0]
+        except _NOT_FOR_IT as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"networks: {subject.name} does not take images of shape {tuple(x.shape[1:])}: {why}"
             ) from error
@@ -197,11 +199,19 @@ def check_names(
         raise UsageError("networks must be at least one, got none.")
     for argument, names in (("networks", networks), ("attacks", attacks)):
         for name in names:
-            if not _IN_FILES.fullmatch(name) or len(name) > _LONGEST_NAME:
+            fits = isinstance(name, str) and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+            if not fits or not _IN_FILES.fullmatch(name):
                 raise UsageError(
                     f"{argument} has {name!r}: a name is that of files too, so it must have 1 to {_LONGEST_NAME} "
                     'characters, none of / \\ : * ? " < > | and no dot, dash or blank in front.'
                 )
+    for (
+        name
+    ) in attacks:  # a table says "pgd20 of standard" and "saturation 8": of another name it would mean two things
+        if " " in name:
+            raise UsageError(
+                f"attacks has {name!r}: the name of an attack has no blanks, since tables put words behind it."
+            )
     if CLEAN in attacks:
         raise UsageError(f"attacks has {CLEAN!r}: that is what images without an attack are called.")
     for name in domains:

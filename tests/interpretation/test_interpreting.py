@@ -151,6 +151,10 @@ BAD = {
     "a long name": ({"networks": {"a" * 61: network()}}, "must have 1 to 60 characters"),
     "no name": ({"networks": {"": network()}}, "networks has ''"),
     "an attack's name": ({"attacks": {"a:b": FGSM()}}, "attacks has 'a:b'"),
+    "a number for a name": ({"networks": {3: network()}}, "networks has 3: a name is that of files too"),
+    "letters of many bytes": ({"networks": {"\U0001f600" * 30: network()}}, "must have 1 to 60 characters"),
+    "a surrogate": ({"networks": {"\ud800": network()}}, "a name is that of files too"),
+    "two words": ({"attacks": {"fgsm of b": FGSM()}}, "attacks has 'fgsm of b': the name of an attack has no blanks"),
     "clean": ({"attacks": {"clean": FGSM()}}, "attacks has 'clean': that is what images without an attack are called"),
     "other classes": (
         {"networks": {"a": network(), "b": network(classes=4)}},

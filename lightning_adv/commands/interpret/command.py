@@ -70,6 +70,11 @@ def _interpret(settings: InterpretSettings, plain: dict[str, Any], held: ExitSta
     result = folder / RESULT
     if result.exists() and not settings.overwrite:
         raise UsageError(f"output: {result} is there already: give another --output, or --overwrite.")
+    for table in (folder / f"{section.name}.csv" for section in settings.sections):
+        if table.exists() and not result.exists() and not settings.overwrite:
+            raise UsageError(
+                f"output: {table} is there, and no {RESULT} that says of what: give another --output, or --overwrite."
+            )
     clear_unfinished(folder)
     images, loaded = _load(settings, attacks)
     device = make_fabric(settings.accelerator, 1).device
@@ -188,6 +193,7 @@ def _clear(folder: Path, result: Path) -> None:
             for path in (section["table"], *section["figures"].values()):
                 if _WRITTEN.fullmatch(path):
                     (folder / path).unlink(missing_ok=True)
+    result.unlink()  # or after a kill it would describe tables of other settings
 
 
 def _versions() -> dict[str, str]:
