@@ -11,9 +11,11 @@ from types import ModuleType
 import pytest
 import yaml
 
+from lightning_adv.analysis.images.cue_conflict import parse_mapping
 from lightning_adv.cli import main
 from lightning_adv.commands.evaluate.settings import parse_settings
 from lightning_adv.commands.export.command import _parser as export_parser
+from lightning_adv.commands.interpret.settings import INTERPRET
 from lightning_adv.commands.push.command import _parser as push_parser
 from lightning_adv.commands.shared.configs import config_names, preset_names
 from lightning_adv.studies.collect import parse_collect
@@ -25,6 +27,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, commands
 
 WITH_PYTHON = [name for name, page in PAGES.items() if blocks("python", page)]
 STUDIES = PAGES["docs/studies.md"]
+OWN_SIGNAL = next(each for each in blocks("python", PAGES["docs/observers.md"]) if "class Confidence(Signal)" in each)
 WITH_YAML = [name for name, page in PAGES.items() if blocks("yaml", page) and page != STUDIES]
 
 
@@ -44,11 +47,20 @@ def test_python_runs(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", WITH_YAML)
 def test_yaml_is_a_configuration(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)
+    Path("my_package.py").write_text(OWN_SIGNAL)
     for number, block in enumerate(blocks("yaml", PAGES[name])):
         Path("page.yaml").write_text(block)
-        with pytest.raises(SystemExit) as end:
-            main(["fit", "--config", "digits/standard", "--config", "page.yaml", "--print_config"])
-        assert end.value.code == 0, (number, capsys.readouterr().err)
+        given = yaml.safe_load(block)
+        if "sections" in given:
+            assert INTERPRET.settings(["--config", "page.yaml"])[0].sections
+        elif "# sixteen.yaml" in block:
+            assert parse_mapping(given) == given
+        else:
+            with pytest.raises(SystemExit) as end:
+                main(["fit", "--config", "digits/standard", "--config", "page.yaml", "--print_config"])
+            assert end.value.code == 0, (number, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("block", blocks("yaml", STUDIES))
