@@ -42,7 +42,7 @@ def plot_signals(rows: Sequence[Row]) -> Figure:
         >>> found = {"robust_accuracy": 0.4, "gradient_alignment": 0.9, "elle": 0.01}
         >>> rows = [Row(0, 9, "", "", statistic, value) for statistic, value in found.items()]
         >>> [axes.get_title() for axes in plot_signals(rows).axes]
-        ['Accuracy', 'Accuracy', 'Gradient alignment', 'Elle']
+        ['Accuracy', 'Accuracy', 'Gradient alignment', 'ELLE']
     """
     own = [row for row in rows if row.name == ""]
     at, unit = looks(own)
@@ -68,7 +68,7 @@ def plot_signals(rows: Sequence[Row]) -> Figure:
             axes.remove()
         else:
             set_text(axes, label(in_words(statistic)))
-    panels[0, 0].legend(fontsize=SMALL)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=SMALL)
     _label_lowest(panels, len(signals), columns, unit)
     return figure
 

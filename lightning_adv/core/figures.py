@@ -30,6 +30,7 @@ TITLE, TEXT, SMALL = 10, 9, 8
 
 _MOST_LABELS = 40
 _LONGEST = 80
+_ACRONYMS = ("cka", "elle", "fgsm", "pgd")
 
 
 def label(name: str, most: int = _LONGEST) -> str:
@@ -54,10 +55,11 @@ def in_words(statistic: str) -> str:
     """Return the name of a statistic as text.
 
     Example:
-        >>> in_words("high_frequency_share")
-        'High frequency share'
+        >>> in_words("high_frequency_share"), in_words("lowest_cka")
+        ('High frequency share', 'Lowest CKA')
     """
-    return statistic.replace("_", " ").capitalize()
+    words = statistic.replace("_", " ").capitalize().split(" ")
+    return " ".join(word.upper() if word.lower() in _ACRONYMS else word for word in words)
 
 
 def new_figure(width: float, height: float) -> Figure:
