@@ -179,7 +179,9 @@ def _images_of(trainer: Trainer, split: str, observer: str) -> tuple[Any, Sequen
         loaders = trainer.train_dataloader if split == "training" else trainer.val_dataloaders
     found = [] if loaders is None else CombinedLoader(loaders).flattened
     if not found:
-        raise UsageError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any.")
+        without_step = split == "validation" and not is_overridden("validation_step", trainer.lightning_module)
+        why = ": Lightning reads none for a module without a validation_step" if without_step else ""
+        raise UsageError(f"{observer} needs {split} images, and the Trainer has no {split} loader that gives any{why}.")
     loader = found[0]
     dataset = getattr(loader, "dataset", None)
     indexed = hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -174,7 +174,7 @@ class LocalResponse(ImageObserver):
         """Draw the layers over training, and the last look by layer; of several attacks each apart."""
         drawn: dict[str, Figure] = {}
         for attack in self.attacks or ("",):
-            own, ending = _of_attack(rows, attack), f"_{attack}" if attack else ""
+            own, ending = _of_attack(rows, attack, self.attacks or ()), f"_{attack}" if attack else ""
             drawn[f"curves{ending}"] = plot_responses(own, self._domain)
             drawn[f"layers{ending}"] = plot_last_responses(own)
         return drawn
@@ -235,10 +235,11 @@ class _Series(NamedTuple):
         return f"{own}transferred_from_{self.source}_" if self.source else f"{own}transferred_"
 
 
-def _of_attack(rows: Sequence[Row], attack: str) -> list[Row]:
-    """Return the rows of one attack, without its name."""
+def _of_attack(rows: Sequence[Row], attack: str, attacks: Iterable[str]) -> list[Row]:
+    """Return the rows of one attack, without its name; a name may begin another, as fgsm does fgsm_strong."""
     prefix = f"{attack}_" if attack else ""
-    own = (row for row in rows if row.statistic.startswith(prefix))
+    longer = tuple(f"{name}_" for name in attacks if len(name) > len(attack) and name.startswith(prefix))
+    own = (row for row in rows if row.statistic.startswith(prefix) and not row.statistic.startswith(longer))
     return [row._replace(statistic=row.statistic.removeprefix(prefix)) for row in own]
 
 

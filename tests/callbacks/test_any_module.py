@@ -215,6 +215,12 @@ ERRORS = {
         Observed,
         "local_response.mean and local_response.std are others than the data's.",
     ),
+    "no validation step": (
+        FlightRecorder(images=8, **PARTS),
+        Task,
+        "flight_recorder needs validation images, and the Trainer has no validation loader that gives any: Lightning "
+        "reads none for a module without a validation_step.",
+    ),
     "labels of another network": (
         RunningVsBatch(batches=1, batch_size=8, **PARTS),
         lambda: Observed(outputs=2),

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning_adv.attacks import FGSM, Attack
 from lightning_adv.callbacks import LocalResponse
 from lightning_adv.callbacks.local_response import load_source
-from lightning_adv.core.table import read_table
+from lightning_adv.core.table import Row, read_table
 from lightning_adv.nn.backbones import Backbone
 from lightning_adv.nn.batchnorm import export_plain, without_domain
 from tests.callbacks.responses import SMALL_CNN, STRONG, Keeping, expected, fit, last_look, load
@@ -78,6 +78,21 @@ def test_several_attacks_and_sources_side_by_side(tmp_path, sources):
     (figure,) = (each for name, each in observer.draw(last_rows(run)).items() if name == "layers_fgsm")
     told = [line.get_label() for line in figure.axes[0].lines]
     assert [each for each in told if "transferred" in each] == [f"transferred from {name}" for name in paths]
+
+
+def test_an_attack_whose_name_begins_another_has_figures_of_its_own():
+    rows = [
+        Row(epoch, epoch, layer, "", f"{attack}_{kind}", value)
+        for epoch in range(2)
+        for layer in ("conv1", "layer1")
+        for attack, value in (("fgsm", 1.0), ("fgsm_strong", 5.0))
+        for kind in ("max", "total")
+    ]
+    observer = LocalResponse(attacks={"fgsm": FGSM(0.1), "fgsm_strong": FGSM(0.3)})
+    figures = observer.draw(rows)
+    for name, value in (("layers_fgsm", 1.0), ("layers_fgsm_strong", 5.0)):
+        drawn = {float(y) for axes in figures[name].axes for line in axes.lines for y in line.get_ydata()}
+        assert drawn == {value}, name
 
 
 def last_rows(run):
