@@ -57,7 +57,7 @@ class Data(LightningDataModule):
         return DataLoader(TensorDataset(x, torch.randint(10, (images,), generator=generator)), self._batch)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._steps * self._batch)
+        return self._loader(max(self._steps * self._batch, 256))  # two batches of RunningVsBatch, at the least
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(1000)
@@ -99,6 +99,7 @@ def measure(workload: Workload, rounds: int, names: Sequence[str] = tuple(OBSERV
     attack = PGD(workload.eps, steps=20, step_size=workload.step_size / 2)  # the configuration's evaluation attack
     with tempfile.TemporaryDirectory() as folder:
         options = {"enable_progress_bar": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+        options["limit_train_batches"] = rounds + 1
         # the probe is of validation images, but there is no validation
         run = trainer(folder, "run", callbacks=[*observers.values(), clock], check_val_every_n_epoch=2, **options)
         # one round more: the first is the warm-up, and draws

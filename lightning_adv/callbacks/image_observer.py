@@ -46,9 +46,10 @@ class ImageObserver(Observer):
     training. An attack that the observer is given itself runs as it is, unless ``max_attack_steps`` is given too.
 
     Args:
-        every_n_epochs: As of :class:`~lightning_adv.callbacks.Observer`, and so are those after it.
-        every_n_steps: See there.
-        figures_every_n_looks: See there.
+        every_n_epochs: Look at the end of every this many training epochs, after validation. This is the default,
+            with 1, where neither is given.
+        every_n_steps: Look after every this many optimizer steps instead.
+        figures_every_n_looks: Draw at the first look and then at every this many, and at the end of training.
         split: Whose images it looks at: ``validation``, ``training`` or ``test``; None is ``validation``, unless the
             observer's class says otherwise.
         max_attack_steps: The most steps that the attack of a look takes for an image, all restarts together. None is

@@ -113,8 +113,12 @@ def test_commands_parse(command, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands("evaluate"))
 @pytest.mark.usefixtures("own_parts")
-def test_evaluations_parse(command, tmp_path):
-    """With a folder in place of FOLDER; the checkpoint is read later."""
+def test_evaluations_parse(command, tmp_path, monkeypatch):
+    """With a folder in place of FOLDER, and the file that stylize writes; the checkpoint is read later."""
+    monkeypatch.chdir(tmp_path)
+    Path("stylised").mkdir()
+    test_images = {"class_path": "ImageFolderDataModule", "init_args": {"root": "stylised", "test_only": True}}
+    Path("stylised/data.yaml").write_text(yaml.safe_dump({"data": test_images}))
     settings, _ = parse_settings(shlex.split(command.replace("FOLDER", str(tmp_path)), comments=True)[1:])
     assert settings.attacks or settings.corruptions is not None
 
