@@ -1,6 +1,6 @@
 """How long the gradient to the weights is, and how much of it is noise of the batch.
 
-McCandlish et al., "An empirical model of large-batch training" (2018): the simple noise scale tr(Σ) / |G|² (equation
+McCandlish et al., "An empirical model of large-batch training" (2018): the simple noise scale ``tr(Σ) / |G|²`` (equation
 2.9), with the gradient G of the mean loss and the covariance Σ of the gradients of single images. It is the number of
 images at which the noise of a batch is as long as its gradient.
 """
@@ -42,7 +42,7 @@ class GradientNoise(NamedTuple):
 
     Attributes:
         norm: Length of the gradient of all images, as measured; its square is too large by ``variance / images``.
-        squared_norm: Estimate of |G|² without that bias; it may be below zero where the noise is larger than G.
+        squared_norm: Estimate of ``|G|²`` without that bias; it may be below zero where the noise is larger than G.
         variance: Estimate of tr(Σ) without bias, for single images.
         noise_scale: ``variance / squared_norm``, in images; infinite where ``squared_norm`` is not above zero.
     """
