@@ -1,8 +1,8 @@
 """How long the gradient to the weights is, and how much of it is noise of the batch.
 
-McCandlish et al., "An empirical model of large-batch training" (2018): the simple noise scale ``tr(Σ) / |G|²`` (equation
-2.9), with the gradient G of the mean loss and the covariance Σ of the gradients of single images. It is the number of
-images at which the noise of a batch is as long as its gradient.
+McCandlish et al., "An empirical model of large-batch training" (2018): the simple noise scale ``tr(Σ) / |G|²``
+(equation 2.9), with the gradient G of the mean loss and the covariance Σ of the gradients of single images. It is the
+number of images at which the noise of a batch is as long as its gradient.
 """
 
 from __future__ import annotations
