@@ -6,8 +6,9 @@ signals of adversarial training in danger in :mod:`lightning_adv.analysis.signal
 of its names is used, since the report reads metrics without torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lightning_adv.core.offering import offer
 
 if TYPE_CHECKING:
     from lightning_adv.analysis import features as features
@@ -68,11 +69,10 @@ _OFFERED = {
     "weight_smoothness_figures": ("plot_kernels", "plot_smoothness"),
     ".core.table": ("Record", "Row", "series"),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
-
 _ROOMS = ("features", "images", "signals")
 
-__all__ = [*_ROOMS, *_MODULE_OF]
+__all__ = [*_ROOMS, *(name for names in _OFFERED.values() for name in names)]
+_get = offer(__name__, {**_OFFERED, **{room: (room,) for room in _ROOMS}})
 
 
 def __dir__() -> list[str]:
@@ -82,8 +82,4 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in _ROOMS:
-        return import_module(f"{__name__}.{name}")
-    if name in _MODULE_OF:
-        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)

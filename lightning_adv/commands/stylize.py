@@ -97,7 +97,7 @@ def run_stylize(arguments: Sequence[str]) -> None:
         stoppable("Stopped. The same command again goes on."),
         ExitStack() as held,
     ):
-        settings, _ = STYLIZE.settings(["--output" if argument == "-o" else argument for argument in arguments])
+        settings, _ = STYLIZE.settings(arguments)
         _stylize(settings, held)
 
 

@@ -66,7 +66,7 @@ class TransferSettings:
         batch_size: Images that are attacked at a time. The attacks' noise depends on it.
         seed: Seed of the attacks' noise.
         accelerator: What to compute on: auto, cpu, gpu, ...
-        output: The folder to write.
+        output: The folder to write; ``-o`` for short.
         overwrite: Replace what is there.
     """
 

@@ -3,8 +3,9 @@
 ``lightning-adv interpret`` is its command. A module is imported when the first of its names is used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lightning_adv.core.offering import offer
 
 if TYPE_CHECKING:
     from lightning_adv.interpretation.crafted import Crafted as Crafted
@@ -31,9 +32,9 @@ _OFFERED = {
     "subject": ("Subject",),
 }
 """By module, what it offers. A section is named by this package, as in lightning_adv.interpretation.MySection."""
-_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
-__all__ = list(_MODULE_OF)
+__all__ = [name for names in _OFFERED.values() for name in names]
+_get = offer(__name__, _OFFERED)
 
 
 def __dir__() -> list[str]:
@@ -43,6 +44,4 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in _MODULE_OF:
-        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)

@@ -205,10 +205,8 @@ def check_names(
                     f"{argument} has {name!r}: a name is that of files too, so it must have 1 to {_LONGEST_NAME} "
                     'characters, none of / \\ : * ? " < > | and no dot, dash or blank in front.'
                 )
-    for (
-        name
-    ) in attacks:  # a table says "pgd20 of standard" and "saturation 8": of another name it would mean two things
-        if " " in name:
+    for name in attacks:
+        if " " in name:  # tables have "pgd20 of standard" and "saturation 8": such a name would mean two things
             raise UsageError(
                 f"attacks has {name!r}: the name of an attack has no blanks, since tables put words behind it."
             )

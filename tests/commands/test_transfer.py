@@ -11,6 +11,7 @@ import torch
 from lightning_adv.attacks import FGSM
 from lightning_adv.cli import main
 from lightning_adv.commands.shared.configs import preset_names
+from lightning_adv.commands.transfer import TRANSFER
 from lightning_adv.data import DigitsDataModule
 from lightning_adv.evaluation.transfer.rates import ensemble_rates, transfer_rates
 from lightning_adv.regimes import AdvPropTraining, MadryTraining
@@ -188,3 +189,8 @@ def test_results_are_not_lost(transfer, tmp_path, capsys):
         transfer("--images=60")
     assert "is there already: give another --output, or --overwrite" in capsys.readouterr().err
     assert (tmp_path / "transfer" / "transfer.json").read_bytes() == before
+
+
+def test_the_folder_has_a_short_name():
+    settings, plain = TRANSFER.settings(["--networks={a: there.ckpt}", "--eps=0.1", "-o", "elsewhere"])
+    assert settings.output == plain["output"] == "elsewhere"

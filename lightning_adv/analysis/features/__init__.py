@@ -3,8 +3,9 @@
 A module is imported when the first of its names is used, as in :mod:`lightning_adv.analysis`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lightning_adv.core.offering import offer
 
 if TYPE_CHECKING:
     from lightning_adv.analysis.features.distributions import Estimate as Estimate
@@ -40,9 +41,9 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "saliency_figures": ("plot_saliency", "plot_saliency_numbers", "plot_saliency_over_training"),
     "vectors": ("FeatureVectors", "feature_layers", "feature_vectors"),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _OFFERED.items() for name in names}
 
-__all__ = [*_MODULE_OF]
+__all__ = [name for names in _OFFERED.values() for name in names]
+_get = offer(__name__, _OFFERED)
 
 
 def __dir__() -> list[str]:
@@ -52,6 +53,4 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in _MODULE_OF:
-        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _get(name)

@@ -40,7 +40,7 @@ class Settings:
         devices: How many devices share the images, or which.
         precision: 32-true, 64-true, bf16-mixed or 16-mixed.
         name: The name of the output folder, in the folder of the checkpoint's run.
-        output: The folder to write; in place of ``name``.
+        output: The folder to write; ``-o`` for short. In place of ``name``.
         overwrite: Replace an evaluation that is there.
     """
 

@@ -41,7 +41,7 @@ _AT_MOST = 1000
 """Test images where their number is not given: the examples of all networks and attacks are kept at hand."""
 _NOT_COMPARED = ("accelerator", "output", "overwrite", "config", "trust")
 _WRITTEN = re.compile(rf"(\w+\.csv|{FIGURES}/\w[^/\\]*\.png)")
-_LIBRARIES = ("torchvision", "lightning", "timm", "scikit-learn", "captum", "curvlinops-for-pytorch")
+_LIBRARIES = ("torchvision", "lightning", "timm", "scikit-learn", "captum")
 
 
 def run_interpret(arguments: Sequence[str]) -> None:
@@ -59,8 +59,7 @@ def run_interpret(arguments: Sequence[str]) -> None:
         stoppable("Stopped. The same command again starts from the beginning."),
         ExitStack() as held,
     ):
-        given = ["--output" if argument == "-o" else argument for argument in arguments]
-        _interpret(*INTERPRET.settings(given), held)
+        _interpret(*INTERPRET.settings(arguments), held)
 
 
 def _interpret(settings: InterpretSettings, plain: dict[str, Any], held: ExitStack) -> None:
@@ -186,9 +185,8 @@ def _clear(folder: Path, result: Path) -> None:
     """Remove the tables and pictures of the interpretation that this one replaces."""
     if not result.exists():
         return
-    with suppress(
-        UsageError, AttributeError, KeyError, TypeError
-    ):  # a file that somebody else has changed: then nothing is known of them
+    # a file that somebody else has changed: then nothing is known of them
+    with suppress(UsageError, AttributeError, KeyError, TypeError):
         for section in read_json(result)["sections"].values():
             for path in (section["table"], *section["figures"].values()):
                 if _WRITTEN.fullmatch(path):

@@ -1,4 +1,4 @@
-"""The settings of ``evaluate``, ``transfer`` and ``interpret``, from presets, files, the command line and a run."""
+"""The settings of the commands that take presets, from these, files, the command line and a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class PresetCommand(Generic[SettingsT]):
     """A command whose settings come from presets, files and the command line.
 
     Attributes:
-        kind: The settings' dataclass, with a field ``data``. A field that is true or false by default is a flag too.
+        kind: The settings' dataclass, with the fields ``data`` and ``output`` (``-o`` for short). A field that is true
+            or false by default is a flag too.
         name: The command's name.
         description: What the command does.
         default: The preset, such as ``evaluation/quick``, that stands before the arguments if they leave ``what`` out;
@@ -101,8 +102,9 @@ class PresetCommand(Generic[SettingsT]):
         Raises:
             SystemExit: With status 2 where the arguments do not parse, told in one line; 0 after ``--help``.
         """
+        long = ["--output" if each == "-o" else each for each in arguments]  # jsonargparse makes no short names
         given = complete_flags(
-            arguments, *(f"--{field.name}" for field in fields(self.kind) if isinstance(field.default, bool))
+            long, *(f"--{field.name}" for field in fields(self.kind) if isinstance(field.default, bool))
         )
         parsed = parser.parse_args(given)
         if self.default is not None and all(parsed[name] in (None, []) for name in self.what):
